@@ -1,0 +1,3 @@
+//! The `chrysalis` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The developer's side: post a job from a wallet, follow it, decrypt the answer.

@@ -1,0 +1,1 @@
+//! Text generation on burn: GGUF and safetensors loading, tokenizer, chat template, Llama family.

@@ -1,0 +1,1 @@
+//! TVM and transaction phases behind one small API.

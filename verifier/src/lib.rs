@@ -1,0 +1,1 @@
+//! Verdicts over TDX quotes, receipts and whole jobs. No sockets, no clock.
