@@ -1,1 +1,26 @@
 //! Messages, storage, addresses and receipts of the Chrysalis contracts, mirrored in Rust. No I/O.
+//!
+//! The wire truth is `contracts/chrysalis.tlb`; what is signed, sealed and paid is in `docs/protocol.md`.
+
+pub mod errors;
+pub mod job;
+pub mod measurement;
+pub mod model;
+pub mod model_manifest;
+pub mod money;
+pub mod network;
+pub mod opcodes;
+pub mod receipt;
+pub mod registry;
+pub mod sealing;
+pub mod transcript;
+pub mod wire;
+pub mod worker;
+
+pub use money::{Nanoton, Prices, Units};
+pub use network::{CodeRef, Codes, Network, Params};
+pub use wire::{Message, Ref, Snake, WireError};
+
+pub use ed25519_dalek::{SigningKey, VerifyingKey};
+pub use tycho_types::cell::{Cell, HashBytes};
+pub use tycho_types::models::{StateInit, StdAddr};

@@ -1,0 +1,92 @@
+//! The Model: publisher, royalty, collected shares.
+
+use serde::{Deserialize, Serialize};
+use tycho_types::cell::{CellBuilder, CellContext, CellSlice, HashBytes, Load, Store};
+use tycho_types::error::Error as CellError;
+use tycho_types::models::StdAddr;
+
+use crate::money::{Nanoton, Prices};
+use crate::network::Network;
+use crate::wire::{Ref, Snake, WireError, messages};
+
+/// What a model is sold by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Unit {
+    /// Input, cached input and output tokens.
+    Token = 0,
+    /// Seconds of audio in.
+    AudioSecond = 1,
+    /// Images in and out.
+    Image = 2,
+}
+
+impl Unit {
+    pub fn from_wire(value: u8) -> Option<Self> {
+        match value {
+            0 => Some(Self::Token),
+            1 => Some(Self::AudioSecond),
+            2 => Some(Self::Image),
+            _ => None,
+        }
+    }
+}
+
+impl Store for Unit {
+    fn store_into(&self, builder: &mut CellBuilder, _: &dyn CellContext) -> Result<(), CellError> {
+        builder.store_u8(*self as u8)
+    }
+}
+
+impl<'a> Load<'a> for Unit {
+    fn load_from(slice: &mut CellSlice<'a>) -> Result<Self, CellError> {
+        Self::from_wire(slice.load_u8()?).ok_or(CellError::InvalidData)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct ModelStorage {
+    pub model_id: HashBytes,
+    pub network: Ref<Network>,
+    pub state: Option<Ref<ModelState>>,
+}
+
+impl ModelStorage {
+    /// As deployed: without state.
+    pub fn initial(network: &Network, model_id: HashBytes) -> Result<Self, WireError> {
+        Ok(Self { model_id, network: Ref::new(network.clone())?, state: None })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct ModelState {
+    pub publisher: StdAddr,
+    pub royalty_bps: u16,
+    pub unit: Unit,
+    pub deprecated: bool,
+    /// Collected for the publisher, not yet withdrawn.
+    pub royalty: Nanoton,
+    /// Collected for the treasury, not yet withdrawn.
+    pub fee: Nanoton,
+    pub jobs_settled: u32,
+    /// UTF-8 JSON: name, licence, context.
+    pub metadata: Ref<Snake>,
+}
+
+messages! {
+    /// Whoever sends it first, with the state init, becomes the publisher.
+    "register_model" "#43480201" RegisterModel { query_id: u64, royalty_bps: u16, unit: Unit, metadata: Ref<Snake> }
+    /// Worker to Model, for an offer.
+    "ask_royalty" "#43480202" AskRoyalty { query_id: u64, worker_owner: StdAddr, prices: Ref<Prices> }
+    /// Model to Worker.
+    "royalty_quoted" "#43480203" RoyaltyQuoted { query_id: u64, model_id: HashBytes, royalty_bps: u16, prices: Ref<Prices> }
+    /// Job to Model, with royalty and fee.
+    "share_paid" "#43480204" SharePaid { query_id: u64, royalty: Nanoton, fee: Nanoton, client: StdAddr, nonce: u64 }
+    /// Anyone: royalty to the publisher, fee to the treasury.
+    "withdraw_shares" "#43480205" WithdrawShares { query_id: u64 }
+    /// Publisher.
+    "transfer_model" "#43480206" TransferModel { query_id: u64, new_publisher: StdAddr }
+    /// Publisher: no new offers.
+    "deprecate_model" "#43480207" DeprecateModel { query_id: u64 }
+}

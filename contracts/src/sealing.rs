@@ -1,0 +1,343 @@
+//! Sealing of inputs and results: HPKE (RFC 9180) base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256,
+//! ChaCha20-Poly1305 (suite 0x0020, 0x0001, 0x0003), as `docs/protocol.md` says.
+
+use std::fmt;
+use std::io;
+
+use hpke::aead::ChaCha20Poly1305;
+use hpke::kdf::HkdfSha256;
+use hpke::kem::{Kem as _, X25519HkdfSha256};
+use hpke::{Deserializable, OpModeR, OpModeS, Serializable};
+use rand_core::CryptoRng;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tycho_types::cell::{HashBytes, Load, Store};
+use tycho_types::models::StdAddr;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::wire::{MAX_SNAKE_BYTES, Ref, Snake, WireError};
+
+/// Plaintexts are padded with zeros to a multiple of this.
+pub const PAD_BYTES: usize = 256;
+/// Most JSON bytes of a plaintext.
+pub const MAX_JSON_BYTES: usize = MAX_SNAKE_BYTES - AEAD_TAG_BYTES - PAD_BYTES;
+/// `v` of [`Input`] and [`Output`].
+pub const VERSION: u32 = 1;
+
+const INPUT_INFO: &[u8] = b"chrysalis/input/v1";
+const RESULT_INFO: &[u8] = b"chrysalis/result/v1";
+const AEAD_TAG_BYTES: usize = 16;
+const LENGTH_BYTES: usize = 4;
+
+type Kem = X25519HkdfSha256;
+
+/// An HPKE message: `enc` is the encapsulated X25519 key, `ciphertext` ends with the 16-byte tag.
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct Sealed {
+    pub enc: HashBytes,
+    pub ciphertext: Ref<Snake>,
+}
+
+/// What an input is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputContext {
+    pub network_id: i32,
+    pub job: StdAddr,
+    pub model_id: HashBytes,
+    pub claim_by: u32,
+}
+
+/// What a result is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResultContext {
+    pub network_id: i32,
+    pub job: StdAddr,
+    pub posted_lt: u64,
+}
+
+/// What a client asks. Prompts never show in `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    v: u32,
+    /// X25519 key to which the result is sealed.
+    #[serde(with = "hex::serde")]
+    pub reply_key: [u8; 32],
+    pub messages: Vec<ChatMessage>,
+    pub max_output_tokens: u32,
+}
+
+/// One turn of a conversation.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields)]
+pub struct ChatMessage {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    pub content: String,
+}
+
+/// What a worker answers. Answers never show in `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    v: u32,
+    pub text: String,
+    #[zeroize(skip)]
+    pub finish_reason: FinishReason,
+    /// Of the transcript.
+    #[serde(with = "hex::serde")]
+    pub salt: [u8; 32],
+    pub input_tokens: Vec<u32>,
+    pub output_tokens: Vec<u32>,
+}
+
+/// Why decoding ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model ended its answer.
+    Stop,
+    /// `max_output_tokens` or the context was reached.
+    Length,
+}
+
+/// Sealing or opening failed. Never carries plaintext.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    #[error("the plaintext's JSON of {bytes} bytes is over {MAX_JSON_BYTES}; shorten it")]
+    TooLong { bytes: usize },
+    #[error("the recipient's key is not a usable X25519 key; whoever published it is at fault")]
+    BadRecipient,
+    #[error("cannot decrypt: sealed to another key or for another job, or altered on the way")]
+    CannotOpen,
+    #[error("the opened plaintext is malformed ({reason}); whoever sealed it is at fault")]
+    MalformedPlaintext { reason: &'static str },
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+/// An X25519 private key; wiped on drop, never shown.
+#[derive(Clone)]
+pub struct DecryptionKey(<Kem as hpke::Kem>::PrivateKey);
+
+impl DecryptionKey {
+    pub fn generate(rng: &mut impl CryptoRng) -> Self {
+        Self(Kem::gen_keypair_with_rng(rng).0)
+    }
+
+    pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, SealError> {
+        <Kem as hpke::Kem>::PrivateKey::from_bytes(bytes).map(Self).map_err(|_| SealError::BadRecipient)
+    }
+
+    /// For the key's own file.
+    pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        self.0.write_exact(bytes.as_mut());
+        bytes
+    }
+
+    /// The X25519 public key.
+    pub fn public(&self) -> HashBytes {
+        HashBytes(Kem::sk_to_pk(&self.0).to_bytes().into())
+    }
+}
+
+impl fmt::Debug for DecryptionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DecryptionKey(public {})", self.public())
+    }
+}
+
+impl InputContext {
+    fn associated_data(&self) -> Vec<u8> {
+        let mut bytes = self.network_id.to_be_bytes().to_vec();
+        push_address(&mut bytes, &self.job);
+        bytes.extend_from_slice(&self.model_id.0);
+        bytes.extend_from_slice(&self.claim_by.to_be_bytes());
+        bytes
+    }
+}
+
+impl ResultContext {
+    fn associated_data(&self) -> Vec<u8> {
+        let mut bytes = self.network_id.to_be_bytes().to_vec();
+        push_address(&mut bytes, &self.job);
+        bytes.extend_from_slice(&self.posted_lt.to_be_bytes());
+        bytes
+    }
+}
+
+impl Input {
+    pub fn new(reply_key: HashBytes, messages: Vec<ChatMessage>, max_output_tokens: u32) -> Self {
+        Self { v: VERSION, reply_key: reply_key.0, messages, max_output_tokens }
+    }
+}
+
+impl ChatMessage {
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into() }
+    }
+}
+
+impl Output {
+    pub fn new(
+        text: String,
+        finish_reason: FinishReason,
+        salt: [u8; 32],
+        input_tokens: Vec<u32>,
+        output_tokens: Vec<u32>,
+    ) -> Self {
+        Self { v: VERSION, text, finish_reason, salt, input_tokens, output_tokens }
+    }
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Input({} messages, redacted)", self.messages.len())
+    }
+}
+
+impl fmt::Debug for ChatMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChatMessage(redacted)")
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Output({} tokens, {:?}, redacted)", self.output_tokens.len(), self.finish_reason)
+    }
+}
+
+/// Seals a client's input to the worker's attested encryption key.
+pub fn seal_input(
+    input: &Input,
+    encryption_key: &HashBytes,
+    context: &InputContext,
+    rng: &mut impl CryptoRng,
+) -> Result<Sealed, SealError> {
+    seal(input, encryption_key, INPUT_INFO, &context.associated_data(), rng)
+}
+
+/// Opens a client's input.
+pub fn open_input(sealed: &Sealed, key: &DecryptionKey, context: &InputContext) -> Result<Input, SealError> {
+    let input: Input = open(sealed, key, INPUT_INFO, &context.associated_data())?;
+    if input.v != VERSION {
+        return Err(SealError::MalformedPlaintext { reason: "unknown version" });
+    }
+    Ok(input)
+}
+
+/// Seals a worker's result to the reply key of the input.
+pub fn seal_result(
+    output: &Output,
+    reply_key: &HashBytes,
+    context: &ResultContext,
+    rng: &mut impl CryptoRng,
+) -> Result<Sealed, SealError> {
+    seal(output, reply_key, RESULT_INFO, &context.associated_data(), rng)
+}
+
+/// Opens a worker's result.
+pub fn open_result(
+    sealed: &Sealed,
+    key: &DecryptionKey,
+    context: &ResultContext,
+) -> Result<Output, SealError> {
+    let output: Output = open(sealed, key, RESULT_INFO, &context.associated_data())?;
+    if output.v != VERSION {
+        return Err(SealError::MalformedPlaintext { reason: "unknown version" });
+    }
+    Ok(output)
+}
+
+fn push_address(bytes: &mut Vec<u8>, address: &StdAddr) {
+    bytes.push(address.workchain as u8);
+    bytes.extend_from_slice(&address.address.0);
+}
+
+fn seal<T: Serialize>(
+    value: &T,
+    recipient: &HashBytes,
+    info: &[u8],
+    associated_data: &[u8],
+    rng: &mut impl CryptoRng,
+) -> Result<Sealed, SealError> {
+    let recipient =
+        <Kem as hpke::Kem>::PublicKey::from_bytes(&recipient.0).map_err(|_| SealError::BadRecipient)?;
+    let plaintext = padded_json(value)?;
+    let (enc, ciphertext) = hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, Kem>(
+        &OpModeS::Base,
+        &recipient,
+        info,
+        &plaintext,
+        associated_data,
+        rng,
+    )
+    .map_err(|_| SealError::BadRecipient)?;
+    Ok(Sealed { enc: HashBytes(enc.to_bytes().into()), ciphertext: Ref::new(Snake::new(ciphertext)?)? })
+}
+
+fn open<T: DeserializeOwned>(
+    sealed: &Sealed,
+    key: &DecryptionKey,
+    info: &[u8],
+    associated_data: &[u8],
+) -> Result<T, SealError> {
+    let enc =
+        <Kem as hpke::Kem>::EncappedKey::from_bytes(&sealed.enc.0).map_err(|_| SealError::CannotOpen)?;
+    let plaintext = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, Kem>(
+        &OpModeR::Base,
+        &key.0,
+        &enc,
+        info,
+        sealed.ciphertext.as_bytes(),
+        associated_data,
+    )
+    .map(Zeroizing::new)
+    .map_err(|_| SealError::CannotOpen)?;
+    let malformed = |reason| SealError::MalformedPlaintext { reason };
+    if !plaintext.len().is_multiple_of(PAD_BYTES) {
+        return Err(malformed("not padded to 256 bytes"));
+    }
+    let (length, rest) =
+        plaintext.split_first_chunk::<LENGTH_BYTES>().ok_or_else(|| malformed("no length"))?;
+    let length = u32::from_be_bytes(*length) as usize;
+    let json = rest.get(..length).ok_or_else(|| malformed("length beyond the end"))?;
+    let padding = &rest[length..];
+    if padding.len() >= PAD_BYTES || padding.iter().any(|&byte| byte != 0) {
+        return Err(malformed("padding is not the least run of zeros"));
+    }
+    // serde_json's messages can quote the text, so they are dropped.
+    serde_json::from_slice(json).map_err(|_| malformed("JSON is not of the expected shape"))
+}
+
+/// Length, JSON, zeros; in one buffer of the right size, so that no copy of the plaintext is left behind.
+fn padded_json<T: Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    let mut count = Counter(0);
+    serde_json::to_writer(&mut count, value)
+        .map_err(|_| SealError::MalformedPlaintext { reason: "cannot be written as JSON" })?;
+    if count.0 > MAX_JSON_BYTES {
+        return Err(SealError::TooLong { bytes: count.0 });
+    }
+    let size = (LENGTH_BYTES + count.0).next_multiple_of(PAD_BYTES);
+    let mut buffer = Zeroizing::new(Vec::with_capacity(size));
+    buffer.extend_from_slice(&(count.0 as u32).to_be_bytes());
+    serde_json::to_writer(&mut *buffer, value)
+        .map_err(|_| SealError::MalformedPlaintext { reason: "cannot be written as JSON" })?;
+    buffer.resize(size, 0);
+    Ok(buffer)
+}
+
+struct Counter(usize);
+
+impl io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
