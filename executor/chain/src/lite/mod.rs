@@ -1,0 +1,238 @@
+//! [`ChainAccess`] over ADNL liteservers: the same code for a local chain, the testnet and the mainnet.
+
+mod connection;
+mod proof;
+mod servers;
+mod tl;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+use tycho_types::boc::Boc;
+use tycho_types::cell::Cell;
+use tycho_types::models::StdAddr;
+
+pub use connection::Endpoint;
+pub use servers::Timing;
+
+use crate::access::{AccountTx, AccountView, ChainAccess, McBlock, TxId};
+use crate::config::GlobalConfig;
+use crate::error::ChainError;
+use crate::history::{self, Walk};
+use crate::stack::{GetterResult, StackValue, decode_stack, encode_stack, method_id};
+use servers::{Servers, WaitFor};
+use tl::{BlockIdExt, MASTERCHAIN, Request};
+
+/// Chain access through the liteservers of a [`GlobalConfig`].
+///
+/// Answers are checked against the root hash of the masterchain block they are asked for; that validators
+/// signed that block is not checked. Connections are made when first needed and made again when lost.
+pub struct LiteserverChain {
+    servers: Servers,
+    newest: Mutex<Option<McBlock>>,
+}
+
+impl LiteserverChain {
+    /// Prepares access; connects on the first query.
+    pub fn new(config: &GlobalConfig, timing: Timing) -> Self {
+        Self { servers: Servers::new(config.liteservers.clone(), timing), newest: Mutex::default() }
+    }
+
+    async fn lookup(&self, seqno: u32, wait: Option<WaitFor>) -> Result<McBlock, ChainError> {
+        let request = Request::lookup_masterchain_block(seqno);
+        let body = self.servers.read(&request, wait).await?;
+        let bad = |detail: String| ChainError::BadAnswer { request: request.name, detail };
+        let (id, proof) = tl::parse_block_header(&body).ok_or_else(|| bad("truncated".into()))?;
+        if (id.workchain, id.shard) != MASTERCHAIN || id.seqno != seqno {
+            return Err(bad(format!("it names block {} of workchain {}", id.seqno, id.workchain)));
+        }
+        let (time_s, proven_seqno) =
+            proof::block_header(proof, &id.root_hash).map_err(|error| bad(error.to_string()))?;
+        if proven_seqno != seqno {
+            return Err(bad(format!("its proof is of block {proven_seqno}")));
+        }
+        Ok(McBlock { seqno, root_hash: id.root_hash, file_hash: id.file_hash, time_s })
+    }
+
+    async fn page(&self, address: &StdAddr, from: TxId) -> Result<Vec<AccountTx>, ChainError> {
+        let request = Request::transactions(address, from.lt, &from.hash, TRANSACTIONS_A_PAGE);
+        let body = self.servers.read(&request, None).await?;
+        let bad = |detail: String| ChainError::BadAnswer { request: request.name, detail };
+        let boc = tl::parse_transaction_list(&body).ok_or_else(|| bad("truncated".into()))?;
+        let cells = proof::decode_roots_up_to(boc, TRANSACTIONS_A_PAGE as usize)
+            .map_err(|error| bad(error.to_string()))?;
+        if cells.is_empty() {
+            return Err(ChainError::HistoryMismatch { cursor: from });
+        }
+        history::check_page(&address.address, from, &cells).map_err(|error| bad(error.to_string()))
+    }
+}
+
+/// What a liteserver of the reference node gives at most.
+const TRANSACTIONS_A_PAGE: u32 = 16;
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// For servers that answer "not yet" at once instead of waiting.
+const POLL_EVERY: Duration = Duration::from_millis(200);
+
+#[async_trait]
+impl ChainAccess for LiteserverChain {
+    async fn head(&self) -> Result<McBlock, ChainError> {
+        let request = Request::masterchain_info();
+        let body = self.servers.read(&request, None).await?;
+        let bad = |detail: &str| ChainError::BadAnswer { request: request.name, detail: detail.into() };
+        let last = tl::parse_masterchain_info(&body).ok_or_else(|| bad("truncated"))?;
+        if (last.workchain, last.shard) != MASTERCHAIN {
+            return Err(bad("its last block is not of the masterchain"));
+        }
+        let mut newest = self.newest.lock().await;
+        if let Some(known) = *newest
+            && known.root_hash == last.root_hash
+        {
+            return Ok(known);
+        }
+        let block = self.lookup(last.seqno, None).await?;
+        if block.root_hash != last.root_hash {
+            return Err(bad("two different blocks of one sequence number"));
+        }
+        *newest = Some(block);
+        Ok(block)
+    }
+
+    async fn wait_block(&self, seqno: u32, timeout: Duration) -> Result<McBlock, ChainError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let asked_at = Instant::now();
+            let wait = WaitFor { seqno, timeout: left.min(LONGEST_WAIT) };
+            match self.lookup(seqno, Some(wait)).await {
+                Err(ChainError::Server { .. }) if Instant::now() < deadline => {
+                    sleep(POLL_EVERY.saturating_sub(asked_at.elapsed())).await;
+                }
+                Err(ChainError::Server { .. }) => {
+                    return Err(ChainError::Timeout { request: "waitMasterchainSeqno", timeout });
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn block(&self, seqno: u32) -> Result<McBlock, ChainError> {
+        self.lookup(seqno, None).await
+    }
+
+    async fn account(&self, address: &StdAddr, at: &McBlock) -> Result<AccountView, ChainError> {
+        let request = Request::account_state(&block_id(at), address);
+        let body = self.servers.read(&request, None).await?;
+        let bad = |detail: String| ChainError::BadAnswer { request: request.name, detail };
+        let answer = tl::parse_account_state(&body).ok_or_else(|| bad("truncated".into()))?;
+        if answer.id != block_id(at) {
+            return Err(bad(format!("as of block {}, not {}", answer.id.seqno, at.seqno)));
+        }
+        let (account, last) = proof::account(&answer, address).map_err(|error| bad(error.to_string()))?;
+        Ok(AccountView { address: address.clone(), as_of: *at, account, last })
+    }
+
+    async fn transactions(
+        &self,
+        address: &StdAddr,
+        newest: TxId,
+        until: Option<TxId>,
+        max: usize,
+    ) -> Result<Vec<AccountTx>, ChainError> {
+        if until == Some(newest) {
+            return Ok(Vec::new());
+        }
+        let mut found: Vec<AccountTx> = Vec::new();
+        let mut from = newest;
+        loop {
+            for transaction in self.page(address, from).await? {
+                if found.len() == max {
+                    return Err(ChainError::HistoryTooLong { max });
+                }
+                let step = history::next_step(&transaction, until);
+                found.push(transaction);
+                match step {
+                    Walk::From(previous) => from = previous,
+                    Walk::Done => {
+                        found.reverse();
+                        return Ok(found);
+                    }
+                    Walk::Missed => {
+                        return Err(ChainError::HistoryMismatch { cursor: until.unwrap_or(newest) });
+                    }
+                }
+            }
+        }
+    }
+
+    async fn run_getter(
+        &self,
+        address: &StdAddr,
+        method: &str,
+        arguments: &[StackValue],
+        at: &McBlock,
+    ) -> Result<GetterResult, ChainError> {
+        let stack = Boc::encode(encode_stack(arguments)?);
+        let request = Request::run_method(&block_id(at), address, method_id(method), &stack);
+        let body = self.servers.read(&request, None).await?;
+        let bad = |detail: String| ChainError::BadAnswer { request: request.name, detail };
+        let (id, exit_code, result) = tl::parse_run_method(&body).ok_or_else(|| bad("truncated".into()))?;
+        if id != block_id(at) {
+            return Err(bad(format!("as of block {}, not {}", id.seqno, at.seqno)));
+        }
+        let stack = match result {
+            Some(boc) if !boc.is_empty() && matches!(exit_code, 0 | 1) => {
+                let root = Boc::decode(boc).map_err(|error| bad(error.to_string()))?;
+                decode_stack(&root).map_err(|error| bad(error.to_string()))?
+            }
+            _ => Vec::new(),
+        };
+        Ok(GetterResult { exit_code, stack })
+    }
+
+    async fn send_external(&self, message: &Cell) -> Result<(), ChainError> {
+        let request = Request::send_message(&Boc::encode(message));
+        match self.servers.send_once(&request).await {
+            Ok(body) => tl::parse_send_status(&body)
+                .map(|_| ())
+                .ok_or_else(|| ChainError::SendUnknown { detail: "a truncated answer".into() }),
+            Err(ChainError::Server { message, .. }) => {
+                Err(ChainError::Refused { exit_code: exit_code_in(&message), message })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn block_id(block: &McBlock) -> BlockIdExt {
+    BlockIdExt {
+        workchain: MASTERCHAIN.0,
+        shard: MASTERCHAIN.1,
+        seqno: block.seqno,
+        root_hash: block.root_hash,
+        file_hash: block.file_hash,
+    }
+}
+
+/// The reference node words a refusal `… exitcode=133, steps=…`.
+fn exit_code_in(message: &str) -> Option<i32> {
+    let (_, after) = message.split_once("exitcode=")?;
+    let digits: String = after.chars().take_while(|c| c.is_ascii_digit() || *c == '-').collect();
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_is_found_in_a_refusal() {
+        let words = "cannot apply external message to current state : inbound external message rejected by \
+                     transaction AB: exitcode=133, steps=14, gas_used=0";
+        assert_eq!(exit_code_in(words), Some(133));
+        assert_eq!(exit_code_in("exitcode=-14"), Some(-14));
+        assert_eq!(exit_code_in("too big"), None);
+    }
+}
