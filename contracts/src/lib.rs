@@ -2,6 +2,7 @@
 //!
 //! The wire truth is `contracts/chrysalis.tlb`; what is signed, sealed and paid is in `docs/protocol.md`.
 
+pub mod config_file;
 pub mod errors;
 pub mod job;
 pub mod measurement;
@@ -9,6 +10,7 @@ pub mod model;
 pub mod model_manifest;
 pub mod money;
 pub mod network;
+pub mod network_file;
 pub mod opcodes;
 pub mod receipt;
 pub mod registry;

@@ -1,0 +1,91 @@
+//! The configuration file of `chrysalis` (TOML). Flags override it. Paths are relative to the file.
+
+use serde::{Deserialize, Serialize};
+use tycho_types::cell::HashBytes;
+
+use crate::money::{Nanoton, Prices};
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Path of the network file.
+    pub network: String,
+    /// Where keys, journal and cursor live.
+    pub data_dir: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerSection>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientSection>,
+}
+
+/// `chrysalis worker`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerSection {
+    /// Path of a GGUF file or a Hugging Face directory.
+    pub model: String,
+    pub attestation: AttestationSource,
+    /// What the worker asks, in nanoTON per 1 000 units.
+    pub prices_nanoton_per_1k: Prices,
+    /// Stake to hold; missing stake is added on start.
+    pub stake_nanoton: Nanoton,
+    /// Float that pays for claims; refilled on start.
+    pub gas_float_nanoton: Nanoton,
+    /// Jobs in flight at once.
+    #[serde(default = "default_max_jobs")]
+    pub max_jobs: u32,
+    /// Context to serve, where it is less than the model's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_context_tokens: Option<u32>,
+    /// A job whose `settle_within_s` is less is left alone.
+    #[serde(default = "default_min_settle_s")]
+    pub min_settle_s: u32,
+}
+
+/// Where quotes come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttestationSource {
+    /// The TDX guest this program runs in.
+    Tdx,
+    /// The simulator: local chain only.
+    Simulator,
+}
+
+/// `chrysalis client`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientSection {
+    /// The most the client pays, in nanoTON per 1 000 units.
+    pub max_prices_nanoton_per_1k: Prices,
+    #[serde(default = "default_max_output_tokens")]
+    pub max_output_tokens: u32,
+    #[serde(default = "default_claim_within_s")]
+    pub claim_within_s: u32,
+    #[serde(default = "default_settle_within_s")]
+    pub settle_within_s: u32,
+    /// Images the client trusts; empty: those of the network file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measurements: Vec<HashBytes>,
+}
+
+fn default_max_jobs() -> u32 {
+    4
+}
+
+fn default_min_settle_s() -> u32 {
+    30
+}
+
+fn default_max_output_tokens() -> u32 {
+    256
+}
+
+fn default_claim_within_s() -> u32 {
+    120
+}
+
+fn default_settle_within_s() -> u32 {
+    600
+}

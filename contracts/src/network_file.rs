@@ -1,0 +1,232 @@
+//! `deployments/NETWORK.json`: everything a program has to know of one network.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tycho_types::cell::HashBytes;
+use tycho_types::models::StdAddr;
+
+use crate::money::Nanoton;
+use crate::network::{CodeRef, Codes, Network, Params};
+use crate::wire::{Ref, WireError};
+
+/// `format` of a file this crate reads.
+pub const FORMAT: u32 = 1;
+
+/// One network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkFile {
+    pub format: u32,
+    pub name: String,
+    pub kind: NetworkKind,
+    /// Raw form, `workchain:hex`.
+    pub registry: StdAddr,
+    pub params: ParamsFile,
+    pub registry_code: CodeRef,
+    /// Image measurements the Registry was deployed with or has admitted since.
+    pub measurements: Vec<MeasurementEntry>,
+    pub quote_root: QuoteRoot,
+    /// TON's global config, as a path relative to this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub global_config: Option<String>,
+    /// Used where no global config is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub liteservers: Vec<Liteserver>,
+    /// Name and version.
+    pub compiler: String,
+    /// Of the repository the contracts were built from.
+    pub commit: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkKind {
+    /// The embedded chain: no validator signatures, simulated quotes.
+    Localnet,
+    Testnet,
+    Mainnet,
+}
+
+/// [`Params`] without cells. Amounts in nanoTON, times in seconds, shares in basis points.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParamsFile {
+    /// TON's global id.
+    pub network_id: i32,
+    pub treasury: StdAddr,
+    pub fee_bps: u16,
+    pub royalty_cap_bps: u16,
+    pub min_stake_nanoton: Nanoton,
+    pub min_bond_nanoton: Nanoton,
+    pub bond_bps: u16,
+    pub attestation_ttl_s: u32,
+    pub unbonding_s: u32,
+    pub audit_window_s: u32,
+    pub codes: Codes,
+}
+
+/// An admitted image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasurementEntry {
+    pub measurement: HashBytes,
+    /// For people.
+    pub image: String,
+}
+
+/// The certificate every quote has to chain to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuoteRoot {
+    /// The root certificate.
+    pub pem: String,
+    /// Of its DER form.
+    pub sha256: HashBytes,
+    /// True for the simulator's root alone.
+    pub simulated: bool,
+}
+
+/// An ADNL liteserver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Liteserver {
+    /// `IP:PORT`.
+    pub address: String,
+    /// Ed25519, base64.
+    pub public_key: String,
+}
+
+/// The file contradicts itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkFileError {
+    #[error("the network file is not of the expected shape ({reason}); take the one of your release")]
+    Shape { reason: String },
+    #[error("the network file has format {found}, this program reads {FORMAT}; use a matching release")]
+    Format { found: u32 },
+    #[error("the quote root is not one PEM certificate; restore the network file")]
+    RootPem,
+    #[error("the quote root's SHA-256 is not the one stated; restore the network file")]
+    RootHash,
+    #[error(
+        "{name} is not a local chain, so it must not trust a simulated quote root; restore the network file"
+    )]
+    SimulatedRoot { name: String },
+    #[error(
+        "fee {fee_bps} and royalty cap {royalty_cap_bps} exceed 10 000 basis points together; restore the network file"
+    )]
+    Shares { fee_bps: u16, royalty_cap_bps: u16 },
+    #[error("no global config and no liteserver is named; add one to the network file")]
+    NoLiteserver,
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+impl NetworkFile {
+    /// Reads and checks the file's text.
+    pub fn parse(json: &str) -> Result<Self, NetworkFileError> {
+        let file: Self = serde_json::from_str(json)
+            .map_err(|error| NetworkFileError::Shape { reason: error.to_string() })?;
+        file.check()?;
+        Ok(file)
+    }
+
+    /// Pretty JSON with a final newline.
+    pub fn to_json(&self) -> Result<String, NetworkFileError> {
+        let mut text = serde_json::to_string_pretty(self)
+            .map_err(|error| NetworkFileError::Shape { reason: error.to_string() })?;
+        text.push('\n');
+        Ok(text)
+    }
+
+    /// Format, root certificate and shares agree with themselves.
+    pub fn check(&self) -> Result<(), NetworkFileError> {
+        if self.format != FORMAT {
+            return Err(NetworkFileError::Format { found: self.format });
+        }
+        if self.quote_root.simulated && self.kind != NetworkKind::Localnet {
+            return Err(NetworkFileError::SimulatedRoot { name: self.name.clone() });
+        }
+        let ParamsFile { fee_bps, royalty_cap_bps, .. } = self.params;
+        if u32::from(fee_bps) + u32::from(royalty_cap_bps) > 10_000 {
+            return Err(NetworkFileError::Shares { fee_bps, royalty_cap_bps });
+        }
+        if self.global_config.is_none() && self.liteservers.is_empty() {
+            return Err(NetworkFileError::NoLiteserver);
+        }
+        self.quote_root.der().map(|_| ())
+    }
+
+    /// The cell's view: what addresses are computed from.
+    pub fn network(&self) -> Result<Network, NetworkFileError> {
+        Ok(Network { registry: self.registry.clone(), params: Ref::new(self.params.to_params()?)? })
+    }
+}
+
+impl ParamsFile {
+    pub fn to_params(&self) -> Result<Params, WireError> {
+        Ok(Params {
+            network_id: self.network_id,
+            treasury: self.treasury.clone(),
+            fee_bps: self.fee_bps,
+            royalty_cap_bps: self.royalty_cap_bps,
+            min_stake: self.min_stake_nanoton,
+            min_bond: self.min_bond_nanoton,
+            bond_bps: self.bond_bps,
+            attestation_ttl_s: self.attestation_ttl_s,
+            unbonding_s: self.unbonding_s,
+            audit_window_s: self.audit_window_s,
+            codes: Ref::new(self.codes)?,
+        })
+    }
+}
+
+impl From<&Params> for ParamsFile {
+    fn from(params: &Params) -> Self {
+        Self {
+            network_id: params.network_id,
+            treasury: params.treasury.clone(),
+            fee_bps: params.fee_bps,
+            royalty_cap_bps: params.royalty_cap_bps,
+            min_stake_nanoton: params.min_stake,
+            min_bond_nanoton: params.min_bond,
+            bond_bps: params.bond_bps,
+            attestation_ttl_s: params.attestation_ttl_s,
+            unbonding_s: params.unbonding_s,
+            audit_window_s: params.audit_window_s,
+            codes: *params.codes,
+        }
+    }
+}
+
+impl QuoteRoot {
+    /// From the certificate's DER form.
+    pub fn from_der(der: &[u8], simulated: bool) -> Self {
+        let body = STANDARD.encode(der);
+        let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+        for line in body.as_bytes().chunks(64) {
+            pem.extend(line.iter().map(|&byte| char::from(byte)));
+            pem.push('\n');
+        }
+        pem.push_str("-----END CERTIFICATE-----\n");
+        Self { pem, sha256: HashBytes(Sha256::digest(der).into()), simulated }
+    }
+
+    /// The certificate's DER form, its hash checked.
+    pub fn der(&self) -> Result<Vec<u8>, NetworkFileError> {
+        let body: String = self
+            .pem
+            .trim()
+            .strip_prefix("-----BEGIN CERTIFICATE-----")
+            .and_then(|rest| rest.strip_suffix("-----END CERTIFICATE-----"))
+            .ok_or(NetworkFileError::RootPem)?
+            .split_whitespace()
+            .collect();
+        let der = STANDARD.decode(body).map_err(|_| NetworkFileError::RootPem)?;
+        if self.sha256.0 != <[u8; 32]>::from(Sha256::digest(&der)) {
+            return Err(NetworkFileError::RootHash);
+        }
+        Ok(der)
+    }
+}

@@ -1,0 +1,147 @@
+//! Sealing: the suite against RFC 9180, the binding, the padding, and what must not leak.
+#![allow(clippy::unwrap_used)]
+
+use contracts::sealing::*;
+use contracts::wire::Snake;
+use contracts::*;
+use hpke::{Deserializable, OpModeR};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+fn rng() -> StdRng {
+    StdRng::seed_from_u64(7)
+}
+
+fn context() -> InputContext {
+    InputContext {
+        network_id: -3,
+        job: StdAddr::new(0, HashBytes([1; 32])),
+        model_id: HashBytes([2; 32]),
+        claim_by: 1_800_000_000,
+    }
+}
+
+fn input(text: &str) -> Input {
+    Input::new(HashBytes([3; 32]), vec![ChatMessage::new("user", text)], 64)
+}
+
+fn output(text: &str) -> Output {
+    Output::new(text.into(), FinishReason::Stop, [4; 32], vec![1, 2], vec![3])
+}
+
+#[test]
+fn rfc_9180_a_2_1_opens_under_the_suite() {
+    type Kem = hpke::kem::X25519HkdfSha256;
+    let bytes = |text: &str| hex::decode(text).unwrap();
+    let key = <Kem as hpke::Kem>::PrivateKey::from_bytes(&bytes(
+        "8057991eef8f1f1af18f4a9491d16a1ce333f695d4db8e38da75975c4478e0fb",
+    ))
+    .unwrap();
+    let enc = <Kem as hpke::Kem>::EncappedKey::from_bytes(&bytes(
+        "1afa08d3dec047a643885163f1180476fa7ddb54c6a8029ea33f95796bf2ac4a",
+    ))
+    .unwrap();
+    let plaintext = hpke::single_shot_open::<hpke::aead::ChaCha20Poly1305, hpke::kdf::HkdfSha256, Kem>(
+        &OpModeR::Base,
+        &key,
+        &enc,
+        b"Ode on a Grecian Urn",
+        &bytes("1c5250d8034ec2b784ba2cfd69dbdb8af406cfe3ff938e131f0def8c8b60b4db21993c62ce81883d2dd1b51a28"),
+        b"Count-0",
+    )
+    .unwrap();
+    assert_eq!(plaintext, b"Beauty is truth, truth beauty");
+}
+
+#[test]
+fn an_input_opens_for_its_key_and_job_alone() {
+    let key = DecryptionKey::generate(&mut rng());
+    let sealed = seal_input(&input("hello"), &key.public(), &context(), &mut rng()).unwrap();
+    assert_eq!(open_input(&sealed, &key, &context()).unwrap(), input("hello"));
+
+    let mut others = Vec::new();
+    let mut change = |edit: fn(&mut InputContext)| {
+        let mut other = context();
+        edit(&mut other);
+        others.push(other);
+    };
+    change(|c| c.network_id = -239);
+    change(|c| c.job.address.0[31] ^= 1);
+    change(|c| c.job.workchain = -1);
+    change(|c| c.model_id.0[0] ^= 1);
+    change(|c| c.claim_by += 1);
+    for other in others {
+        assert_eq!(open_input(&sealed, &key, &other), Err(SealError::CannotOpen));
+    }
+    let stranger = DecryptionKey::generate(&mut StdRng::seed_from_u64(8));
+    assert_eq!(open_input(&sealed, &stranger, &context()), Err(SealError::CannotOpen));
+    for position in [0, 100, sealed.ciphertext.as_bytes().len() - 1] {
+        let mut bytes = sealed.ciphertext.as_bytes().to_vec();
+        bytes[position] ^= 1;
+        let altered = Sealed { enc: sealed.enc, ciphertext: Ref::new(Snake::new(bytes).unwrap()).unwrap() };
+        assert_eq!(open_input(&altered, &key, &context()), Err(SealError::CannotOpen));
+    }
+}
+
+#[test]
+fn a_result_opens_for_its_posting_alone() {
+    let key = DecryptionKey::generate(&mut rng());
+    let context = ResultContext { network_id: -3, job: StdAddr::new(0, HashBytes([1; 32])), posted_lt: 77 };
+    let sealed = seal_result(&output("hi"), &key.public(), &context, &mut rng()).unwrap();
+    assert_eq!(open_result(&sealed, &key, &context).unwrap(), output("hi"));
+    let later = ResultContext { posted_lt: 78, ..context.clone() };
+    assert_eq!(open_result(&sealed, &key, &later), Err(SealError::CannotOpen));
+    // An input is not a result, even with the same key.
+    let as_input = InputContext { network_id: -3, job: context.job, model_id: HashBytes::ZERO, claim_by: 0 };
+    assert_eq!(open_input(&sealed, &key, &as_input), Err(SealError::CannotOpen));
+}
+
+#[test]
+fn lengths_tell_little() {
+    let key = DecryptionKey::generate(&mut rng());
+    let size = |text: &str| {
+        seal_input(&input(text), &key.public(), &context(), &mut rng()).unwrap().ciphertext.as_bytes().len()
+    };
+    assert_eq!(size("a"), 256 + 16);
+    assert_eq!(size("a"), size("a longer prompt"));
+    assert_eq!((size(&"x".repeat(1000)) - 16) % 256, 0);
+}
+
+#[test]
+fn too_long_an_input_is_refused() {
+    let key = DecryptionKey::generate(&mut rng());
+    let long = input(&"x".repeat(MAX_JSON_BYTES));
+    assert!(matches!(
+        seal_input(&long, &key.public(), &context(), &mut rng()),
+        Err(SealError::TooLong { .. })
+    ));
+}
+
+#[test]
+fn a_key_of_low_order_is_refused() {
+    assert_eq!(
+        seal_input(&input("a"), &HashBytes::ZERO, &context(), &mut rng()),
+        Err(SealError::BadRecipient)
+    );
+}
+
+#[test]
+fn keys_survive_their_file() {
+    let key = DecryptionKey::generate(&mut rng());
+    let read = DecryptionKey::from_bytes(&key.to_bytes()).unwrap();
+    assert_eq!(read.public(), key.public());
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let key = DecryptionKey::generate(&mut rng());
+    let shown = format!(
+        "{:?} {:?} {:?} {:?}",
+        input("secret prompt"),
+        input("secret prompt").messages[0],
+        output("secret answer"),
+        key
+    );
+    assert!(!shown.contains("secret"), "{shown}");
+    assert!(!shown.contains(&hex::encode(*key.to_bytes())));
+}
