@@ -45,6 +45,15 @@ pub trait ChainAccess: Send + Sync {
         max: usize,
     ) -> Result<Vec<AccountTx>, ChainError>;
 
+    /// At most `count` transactions of `address`, **newest first**, beginning with `newest`, checked like those of
+    /// [`ChainAccess::transactions`]. Fewer where the account has fewer.
+    async fn latest_transactions(
+        &self,
+        address: &StdAddr,
+        newest: TxId,
+        count: usize,
+    ) -> Result<Vec<AccountTx>, ChainError>;
+
     /// Runs the get-method `method` of `address` on the server, as of the block `at`.
     async fn run_getter(
         &self,

@@ -9,6 +9,7 @@ pub mod history;
 mod lite;
 mod message;
 mod stack;
+mod tx;
 pub mod wallet;
 pub mod watcher;
 
@@ -18,5 +19,6 @@ pub use error::{ChainError, Party};
 pub use lite::{Endpoint, LiteserverChain, Timing};
 pub use message::{Transfer, cell_of, external_message, normalized_hash, normalized_hash_of};
 pub use stack::{GetterResult, StackValue, decode_stack, encode_stack, method_id};
+pub use tx::{InMessage, OutMessage, TxResult};
 pub use wallet::{Confirmed, SenderTiming, SignedExternal, Wallet, WalletError, WalletSender};
 pub use watcher::{Tick, Update, Watcher};

@@ -167,6 +167,24 @@ impl ChainAccess for LiteserverChain {
         }
     }
 
+    async fn latest_transactions(
+        &self,
+        address: &StdAddr,
+        newest: TxId,
+        count: usize,
+    ) -> Result<Vec<AccountTx>, ChainError> {
+        let mut found: Vec<AccountTx> = Vec::new();
+        let mut from = Some(newest);
+        while let Some(next) = from
+            && found.len() < count
+        {
+            found.extend(self.page(address, next).await?);
+            from = found.last().and_then(AccountTx::previous);
+        }
+        found.truncate(count);
+        Ok(found)
+    }
+
     async fn run_getter(
         &self,
         address: &StdAddr,
