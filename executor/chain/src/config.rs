@@ -32,6 +32,26 @@ impl GlobalConfig {
         Ok(Self { liteservers })
     }
 
+    /// Named liteservers: address `IP:PORT` and Ed25519 key in base64 of each.
+    ///
+    /// # Errors
+    /// [`ChainError::Caller`] for a text that is not of that form, or none at all.
+    pub fn from_liteservers<'a>(
+        liteservers: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, ChainError> {
+        let liteservers = liteservers
+            .into_iter()
+            .map(|(address, key)| {
+                let address = address.parse().map_err(|_| caller(format!("{address} is not IPv4:PORT")))?;
+                Ok(Endpoint { address, public_key: public_key(key)? })
+            })
+            .collect::<Result<Vec<_>, ChainError>>()?;
+        if liteservers.is_empty() {
+            return Err(caller("it names no liteserver".into()));
+        }
+        Ok(Self { liteservers })
+    }
+
     /// A network of one liteserver.
     pub fn single(address: SocketAddrV4, public_key: [u8; 32]) -> Self {
         Self { liteservers: vec![Endpoint { address, public_key }] }
@@ -62,13 +82,17 @@ impl LiteserverEntry {
             .map(i32::cast_unsigned)
             .or_else(|_| u32::try_from(self.ip))
             .map_err(|_| caller(format!("the ip {} is not an IPv4 address", self.ip)))?;
-        let public_key = STANDARD
-            .decode(&self.id.key)
-            .ok()
-            .and_then(|key| <[u8; 32]>::try_from(key).ok())
-            .ok_or_else(|| caller("a liteserver's key is not 32 bytes of base64".into()))?;
-        Ok(Endpoint { address: SocketAddrV4::new(Ipv4Addr::from(ip), self.port), public_key })
+        let address = SocketAddrV4::new(Ipv4Addr::from(ip), self.port);
+        Ok(Endpoint { address, public_key: public_key(&self.id.key)? })
     }
+}
+
+fn public_key(base64: &str) -> Result<[u8; 32], ChainError> {
+    STANDARD
+        .decode(base64)
+        .ok()
+        .and_then(|key| <[u8; 32]>::try_from(key).ok())
+        .ok_or_else(|| caller("a liteserver's key is not 32 bytes of base64".into()))
 }
 
 fn caller(detail: String) -> ChainError {

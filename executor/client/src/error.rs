@@ -1,0 +1,105 @@
+//! What can go wrong for a client, and who has to act.
+
+use chain::{ChainError, WalletError};
+use contracts::sealing::SealError;
+use contracts::{Nanoton, StdAddr, WireError};
+use thiserror::Error;
+use tycho_types::error::Error as CellError;
+
+/// An error of the client.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The chain could not be read.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The wallet could not send.
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+    /// A value of the protocol does not fit its cells.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The input could not be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// A transaction or a message that does not parse.
+    #[error("liteserver: a transaction or a message does not parse: {0}")]
+    Cell(#[from] CellError),
+    /// The address does not hold a contract of this network.
+    #[error(
+        "caller: {address} is no {what} of this network ({reason}); check the address and the network file"
+    )]
+    NotOurs {
+        /// Where it was looked for.
+        address: StdAddr,
+        /// What was looked for.
+        what: &'static str,
+        /// What is there instead.
+        reason: String,
+    },
+    /// The worker cannot serve this job now.
+    #[error("worker: {address} cannot take this job: {reason}; choose another worker or change the terms")]
+    Unfit {
+        /// The worker.
+        address: StdAddr,
+        /// Why not.
+        reason: Unfit,
+    },
+    /// The quote behind the worker's keys does not satisfy the policy. Nothing was sealed or sent.
+    #[error("worker: the quote of {address} is refused ({failed}); do not send it anything")]
+    QuoteRefused {
+        /// The worker.
+        address: StdAddr,
+        /// The names of the checks that failed, with what each found.
+        failed: String,
+    },
+    /// The request cannot work.
+    #[error("caller: {0}")]
+    Request(String),
+    /// No job was posted there.
+    #[error("caller: no job is at {0}; check the address, or wait for its posting")]
+    NoJob(StdAddr),
+    /// The job's history contradicts itself.
+    #[error("liteserver: the history of job {job} is not that of a job: {reason}")]
+    BadHistory {
+        /// The job.
+        job: StdAddr,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Why a worker cannot take a job.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Unfit {
+    /// It has no attested keys.
+    #[error("it has no attestation")]
+    NotAttested,
+    /// Its attestation ends before the job's claim deadline.
+    #[error("its attestation ends at {expires_at_s}, before the job's claim deadline")]
+    AttestationEnds {
+        /// Unix seconds.
+        expires_at_s: u32,
+    },
+    /// Its image is not the one asked for.
+    #[error("its image has another measurement than the one asked for")]
+    OtherMeasurement,
+    /// It does not offer the model.
+    #[error("it does not offer the model")]
+    ModelNotOffered,
+    /// It asks more than the client's prices.
+    #[error("it asks more than the highest prices given")]
+    PriceOverTerms,
+    /// Its free stake does not cover the bond.
+    #[error("its free stake of {free} does not cover the bond of {bond}")]
+    UnderStaked {
+        /// Stake that is not locked.
+        free: Nanoton,
+        /// What the job asks.
+        bond: Nanoton,
+    },
+    /// The registration that published its quote is not in its history.
+    #[error("no registration of it carries the quote its attestation names")]
+    QuoteNotPublished,
+}

@@ -1,0 +1,109 @@
+//! Follows a job on the chain from its posting to its end.
+
+use std::time::Duration;
+
+use chain::{ChainAccess, McBlock, TxId, Watcher};
+use contracts::StdAddr;
+use contracts::job::JobStatus;
+
+use crate::error::ClientError;
+use crate::story::{JobEvent, JobStory};
+
+/// Follows one job through final blocks.
+#[derive(Debug)]
+pub struct Follower {
+    watcher: Watcher,
+    story: JobStory,
+    time_s: u32,
+    gone: bool,
+}
+
+/// Why [`Follower::advance`] returned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Steps from this index of the story on are new.
+    Steps(usize),
+    /// A block without a step of the job.
+    Nothing,
+    /// The job's deadline has passed and nobody has expired it.
+    Overdue,
+    /// The account destroyed itself before its end was seen; its history has to be found otherwise.
+    Gone,
+}
+
+impl Follower {
+    /// Follows the job at `job` from its first transaction.
+    pub fn new(job: StdAddr) -> Self {
+        let mut watcher = Watcher::new(MAX_JOB_TRANSACTIONS);
+        watcher.watch(job.clone(), None);
+        Self { watcher, story: JobStory::new(job), time_s: 0, gone: false }
+    }
+
+    /// What is known of the job.
+    pub fn story(&self) -> &JobStory {
+        &self.story
+    }
+
+    /// Time of the last block read, Unix seconds.
+    pub fn time_s(&self) -> u32 {
+        self.time_s
+    }
+
+    /// Reads the next block. A transient error of the chain may be followed by another call.
+    ///
+    /// # Errors
+    /// What reading the chain meets.
+    pub async fn advance<C: ChainAccess + ?Sized>(&mut self, chain: &C) -> Result<Progress, ClientError> {
+        let Some(tick) = self.watcher.next(chain, BLOCK_WAIT).await? else { return Ok(Progress::Nothing) };
+        self.time_s = tick.block.time_s;
+        let known = self.story.events.len();
+        for update in &tick.updates {
+            self.gone = update.cursor.is_none();
+            for transaction in &update.transactions {
+                self.story.push(transaction)?;
+            }
+        }
+        if self.story.events.len() > known {
+            return Ok(Progress::Steps(known));
+        }
+        if self.gone && !self.story.status().is_some_and(JobStatus::is_closed) {
+            return Ok(Progress::Gone);
+        }
+        match self.story.deadline_s() {
+            Some(deadline_s) if self.time_s > deadline_s => Ok(Progress::Overdue),
+            _ => Ok(Progress::Nothing),
+        }
+    }
+}
+
+/// Reads a job's whole life at once, as of `at`.
+///
+/// # Errors
+/// [`ClientError::NoJob`] where there is no account, or none any more.
+pub async fn read_story<C: ChainAccess + ?Sized>(
+    chain: &C,
+    job: &StdAddr,
+    at: &McBlock,
+) -> Result<JobStory, ClientError> {
+    let newest: TxId = chain.account(job, at).await?.last.ok_or_else(|| ClientError::NoJob(job.clone()))?;
+    let mut story = JobStory::new(job.clone());
+    for transaction in &chain.transactions(job, newest, None, MAX_JOB_TRANSACTIONS).await? {
+        story.push(transaction)?;
+    }
+    if story.posted().is_none() {
+        return Err(ClientError::NoJob(job.clone()));
+    }
+    Ok(story)
+}
+
+/// Anyone may send a job messages that it refuses; more than this is an attack on its reader.
+pub const MAX_JOB_TRANSACTIONS: usize = 10_000;
+const BLOCK_WAIT: Duration = Duration::from_secs(10);
+
+impl JobEvent {
+    /// Whether the event closes the job.
+    pub fn closes(&self) -> bool {
+        use crate::story::JobStep;
+        !matches!(self.step, JobStep::Posted(_) | JobStep::Claimed(_))
+    }
+}

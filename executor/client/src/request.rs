@@ -1,0 +1,128 @@
+//! What a client asks, and the one wallet message it becomes. Pure.
+
+use chain::{Transfer, Wallet};
+use contracts::job::{JobLimits, JobTerms, PostJob};
+use contracts::sealing::{ChatMessage, Input, InputContext, seal_input};
+use contracts::wire::Ref;
+use contracts::{Cell, HashBytes, Message, Nanoton, Network, Prices, StdAddr, Units};
+use rand_core::CryptoRng;
+
+use crate::error::ClientError;
+use crate::reply_key::reply_key;
+
+/// A directed one-shot job.
+#[derive(Debug, Clone)]
+pub struct JobRequest {
+    /// Address of the worker's contract.
+    pub worker: StdAddr,
+    /// Which model.
+    pub model_id: HashBytes,
+    /// The conversation; never shown by `Debug`.
+    pub messages: Vec<ChatMessage>,
+    /// Where decoding ends at the latest.
+    pub max_output_tokens: u32,
+    /// The image asked for; zero: any that the worker is attested with.
+    pub measurement: HashBytes,
+    /// The most the client pays, nanoTON per 1 000 units.
+    pub max_prices: Prices,
+    /// The most units a receipt may state.
+    pub max_units: Units,
+    /// What is escrowed; `None`: what `max_units` cost at `max_prices`.
+    pub deposit: Option<Nanoton>,
+    /// How long the worker has to claim, seconds.
+    pub claim_within_s: u32,
+    /// How long it has from the claim to the receipt, seconds.
+    pub settle_within_s: u32,
+}
+
+/// A job ready to be posted.
+#[derive(Debug, Clone)]
+pub struct SealedJob {
+    /// The job's address, which follows from client, nonce and network.
+    pub address: StdAddr,
+    /// The nonce.
+    pub nonce: u64,
+    /// Its terms.
+    pub terms: JobTerms,
+    /// The wallet message that deploys and posts it.
+    pub transfer: Transfer,
+}
+
+/// What a job is built from besides the request.
+#[derive(Clone, Copy)]
+pub struct Posting<'a> {
+    /// The network.
+    pub network: &'a Network,
+    /// The Job's code cell.
+    pub job_code: &'a Cell,
+    /// The client's wallet, from which the reply key is derived.
+    pub wallet: &'a Wallet,
+    /// The worker's attested encryption key, verified.
+    pub encryption_key: &'a HashBytes,
+    /// Makes the job's address unique among the client's.
+    pub nonce: u64,
+    /// The chain's time, Unix seconds.
+    pub now_s: u32,
+    /// What the message brings above the deposit for the job's whole life.
+    pub fees: Nanoton,
+}
+
+impl JobRequest {
+    /// The terms as of `now_s`.
+    ///
+    /// # Errors
+    /// [`ClientError::Request`] for terms nobody can meet.
+    pub fn terms(&self, now_s: u32) -> Result<JobTerms, ClientError> {
+        if self.messages.is_empty() {
+            return Err(ClientError::Request("the conversation is empty".into()));
+        }
+        if self.max_output_tokens == 0 || self.max_units.output < self.max_output_tokens {
+            return Err(ClientError::Request(format!(
+                "{} output tokens do not fit {} output units",
+                self.max_output_tokens, self.max_units.output
+            )));
+        }
+        if self.claim_within_s == 0 || self.settle_within_s == 0 {
+            return Err(ClientError::Request("a deadline of zero seconds cannot be met".into()));
+        }
+        let deposit = self.deposit.unwrap_or_else(|| self.max_prices.cost(&self.max_units));
+        let limits = JobLimits { max_prices: self.max_prices, max_units: self.max_units, deposit };
+        Ok(JobTerms {
+            worker: self.worker.clone(),
+            model_id: self.model_id,
+            measurement: self.measurement,
+            claim_by: now_s.saturating_add(self.claim_within_s),
+            settle_within_s: self.settle_within_s,
+            limits: Ref::new(limits)?,
+        })
+    }
+
+    /// Seals the input to the worker and builds the message that posts the job.
+    ///
+    /// # Errors
+    /// [`ClientError::Request`] for terms nobody can meet; sealing and cell errors.
+    pub fn seal(&self, posting: &Posting<'_>, rng: &mut impl CryptoRng) -> Result<SealedJob, ClientError> {
+        let terms = self.terms(posting.now_s)?;
+        let client = posting.wallet.address();
+        let network_id = posting.network.params.network_id;
+        let address = posting.network.job_address(client, posting.nonce)?;
+        let reply_to = reply_key(posting.wallet, network_id, &address)?;
+        let input = Input::new(reply_to.public(), self.messages.clone(), self.max_output_tokens);
+        let context = InputContext {
+            network_id,
+            job: address.clone(),
+            model_id: self.model_id,
+            claim_by: terms.claim_by,
+        };
+        let sealed = seal_input(&input, posting.encryption_key, &context, rng)?;
+        let value = terms
+            .limits
+            .deposit
+            .checked_add(posting.fees)
+            .ok_or_else(|| ClientError::Request("the deposit is larger than any amount of TON".into()))?;
+        let post = PostJob::new(posting.nonce, terms.clone(), &sealed)?;
+        let init = posting.network.job_state_init(posting.job_code, client, posting.nonce)?;
+        let transfer = Transfer::new(address.clone(), value.get(), post.to_cell()?).with_state_init(init);
+        Ok(SealedJob { address, nonce: posting.nonce, terms, transfer })
+    }
+}
