@@ -1,0 +1,212 @@
+//! What the demo says at the end: one object for programs, tables for people.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+/// Everything the demo measured and checked. `--json` prints it as it is.
+#[derive(Debug, Serialize)]
+pub struct DemoReport {
+    /// Says that the chain and the TDX platform are simulated.
+    pub simulated: &'static str,
+    /// What the model was asked.
+    pub prompt: String,
+    /// What it answered, as the client decrypted it.
+    pub answer: String,
+    /// Merkle root of the model's files, hexadecimal.
+    pub model_id: String,
+    /// The job's address.
+    pub job: String,
+    /// How the job ended.
+    pub state: String,
+    /// The receipt that was paid.
+    pub receipt: ReceiptReport,
+    /// Every check of the audit.
+    pub checks: Vec<CheckReport>,
+    /// Balances of the parties before the job and after it.
+    pub balances: Vec<BalanceReport>,
+    /// Genesis supply less every account's balance and the fees collected: zero, or money was lost or made.
+    pub unaccounted_nanoton: i128,
+    /// The transactions of the job's path, in order of logical time.
+    pub transactions: Vec<TransactionReport>,
+    /// Where the time went.
+    pub timings_ms: Vec<TimingReport>,
+}
+
+/// The receipt in words and numbers.
+#[derive(Debug, Serialize)]
+pub struct ReceiptReport {
+    /// Hash of the receipt's cell, which the worker's attested key signed.
+    pub hash: String,
+    /// Prompt tokens.
+    pub input_tokens: u32,
+    /// Completion tokens.
+    pub output_tokens: u32,
+    /// What the client paid.
+    pub paid_nanoton: u128,
+    /// Of that, to the publisher.
+    pub royalty_nanoton: u128,
+    /// Of that, to the treasury.
+    pub fee_nanoton: u128,
+}
+
+/// One check of the audit.
+#[derive(Debug, Serialize)]
+pub struct CheckReport {
+    /// Stable name.
+    pub name: String,
+    /// Whether it held.
+    pub passed: bool,
+    /// What it shows when it holds.
+    pub proves: String,
+    /// What was found.
+    pub detail: String,
+}
+
+/// One party's balance.
+#[derive(Debug, Serialize)]
+pub struct BalanceReport {
+    /// Who.
+    pub party: &'static str,
+    /// Where.
+    pub address: String,
+    /// Just before the job was posted.
+    pub before_nanoton: u128,
+    /// After every payout.
+    pub after_nanoton: u128,
+}
+
+/// One transaction.
+#[derive(Debug, Serialize)]
+pub struct TransactionReport {
+    /// The contract it ran on.
+    pub contract: &'static str,
+    /// The message that started it.
+    pub message: String,
+    /// Logical time.
+    pub lt: u64,
+    /// Hash of the transaction's cell.
+    pub hash: String,
+    /// Gas the compute phase used.
+    pub gas_used: u64,
+    /// Fees the chain collected in it.
+    pub fees_nanoton: u128,
+    /// Exit code of the compute phase, when it ran.
+    pub exit_code: Option<i32>,
+}
+
+/// One phase's time.
+#[derive(Debug, Serialize)]
+pub struct TimingReport {
+    /// The phase.
+    pub phase: &'static str,
+    /// How long it took.
+    pub ms: u64,
+}
+
+impl DemoReport {
+    /// Whether every check held and every nanoTON is accounted for.
+    pub fn holds(&self) -> bool {
+        self.state == "settled"
+            && self.unaccounted_nanoton == 0
+            && !self.checks.is_empty()
+            && self.checks.iter().all(|check| check.passed)
+    }
+
+    /// The tables that follow the streamed answer.
+    pub fn tables(&self) -> String {
+        let mut out = String::new();
+        table(
+            &mut out,
+            "Checks",
+            &["", "check", "proves"],
+            self.checks.iter().map(|check| {
+                let proves =
+                    if check.passed { check.proves.clone() } else { format!("FAILED: {}", check.detail) };
+                vec![if check.passed { "ok" } else { "NO" }.to_owned(), check.name.clone(), proves]
+            }),
+        );
+        table(
+            &mut out,
+            "Transactions",
+            &["contract", "message", "gas", "fees, TON", "exit"],
+            self.transactions.iter().map(|tx| {
+                vec![
+                    tx.contract.to_owned(),
+                    tx.message.clone(),
+                    tx.gas_used.to_string(),
+                    ton(tx.fees_nanoton),
+                    tx.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string()),
+                ]
+            }),
+        );
+        table(
+            &mut out,
+            "Balances, TON",
+            &["party", "before", "after", "change"],
+            self.balances.iter().map(|balance| {
+                vec![
+                    balance.party.to_owned(),
+                    ton(balance.before_nanoton),
+                    ton(balance.after_nanoton),
+                    change(balance.before_nanoton, balance.after_nanoton),
+                ]
+            }),
+        );
+        table(
+            &mut out,
+            "Time",
+            &["phase", "ms"],
+            self.timings_ms.iter().map(|timing| vec![timing.phase.to_owned(), timing.ms.to_string()]),
+        );
+        let receipt = &self.receipt;
+        let _ = writeln!(
+            out,
+            "\nJob {} is {}. Paid {} TON for {} prompt and {} completion tokens (royalty {}, fee {}).",
+            self.job,
+            self.state,
+            ton(receipt.paid_nanoton),
+            receipt.input_tokens,
+            receipt.output_tokens,
+            ton(receipt.royalty_nanoton),
+            ton(receipt.fee_nanoton),
+        );
+        let _ = writeln!(out, "Unaccounted: {} nanoTON. {}", self.unaccounted_nanoton, self.simulated);
+        out
+    }
+}
+
+/// `1500000000` as `1.500000000`.
+pub fn ton(nanoton: u128) -> String {
+    format!("{}.{:09}", nanoton / 1_000_000_000, nanoton % 1_000_000_000)
+}
+
+fn change(before: u128, after: u128) -> String {
+    if after >= before { format!("+{}", ton(after - before)) } else { format!("-{}", ton(before - after)) }
+}
+
+fn table(out: &mut String, title: &str, head: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+    let rows: Vec<Vec<String>> =
+        std::iter::once(head.iter().map(|cell| (*cell).to_owned()).collect()).chain(rows).collect();
+    let widths: Vec<usize> = (0..head.len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    let _ = writeln!(out, "\n{title}");
+    for row in rows {
+        let line: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(out, "  {}", line.join("  ").trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_read_as_ton() {
+        assert_eq!(ton(1_500_000_000), "1.500000000");
+        assert_eq!(ton(1), "0.000000001");
+        assert_eq!(change(5, 3), "-0.000000002");
+    }
+}
