@@ -49,12 +49,22 @@ impl Nanoton {
         Self(self.0.saturating_sub(other.0))
     }
 
-    /// `⌊self × bps / 10 000⌋`: royalty, fee and bond.
+    /// `⌊self × bps / 10 000⌋`, at most [`Self::MAX`]: royalty and fee.
     pub fn share_bps(self, bps: u16) -> Self {
+        let (whole, rest) = self.share_parts(bps);
+        Self((whole + rest / BPS).min(Self::MAX.0))
+    }
+
+    /// `⌈self × bps / 10 000⌉`, at most [`Self::MAX`]: bond.
+    pub fn share_bps_ceil(self, bps: u16) -> Self {
+        let (whole, rest) = self.share_parts(bps);
+        Self((whole + rest.div_ceil(BPS)).min(Self::MAX.0))
+    }
+
+    /// Split so that no product exceeds 2^120 × 2^16 / 10 000 + 10 000 × 2^16.
+    fn share_parts(self, bps: u16) -> (u128, u128) {
         let bps = u128::from(bps);
-        // Split so that no product exceeds 2^120 × 2^16 / 10 000 + 10 000 × 2^16.
-        let value = (self.0 / BPS) * bps + (self.0 % BPS) * bps / BPS;
-        Self(value.min(Self::MAX.0))
+        ((self.0 / BPS) * bps, (self.0 % BPS) * bps)
     }
 
     pub fn is_zero(self) -> bool {

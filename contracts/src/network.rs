@@ -79,9 +79,9 @@ pub struct Params {
 }
 
 impl Params {
-    /// `max(min_bond, ⌊deposit × bond_bps / 10 000⌋)`: the least bond of a claim.
+    /// `max(min_bond, ⌈deposit × bond_bps / 10 000⌉)`: the least bond of a claim.
     pub fn min_bond_for(&self, deposit: Nanoton) -> Nanoton {
-        self.min_bond.max(deposit.share_bps(self.bond_bps))
+        self.min_bond.max(deposit.share_bps_ceil(self.bond_bps))
     }
 }
 

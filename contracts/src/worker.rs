@@ -25,8 +25,9 @@ impl WorkerStorage {
 
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct WorkerState {
+    /// Free: bonds that are in jobs are not part of it.
     pub stake: Nanoton,
-    /// Bonds that are in jobs now.
+    /// Bonds that travelled into jobs and have not come back.
     pub locked: Nanoton,
     /// Paid by jobs, not yet withdrawn.
     pub earnings: Nanoton,

@@ -23,8 +23,10 @@ proptest! {
     }
 
     #[test]
-    fn shares_round_down(amount in 0u128..1 << 100, bps: u16) {
-        prop_assert_eq!(nano(amount).share_bps(bps).get(), amount * u128::from(bps) / 10_000);
+    fn royalty_and_fee_round_down_and_a_bond_up(amount in 0u128..1 << 100, bps: u16) {
+        let product = amount * u128::from(bps);
+        prop_assert_eq!(nano(amount).share_bps(bps).get(), product / 10_000);
+        prop_assert_eq!(nano(amount).share_bps_ceil(bps).get(), product.div_ceil(10_000));
     }
 
     #[test]
