@@ -92,7 +92,9 @@ pub enum Unfit {
     #[error("it asks more than the highest prices given")]
     PriceOverTerms,
     /// Its free stake does not cover the bond.
-    #[error("its free stake of {free} does not cover the bond of {bond}")]
+    #[error(
+        "its free stake of {free} does not cover the bond of {bond}, or all its stake the network's least"
+    )]
     UnderStaked {
         /// Stake that is not locked.
         free: Nanoton,

@@ -63,8 +63,8 @@ pub struct Posting<'a> {
     pub nonce: u64,
     /// The chain's time, Unix seconds.
     pub now_s: u32,
-    /// What the message brings above the deposit for the job's whole life.
-    pub fees: Nanoton,
+    /// What the message brings: the deposit and the fees of the job's whole life.
+    pub value: Nanoton,
 }
 
 impl JobRequest {
@@ -82,10 +82,18 @@ impl JobRequest {
                 self.max_output_tokens, self.max_units.output
             )));
         }
-        if self.claim_within_s == 0 || self.settle_within_s == 0 {
-            return Err(ClientError::Request("a deadline of zero seconds cannot be met".into()));
+        if !(1..=MAX_CLAIM_WITHIN_S).contains(&self.claim_within_s) {
+            return Err(ClientError::Request("the claim deadline is not within 1 second and 30 days".into()));
+        }
+        if !(MIN_SETTLE_WITHIN_S..=MAX_SETTLE_WITHIN_S).contains(&self.settle_within_s) {
+            return Err(ClientError::Request(
+                "the time to settle is not within 30 seconds and 7 days".into(),
+            ));
         }
         let deposit = self.deposit.unwrap_or_else(|| self.max_prices.cost(&self.max_units));
+        if deposit.is_zero() {
+            return Err(ClientError::Request("a job needs a deposit above zero".into()));
+        }
         let limits = JobLimits { max_prices: self.max_prices, max_units: self.max_units, deposit };
         Ok(JobTerms {
             worker: self.worker.clone(),
@@ -115,14 +123,18 @@ impl JobRequest {
             claim_by: terms.claim_by,
         };
         let sealed = seal_input(&input, posting.encryption_key, &context, rng)?;
-        let value = terms
-            .limits
-            .deposit
-            .checked_add(posting.fees)
-            .ok_or_else(|| ClientError::Request("the deposit is larger than any amount of TON".into()))?;
+        if posting.value < terms.limits.deposit {
+            return Err(ClientError::Request("the message does not even bring the deposit".into()));
+        }
         let post = PostJob::new(posting.nonce, terms.clone(), &sealed)?;
         let init = posting.network.job_state_init(posting.job_code, client, posting.nonce)?;
-        let transfer = Transfer::new(address.clone(), value.get(), post.to_cell()?).with_state_init(init);
+        let transfer =
+            Transfer::new(address.clone(), posting.value.get(), post.to_cell()?).with_state_init(init);
         Ok(SealedJob { address, nonce: posting.nonce, terms, transfer })
     }
 }
+
+/// Limits of the Job contract (`contracts/job.tolk`).
+const MAX_CLAIM_WITHIN_S: u32 = 30 * 86_400;
+const MIN_SETTLE_WITHIN_S: u32 = 30;
+const MAX_SETTLE_WITHIN_S: u32 = 7 * 86_400;

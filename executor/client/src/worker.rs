@@ -102,7 +102,7 @@ impl WorkerView {
     /// The first reason why not.
     pub fn check_fit(&self, network: &Network, terms: &JobTerms) -> Result<(), Unfit> {
         let attestation = self.attestation()?;
-        if attestation.expires_at < terms.claim_by {
+        if attestation.expires_at <= terms.claim_by {
             return Err(Unfit::AttestationEnds { expires_at_s: attestation.expires_at });
         }
         if terms.measurement != HashBytes::ZERO && terms.measurement != attestation.measurement {
@@ -113,8 +113,9 @@ impl WorkerView {
             return Err(Unfit::PriceOverTerms);
         }
         let bond = network.params.min_bond_for(terms.limits.deposit);
-        let free = self.state.stake.saturating_sub(self.state.locked);
-        if free < bond {
+        let free = self.state.stake;
+        let total = free.checked_add(self.state.locked).unwrap_or(Nanoton::MAX);
+        if free < bond || total < network.params.min_stake {
             return Err(Unfit::UnderStaked { free, bond });
         }
         Ok(())

@@ -1,0 +1,24 @@
+//! What our messages bring for gas, forwarding and rent, above the amounts they are about.
+//!
+//! What is not needed comes back or stays in the party's own contract: these are upper bounds, not prices.
+
+use contracts::Nanoton;
+
+/// `post_job`, above the least that the contracts' own getter names. It comes back with the job's end.
+pub const JOB_MARGIN: Nanoton = Nanoton::new(10_000_000);
+/// The most a job's fees may come to; a server that names more is not believed.
+pub const JOB_FEES_LIMIT: Nanoton = Nanoton::new(2_000_000_000);
+/// `cancel_job`, `expire_job`, `sweep_job`.
+pub const JOB_ACTION: Nanoton = Nanoton::new(50_000_000);
+/// The Registry's rent, for years.
+pub const REGISTRY_RENT: Nanoton = Nanoton::new(500_000_000);
+/// `register_model` with the model's deployment and rent.
+pub const MODEL_REGISTER: Nanoton = Nanoton::new(200_000_000);
+/// `top_up_stake` with the worker's deployment and rent.
+pub const WORKER_DEPLOY: Nanoton = Nanoton::new(200_000_000);
+/// `register_attestation`, which carries a quote of some kilobytes and asks the Registry.
+pub const ATTESTATION: Nanoton = Nanoton::new(500_000_000);
+/// `offer_model`, which asks the Model.
+pub const OFFER: Nanoton = Nanoton::new(100_000_000);
+/// Anything an owner or publisher orders that sends one message on.
+pub const ORDER: Nanoton = Nanoton::new(100_000_000);

@@ -1,0 +1,185 @@
+//! Wallet messages that set up a network and its parties: registry, models, workers. Pure.
+//!
+//! Every function returns the [`Transfer`] that the named party's wallet is to send.
+
+use chain::Transfer;
+use contracts::model::{DeprecateModel, RegisterModel, Unit, WithdrawShares};
+use contracts::registry::{AllowMeasurement, RegistryStorage, RevokeMeasurement, TransferOwnership};
+use contracts::wire::{Ref, Snake};
+use contracts::worker::{
+    Attestation, FundGas, OfferModel, RegisterAttestation, RequestUnbond, TopUpStake, WithdrawEarnings,
+    WithdrawOffer, WithdrawUnbonded,
+};
+use contracts::{Cell, HashBytes, Message, Nanoton, Network, Prices, StdAddr};
+
+use crate::amounts;
+use crate::error::ClientError;
+
+/// Registry owner: funds and deploys the registry, in this order and in one wallet transaction. Its address
+/// follows from `storage`.
+///
+/// The registry returns what its messages bring, so its rent has to be there before its code. The deploying
+/// message offers the ownership to nobody, which changes nothing.
+///
+/// # Errors
+/// A wire error for storage that does not fit.
+pub fn registry(code: &Cell, storage: &RegistryStorage) -> Result<[Transfer; 2], ClientError> {
+    let address = storage.address(code)?;
+    let deploy = order(&address, &TransferOwnership { query_id: 0, new_owner: None })?;
+    Ok([
+        Transfer::payment(address, amounts::REGISTRY_RENT.get()),
+        deploy.with_state_init(storage.state_init(code)?),
+    ])
+}
+
+/// Registry owner: admits a measurement once the timelock has passed.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn allow_measurement(registry: &StdAddr, measurement: HashBytes) -> Result<Transfer, ClientError> {
+    order(registry, &AllowMeasurement { query_id: 0, measurement })
+}
+
+/// Registry owner: admits a measurement no longer, at once.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn revoke_measurement(registry: &StdAddr, measurement: HashBytes) -> Result<Transfer, ClientError> {
+    order(registry, &RevokeMeasurement { query_id: 0, measurement })
+}
+
+/// Publisher: registers a model; whoever does it first is its publisher. `metadata` is UTF-8 JSON: name,
+/// licence, context.
+///
+/// # Errors
+/// A wire error for metadata above 48 KiB or another code than the network's.
+pub fn register_model(
+    network: &Network,
+    model_code: &Cell,
+    model_id: &HashBytes,
+    royalty_bps: u16,
+    unit: Unit,
+    metadata: &str,
+) -> Result<Transfer, ClientError> {
+    let metadata = Ref::new(Snake::new(metadata.as_bytes().to_vec())?)?;
+    let body = RegisterModel { query_id: 0, royalty_bps, unit, metadata }.to_cell()?;
+    let transfer = Transfer::new(network.model_address(model_id)?, amounts::MODEL_REGISTER.get(), body);
+    Ok(transfer.with_state_init(network.model_state_init(model_code, model_id)?))
+}
+
+/// Publisher: no worker may newly offer the model.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn deprecate_model(network: &Network, model_id: &HashBytes) -> Result<Transfer, ClientError> {
+    order(&network.model_address(model_id)?, &DeprecateModel { query_id: 0 })
+}
+
+/// Anyone: sends a model's collected royalty to its publisher and its fee to the treasury.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn withdraw_shares(network: &Network, model_id: &HashBytes) -> Result<Transfer, ClientError> {
+    order(&network.model_address(model_id)?, &WithdrawShares { query_id: 0 })
+}
+
+/// Worker owner: adds `amount` to the stake. The first time it deploys the worker's contract; the state init
+/// goes with every one, since an existing contract ignores it.
+///
+/// # Errors
+/// A wire error for another code than the network's.
+pub fn top_up_stake(
+    network: &Network,
+    worker_code: &Cell,
+    owner: &StdAddr,
+    amount: Nanoton,
+) -> Result<Transfer, ClientError> {
+    let value = plus(amount, amounts::WORKER_DEPLOY)?;
+    let body = TopUpStake { query_id: 0, amount }.to_cell()?;
+    let transfer = Transfer::new(network.worker_address(owner)?, value.get(), body);
+    Ok(transfer.with_state_init(network.worker_state_init(worker_code, owner)?))
+}
+
+/// Worker owner: publishes the quote and asks for its keys to be admitted.
+///
+/// # Errors
+/// A wire error for a quote above 48 KiB.
+pub fn register_attestation(
+    network: &Network,
+    owner: &StdAddr,
+    candidate: Attestation,
+    quote: Vec<u8>,
+) -> Result<Transfer, ClientError> {
+    let quote = Ref::new(Snake::new(quote)?)?;
+    let body = RegisterAttestation { query_id: 0, candidate: Ref::new(candidate)?, quote }.to_cell()?;
+    Ok(Transfer::new(network.worker_address(owner)?, amounts::ATTESTATION.get(), body))
+}
+
+/// Worker owner: offers a model at these prices.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn offer_model(
+    network: &Network,
+    owner: &StdAddr,
+    model_id: HashBytes,
+    prices: Prices,
+) -> Result<Transfer, ClientError> {
+    let body = OfferModel { query_id: 0, model_id, prices: Ref::new(prices)? }.to_cell()?;
+    Ok(Transfer::new(network.worker_address(owner)?, amounts::OFFER.get(), body))
+}
+
+/// Worker owner: takes an offer back.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn withdraw_offer(
+    network: &Network,
+    owner: &StdAddr,
+    model_id: HashBytes,
+) -> Result<Transfer, ClientError> {
+    order(&network.worker_address(owner)?, &WithdrawOffer { query_id: 0, model_id })
+}
+
+/// Anyone: gives a worker's contract the float that pays for its claims.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn fund_gas(network: &Network, owner: &StdAddr, amount: Nanoton) -> Result<Transfer, ClientError> {
+    let body = FundGas { query_id: 0 }.to_cell()?;
+    Ok(Transfer::new(network.worker_address(owner)?, amount.get(), body))
+}
+
+/// Worker owner: starts to unbond `amount` of the stake.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn request_unbond(network: &Network, owner: &StdAddr, amount: Nanoton) -> Result<Transfer, ClientError> {
+    order(&network.worker_address(owner)?, &RequestUnbond { query_id: 0, amount })
+}
+
+/// Worker owner: takes stake whose unbonding is over.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn withdraw_unbonded(network: &Network, owner: &StdAddr) -> Result<Transfer, ClientError> {
+    order(&network.worker_address(owner)?, &WithdrawUnbonded { query_id: 0 })
+}
+
+/// Worker owner: takes what jobs have paid.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn withdraw_earnings(network: &Network, owner: &StdAddr) -> Result<Transfer, ClientError> {
+    order(&network.worker_address(owner)?, &WithdrawEarnings { query_id: 0 })
+}
+
+fn order(to: &StdAddr, message: &impl Message) -> Result<Transfer, ClientError> {
+    Ok(Transfer::new(to.clone(), amounts::ORDER.get(), message.to_cell()?))
+}
+
+fn plus(amount: Nanoton, fees: Nanoton) -> Result<Nanoton, ClientError> {
+    amount
+        .checked_add(fees)
+        .ok_or_else(|| ClientError::Request("the amount is larger than any amount of TON".into()))
+}

@@ -1,0 +1,275 @@
+//! Building, following and opening a job without a chain.
+#![allow(clippy::unwrap_used)]
+
+use chain::{TxId, Wallet};
+use client::{JobEvent, JobRequest, JobStep, JobStory, Outcome, Posting, SealedJob, outcome, reply_key};
+use contracts::errors::RejectionReason;
+use contracts::job::{Claim, JobStatus, PostJob, PostReceipt, PostRejection};
+use contracts::receipt::{Dtype, Receipt, ReceiptBody, Rejection, generate_signing_key, public_key};
+use contracts::sealing::{
+    ChatMessage, DecryptionKey, FinishReason, InputContext, Output, ResultContext, open_input, seal_result,
+};
+use contracts::transcript::transcript;
+use contracts::wire::Ref;
+use contracts::{
+    Cell, CodeRef, Codes, HashBytes, Message, Nanoton, Network, Params, Prices, SigningKey, StdAddr, Units,
+};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tycho_types::cell::CellFamily;
+
+const NOW_S: u32 = 1_800_000_000;
+const PROMPT: &str = "What is a chrysalis?";
+
+struct World {
+    network: Network,
+    wallet: Wallet,
+    worker_key: DecryptionKey,
+    receipt_key: SigningKey,
+    rng: StdRng,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut rng = StdRng::seed_from_u64(1);
+        let code = CodeRef::of(&Cell::empty_cell());
+        let params = Params {
+            network_id: -239,
+            treasury: StdAddr::new(0, HashBytes([9; 32])),
+            fee_bps: 100,
+            royalty_cap_bps: 3_000,
+            min_stake: Nanoton::new(1_000_000_000),
+            min_bond: Nanoton::new(10_000_000),
+            bond_bps: 1_000,
+            attestation_ttl_s: 86_400,
+            unbonding_s: 86_400,
+            audit_window_s: 86_400,
+            codes: Ref::new(Codes { worker: code, model: code, job: code }).unwrap(),
+        };
+        let registry = StdAddr::new(0, HashBytes([8; 32]));
+        Self {
+            network: Network { registry, params: Ref::new(params).unwrap() },
+            wallet: Wallet::from_seed(&[5; 32], -239).unwrap(),
+            worker_key: DecryptionKey::generate(&mut rng),
+            receipt_key: generate_signing_key(&mut rng),
+            rng,
+        }
+    }
+
+    fn request(&self) -> JobRequest {
+        let price = |nanoton| Nanoton::new(nanoton);
+        JobRequest {
+            worker: StdAddr::new(0, HashBytes([3; 32])),
+            model_id: HashBytes([4; 32]),
+            messages: vec![ChatMessage::new("user", PROMPT)],
+            max_output_tokens: 100,
+            measurement: HashBytes::ZERO,
+            max_prices: Prices { input: price(20_000), cached_input: price(10_000), output: price(40_000) },
+            max_units: Units { input: 1_000, cached_input: 0, output: 100 },
+            deposit: None,
+            claim_within_s: 60,
+            settle_within_s: 600,
+        }
+    }
+
+    fn seal(&mut self, request: &JobRequest) -> SealedJob {
+        let encryption_key = self.worker_key.public();
+        let posting = Posting {
+            network: &self.network,
+            job_code: &Cell::empty_cell(),
+            wallet: &self.wallet,
+            encryption_key: &encryption_key,
+            nonce: 77,
+            now_s: NOW_S,
+            value: Nanoton::new(100_000_000),
+        };
+        request.seal(&posting, &mut self.rng).unwrap()
+    }
+
+    /// The job posted and claimed.
+    fn claimed(&mut self) -> (SealedJob, JobStory) {
+        let job = self.seal(&self.request());
+        let mut story = JobStory::new(job.address.clone());
+        let posting = PostJob::from_cell(&job.transfer.body).unwrap();
+        story.events.push(event(100, NOW_S, JobStep::Posted(Box::new(posting))));
+        let claim = Claim {
+            receipt_key: public_key(&self.receipt_key),
+            measurement: HashBytes([6; 32]),
+            royalty_bps: 500,
+            bond: Nanoton::new(10_000_000),
+            settle_by: 0,
+            worker_owner: StdAddr::new(0, HashBytes([2; 32])),
+            prices: Ref::new(self.request().max_prices).unwrap(),
+        };
+        story.events.push(event(200, NOW_S + 10, JobStep::Claimed(Box::new(claim))));
+        (job, story)
+    }
+
+    fn post_receipt(&mut self, job: &SealedJob, reply_to: &HashBytes) -> PostReceipt {
+        let (salt, input, output) = ([1; 32], vec![1, 2, 3], vec![4, 5]);
+        let context = ResultContext { network_id: -239, job: job.address.clone(), posted_lt: 100 };
+        let committed = transcript(&salt, &job.terms.model_id, 1, Dtype::Q4_1, &input, &output);
+        let answer = Output::new("A pupa.".into(), FinishReason::Stop, salt, input, output);
+        let sealed = seal_result(&answer, reply_to, &context, &mut self.rng).unwrap();
+        let body = ReceiptBody {
+            result_hash: *contracts::wire::to_cell(&sealed).unwrap().repr_hash(),
+            transcript: committed,
+            engine: 1,
+            dtype: Dtype::Q4_1 as u8,
+        };
+        let units = Units { input: 3, cached_input: 0, output: 2 };
+        let receipt = Receipt {
+            tag: Default::default(),
+            network_id: -239,
+            job: job.address.clone(),
+            posted_lt: 100,
+            sequence: 1,
+            is_final: true,
+            units,
+            amount: self.request().max_prices.cost(&units),
+            body: Ref::new(body).unwrap(),
+        };
+        PostReceipt::signed(receipt, &sealed, &self.receipt_key).unwrap()
+    }
+}
+
+fn event(lt: u64, at_s: u32, step: JobStep) -> JobEvent {
+    JobEvent { id: TxId { lt, hash: HashBytes::ZERO }, at_s, step }
+}
+
+#[test]
+fn a_posting_is_one_message_that_the_worker_can_open() {
+    let mut world = World::new();
+    let job = world.seal(&world.request());
+    assert_eq!(job.address, world.network.job_address(world.wallet.address(), 77).unwrap());
+    let deposit = 1_000 * 20 + 100 * 40;
+    assert_eq!(job.terms.limits.deposit, Nanoton::new(deposit));
+    assert_eq!(job.transfer.value_nanoton, 100_000_000);
+    assert_eq!(job.terms.claim_by, NOW_S + 60);
+    assert!(job.transfer.state_init.is_some() && job.transfer.bounce);
+    let posting = PostJob::from_cell(&job.transfer.body).unwrap();
+    let context = InputContext {
+        network_id: -239,
+        job: job.address.clone(),
+        model_id: job.terms.model_id,
+        claim_by: job.terms.claim_by,
+    };
+    let input = open_input(&posting.sealed_input().unwrap(), &world.worker_key, &context).unwrap();
+    assert_eq!(input.messages[0].content, PROMPT);
+    let reply_to = reply_key(&world.wallet, -239, &job.address).unwrap();
+    assert_eq!(input.reply_key, reply_to.public().0);
+}
+
+#[test]
+fn reply_keys_differ_by_job_and_wallet() {
+    let world = World::new();
+    let (a, b) = (StdAddr::new(0, HashBytes([1; 32])), StdAddr::new(0, HashBytes([2; 32])));
+    let key = |wallet: &Wallet, job: &StdAddr| reply_key(wallet, -239, job).unwrap().public();
+    assert_eq!(key(&world.wallet, &a), key(&world.wallet, &a));
+    assert_ne!(key(&world.wallet, &a), key(&world.wallet, &b));
+    let other = Wallet::from_seed(&[6; 32], -239).unwrap();
+    assert_ne!(key(&world.wallet, &a), key(&other, &a));
+}
+
+#[test]
+fn a_request_nobody_can_serve_is_the_callers_fault() {
+    let world = World::new();
+    let bad = |change: fn(&mut JobRequest)| {
+        let mut request = world.request();
+        change(&mut request);
+        request.terms(NOW_S).unwrap_err().to_string()
+    };
+    assert!(bad(|r| r.messages.clear()).contains("caller: the conversation is empty"));
+    assert!(bad(|r| r.max_output_tokens = 101).contains("100 output units"));
+    assert!(bad(|r| r.claim_within_s = 0).contains("claim deadline"));
+    assert!(bad(|r| r.settle_within_s = 29).contains("30 seconds"));
+    assert!(bad(|r| r.deposit = Some(Nanoton::ZERO)).contains("deposit above zero"));
+    assert!(!format!("{:?}", world.request()).contains(PROMPT));
+}
+
+#[test]
+fn a_settled_job_gives_answer_receipt_and_money() {
+    let mut world = World::new();
+    let (job, mut story) = world.claimed();
+    let key = reply_key(&world.wallet, -239, &job.address).unwrap();
+    assert!(outcome(&story, &world.network, &key).unwrap().is_none());
+    assert_eq!(story.status(), Some(JobStatus::Claimed));
+    assert_eq!(story.deadline_s(), Some(NOW_S + 10 + 600));
+    let post = world.post_receipt(&job, &key.public());
+    story.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(post))));
+    let Some(Outcome::Settled(settled)) = outcome(&story, &world.network, &key).unwrap() else {
+        panic!("settled")
+    };
+    assert_eq!(settled.answer.as_ref().unwrap().text, "A pupa.");
+    assert!(settled.transcript_matches);
+    // 3 × 20 + 2 × 40 nanoTON; a royalty of 5 % and a fee of 1 %, each rounded down.
+    assert_eq!(settled.paid, Nanoton::new(140));
+    assert_eq!((settled.royalty, settled.fee), (Nanoton::new(7), Nanoton::new(1)));
+    assert_eq!(settled.refund, Nanoton::new(24_000 - 140));
+    story.events.push(event(400, NOW_S + 90_000, JobStep::Swept));
+    assert_eq!(story.status(), Some(JobStatus::Settled));
+    assert!(!format!("{settled:?}").contains("pupa"));
+}
+
+#[test]
+fn an_answer_for_another_key_is_told_apart_from_a_bad_history() {
+    let mut world = World::new();
+    let (job, story) = world.claimed();
+    let key = reply_key(&world.wallet, -239, &job.address).unwrap();
+    let stranger = DecryptionKey::generate(&mut world.rng).public();
+    let post = world.post_receipt(&job, &stranger);
+    let mut unreadable = story.clone();
+    unreadable.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(post))));
+    let Some(Outcome::Settled(settled)) = outcome(&unreadable, &world.network, &key).unwrap() else {
+        panic!("settled")
+    };
+    assert!(settled.answer.is_err() && !settled.transcript_matches);
+
+    let mut forged = world.post_receipt(&job, &key.public());
+    forged.signature.0[5] ^= 1;
+    let mut history = story.clone();
+    history.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(forged))));
+    assert!(outcome(&history, &world.network, &key).unwrap_err().to_string().contains("signature"));
+
+    let mut swapped = world.post_receipt(&job, &key.public());
+    swapped.result = world.post_receipt(&job, &key.public()).result;
+    let mut history = story;
+    history.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(swapped))));
+    assert!(outcome(&history, &world.network, &key).unwrap_err().to_string().contains("receipt names"));
+}
+
+#[test]
+fn the_other_ends_give_the_deposit_back() {
+    let mut world = World::new();
+    let (job, claimed) = world.claimed();
+    let key = reply_key(&world.wallet, -239, &job.address).unwrap();
+    let refund_of = |steps: Vec<JobStep>, base: &JobStory| {
+        let mut story = base.clone();
+        story.events.extend(steps.into_iter().map(|step| event(300, NOW_S + 700, step)));
+        outcome(&story, &world.network, &key).unwrap().unwrap()
+    };
+    let rejection = Rejection {
+        tag: Default::default(),
+        network_id: -239,
+        job: job.address.clone(),
+        posted_lt: 100,
+        reason: RejectionReason::PromptOverContext.code(),
+    };
+    let rejection = PostRejection::signed(rejection, &world.receipt_key).unwrap();
+    let Outcome::Rejected { reason, refund, .. } =
+        refund_of(vec![JobStep::Rejected(Box::new(rejection))], &claimed)
+    else {
+        panic!("rejected")
+    };
+    assert_eq!((reason, refund), (Some(RejectionReason::PromptOverContext), Nanoton::new(24_000)));
+    let Outcome::Expired { bond, refund } = refund_of(vec![JobStep::Expired], &claimed) else {
+        panic!("expired")
+    };
+    assert_eq!((bond, refund), (Nanoton::new(10_000_000), Nanoton::new(24_000)));
+    let mut open = claimed.clone();
+    open.events.truncate(1);
+    assert_eq!(open.deadline_s(), Some(NOW_S + 60));
+    let Outcome::Expired { bond, .. } = refund_of(vec![JobStep::Expired], &open) else { panic!("expired") };
+    assert_eq!(bond, Nanoton::ZERO);
+    assert!(matches!(refund_of(vec![JobStep::Cancelled], &open), Outcome::Cancelled { .. }));
+}
