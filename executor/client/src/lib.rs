@@ -1,6 +1,7 @@
 //! The developer's side: post a job from a wallet, follow it, decrypt the answer.
 
 pub mod amounts;
+mod client;
 pub mod deploy;
 mod error;
 mod follow;
@@ -9,8 +10,10 @@ mod recover;
 mod reply_key;
 mod request;
 mod story;
+mod trust;
 mod worker;
 
+pub use client::{Client, Finished, least_job_value};
 pub use error::{ClientError, Unfit};
 pub use follow::{Follower, MAX_JOB_TRANSACTIONS, Progress, read_story};
 pub use outcome::{Outcome, Settled, outcome};
@@ -18,4 +21,5 @@ pub use recover::{PostedJob, jobs_in, posted_jobs};
 pub use reply_key::reply_key;
 pub use request::{JobRequest, Posting, SealedJob};
 pub use story::{JobEvent, JobStep, JobStory, event_of};
+pub use trust::{QuoteJudge, TrustedWorker, WorkerEvidence, check_worker};
 pub use worker::{MAX_WALK, Registration, WorkerView, find_registration, read_worker, registration_in};

@@ -1,0 +1,244 @@
+//! A developer's wallet at work: post, follow, cancel, expire, sweep.
+
+use std::time::Duration;
+
+use chain::{ChainAccess, ChainError, Confirmed, McBlock, StackValue, Transfer, WalletSender};
+use contracts::job::{CancelJob, ExpireJob, JobTerms, SweepJob};
+use contracts::{Cell, Message, Nanoton, Network, StdAddr};
+use rand_core::CryptoRng;
+use tokio::time::{Instant, sleep};
+
+use crate::amounts;
+use crate::error::ClientError;
+use crate::follow::{Follower, Progress};
+use crate::outcome::{Outcome, outcome};
+use crate::reply_key::reply_key;
+use crate::request::{JobRequest, Posting, SealedJob};
+use crate::story::{JobEvent, JobStory};
+use crate::trust::{QuoteJudge, TrustedWorker, check_worker};
+
+/// A client of one network with one wallet.
+pub struct Client<C: ChainAccess + ?Sized> {
+    sender: WalletSender<C>,
+    network: Network,
+    job_code: Cell,
+    /// How long the chain may stay unreadable before following gives up.
+    patience: Duration,
+}
+
+/// The end of a job and the steps to it.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Its steps.
+    pub story: JobStory,
+}
+
+impl<C: ChainAccess + ?Sized> Client<C> {
+    /// A client; `job_code` is the code cell of the network's Job contract.
+    pub fn new(sender: WalletSender<C>, network: Network, job_code: Cell) -> Self {
+        Self { sender, network, job_code, patience: DEFAULT_PATIENCE }
+    }
+
+    /// The wallet and its sender.
+    pub fn sender(&self) -> &WalletSender<C> {
+        &self.sender
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    fn chain(&self) -> &C {
+        self.sender.chain()
+    }
+
+    /// Reads the worker at `address`, finds the quote it published, and has it judged. Nothing of a job is
+    /// needed or sent.
+    ///
+    /// # Errors
+    /// [`ClientError::QuoteRefused`] with the failed checks; [`ClientError::Unfit`] where it has no quote.
+    pub async fn check_worker(
+        &self,
+        address: &StdAddr,
+        judge: &dyn QuoteJudge,
+    ) -> Result<TrustedWorker, ClientError> {
+        check_worker(self.chain(), &self.network, address, judge).await
+    }
+
+    /// Builds the job of `request` for a worker whose quote was checked.
+    ///
+    /// # Errors
+    /// [`ClientError::Unfit`] where the worker's contract would refuse the claim; request, sealing errors.
+    pub async fn seal(
+        &self,
+        request: &JobRequest,
+        worker: &TrustedWorker,
+        nonce: u64,
+        rng: &mut (impl CryptoRng + Send),
+    ) -> Result<SealedJob, ClientError> {
+        if worker.view.address != request.worker {
+            return Err(ClientError::Request("the checked worker is not the one of the request".into()));
+        }
+        let head = self.chain().head().await?;
+        let terms = request.terms(head.time_s)?;
+        worker
+            .view
+            .check_fit(&self.network, &terms)
+            .map_err(|reason| ClientError::Unfit { address: worker.view.address.clone(), reason })?;
+        let value = least_job_value(self.chain(), &terms, &head)
+            .await?
+            .checked_add(amounts::JOB_MARGIN)
+            .ok_or_else(|| ClientError::Request("the deposit is larger than any amount of TON".into()))?;
+        let posting = Posting {
+            network: &self.network,
+            job_code: &self.job_code,
+            wallet: self.sender.wallet(),
+            encryption_key: &worker.encryption_key,
+            nonce,
+            now_s: head.time_s,
+            value,
+        };
+        request.seal(&posting, rng)
+    }
+
+    /// Posts a sealed job by one wallet transaction, final when this returns.
+    ///
+    /// # Errors
+    /// [`ClientError::Wallet`]; after `Expired` nothing has happened.
+    pub async fn post(&self, job: &SealedJob) -> Result<Confirmed, ClientError> {
+        Ok(self.sender.send(std::slice::from_ref(&job.transfer)).await?)
+    }
+
+    /// Follows `job` to its end, telling each step, and opens the answer. With `expire_when_overdue`, sends
+    /// `expire_job` once a deadline has passed.
+    ///
+    /// Survives a chain that goes away for less than the client's patience.
+    ///
+    /// # Errors
+    /// [`ClientError::NoJob`] where the account was destroyed before its end was seen.
+    pub async fn follow(
+        &self,
+        job: &StdAddr,
+        expire_when_overdue: bool,
+        mut on_step: impl FnMut(&JobEvent) + Send,
+    ) -> Result<Finished, ClientError> {
+        let key = reply_key(self.sender.wallet(), self.network.params.network_id, job)?;
+        let mut follower = Follower::new(job.clone());
+        let mut readable_at = Instant::now();
+        let mut expired_at_s = None;
+        loop {
+            let progress = match follower.advance(self.chain()).await {
+                Ok(progress) => progress,
+                Err(ClientError::Chain(error))
+                    if error.is_transient() && readable_at.elapsed() < self.patience =>
+                {
+                    tracing::debug!(%error, "following a job");
+                    sleep(RETRY_PAUSE).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            readable_at = Instant::now();
+            match progress {
+                Progress::Steps(first) => {
+                    follower.story().events[first..].iter().for_each(&mut on_step);
+                    if let Some(outcome) = outcome(follower.story(), &self.network, &key)? {
+                        return Ok(Finished { outcome, story: follower.story().clone() });
+                    }
+                }
+                Progress::Gone => return Err(ClientError::NoJob(job.clone())),
+                Progress::Overdue if expire_when_overdue => {
+                    let now_s = follower.time_s();
+                    if expired_at_s.is_none_or(|at_s| now_s > at_s + EXPIRE_AGAIN_S) {
+                        expired_at_s = Some(now_s);
+                        self.expire(job).await?;
+                    }
+                }
+                Progress::Overdue | Progress::Nothing => {}
+            }
+        }
+    }
+
+    /// Takes an open job back; the job refuses once it is claimed.
+    ///
+    /// # Errors
+    /// [`ClientError::Wallet`]; that the job took it shows in its history.
+    pub async fn cancel(&self, job: &StdAddr) -> Result<Confirmed, ClientError> {
+        self.send(job, CancelJob { query_id: 0 }.to_cell()?).await
+    }
+
+    /// Ends a job whose deadline has passed; anyone may.
+    ///
+    /// # Errors
+    /// [`ClientError::Wallet`].
+    pub async fn expire(&self, job: &StdAddr) -> Result<Confirmed, ClientError> {
+        self.send(job, ExpireJob { query_id: 0 }.to_cell()?).await
+    }
+
+    /// Destroys a job that ended an audit window ago and gets what is left of its rent.
+    ///
+    /// # Errors
+    /// [`ClientError::Wallet`].
+    pub async fn sweep(&self, job: &StdAddr) -> Result<Confirmed, ClientError> {
+        self.send(job, SweepJob { query_id: 0 }.to_cell()?).await
+    }
+
+    async fn send(&self, to: &StdAddr, body: Cell) -> Result<Confirmed, ClientError> {
+        let transfer = Transfer::new(to.clone(), amounts::JOB_ACTION.get(), body);
+        Ok(self.sender.send(&[transfer]).await?)
+    }
+}
+
+impl ClientError {
+    /// Whether the same call may succeed later without a change.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Chain(error) => ChainError::is_transient(error),
+            Self::Wallet(chain::WalletError::Chain(error)) => error.is_transient(),
+            Self::Wallet(chain::WalletError::Expired { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
+/// The least that `post_job` may bring for these terms: the getter `minJobValue` of the worker's contract.
+///
+/// # Errors
+/// A bad answer where the getter fails, or names fees above [`amounts::JOB_FEES_LIMIT`].
+pub async fn least_job_value<C: ChainAccess + ?Sized>(
+    chain: &C,
+    terms: &JobTerms,
+    at: &McBlock,
+) -> Result<Nanoton, ClientError> {
+    let limits = &terms.limits;
+    let life_s = i128::from(terms.claim_by.saturating_sub(at.time_s)) + i128::from(terms.settle_within_s);
+    let bad = |detail: String| ChainError::BadAnswer { request: MIN_JOB_VALUE, detail };
+    let deposit = i128::try_from(limits.deposit.get())
+        .map_err(|_| ClientError::Request("the deposit is larger than any amount of TON".into()))?;
+    let arguments = [
+        StackValue::Int(deposit),
+        StackValue::Int(limits.max_units.input.into()),
+        StackValue::Int(limits.max_units.output.into()),
+        StackValue::Int(life_s),
+    ];
+    let result = chain.run_getter(&terms.worker, MIN_JOB_VALUE, &arguments, at).await?;
+    let exit_code = result.exit_code;
+    let stack = result.success().map_err(|_| bad(format!("exit code {exit_code}")))?;
+    let [StackValue::Int(least)] = stack.as_slice() else {
+        return Err(bad("not one integer".into()).into());
+    };
+    let least = u128::try_from(*least).ok().and_then(Nanoton::checked);
+    match least.and_then(|least| least.checked_sub(limits.deposit).map(|fees| (least, fees))) {
+        Some((least, fees)) if fees <= amounts::JOB_FEES_LIMIT => Ok(least),
+        _ => Err(bad("fees that no job has".into()).into()),
+    }
+}
+
+const MIN_JOB_VALUE: &str = "minJobValue";
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(300);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// An `expire_job` that was lost is sent again after this long.
+const EXPIRE_AGAIN_S: u32 = 120;
