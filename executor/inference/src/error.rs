@@ -1,0 +1,67 @@
+//! What can go wrong with a model's files and with a request. No error carries a prompt or an answer.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// The files are at fault, or what they ask for is not built.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A file could not be read.
+    #[error("model files: cannot read {path}: {source}; check the path and its permissions")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Neither a GGUF file nor a directory with a `config.json`.
+    #[error("model files: {0} is neither a .gguf file nor a directory with config.json and *.safetensors")]
+    NotAModel(PathBuf),
+    /// A file is truncated or not what it says it is.
+    #[error("model files: {path} is corrupt: {detail}; fetch it again")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        detail: String,
+    },
+    /// A correct file of a kind this engine does not run.
+    #[error(
+        "model files: {what} is not supported; this engine runs Llama-family models in F32, F16, BF16, Q8_0, Q4_0 and Q4_1"
+    )]
+    Unsupported {
+        /// What is not.
+        what: String,
+    },
+}
+
+/// A request cannot be served.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum GenerateError {
+    /// The prompt has no token.
+    #[error("client: the prompt is empty")]
+    EmptyPrompt,
+    /// Prompt and answer do not fit into the context.
+    #[error("client: {prompt_tokens} prompt tokens do not fit into a context of {context_tokens}")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+        /// The model's context.
+        context_tokens: usize,
+    },
+    /// A token id outside the vocabulary.
+    #[error("caller: token {0} is outside the vocabulary")]
+    UnknownToken(u32),
+    /// The chat template refused the messages.
+    #[error("client: the model's chat template refuses these messages")]
+    Template,
+    /// The tokenizer failed.
+    #[error("engine: the tokenizer failed")]
+    Tokenizer,
+    /// A tensor came back in another shape or type than it went in.
+    #[error("engine: the backend returned an unusable tensor")]
+    Backend,
+}

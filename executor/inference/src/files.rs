@@ -1,0 +1,99 @@
+//! Finds a model's files, reads them whole, and hashes what it read: what is loaded is what was hashed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::error::LoadError;
+
+/// A model's files in memory.
+#[derive(Clone)]
+pub struct ModelFiles {
+    path: PathBuf,
+    files: Vec<ModelFile>,
+}
+
+/// One file: what the model id is made of, and the bytes.
+#[derive(Clone)]
+pub struct ModelFile {
+    /// Its name inside the model, UTF-8.
+    pub name: String,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+    /// SHA-256 of its contents.
+    pub sha256: [u8; 32],
+    pub(crate) bytes: Arc<Vec<u8>>,
+}
+
+impl ModelFiles {
+    /// Reads a GGUF file, or of a Hugging Face directory the files that make its model id.
+    ///
+    /// # Errors
+    /// [`LoadError::NotAModel`], [`LoadError::Read`].
+    pub fn open(path: &Path) -> Result<Self, LoadError> {
+        let kind = fs::metadata(path).map_err(|source| read_error(path, source))?;
+        let mut files = Vec::new();
+        if kind.is_file() {
+            if path.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("gguf")) {
+                return Err(LoadError::NotAModel(path.to_owned()));
+            }
+            // One name for every copy: the id is of the contents, not of what the user called them.
+            files.push(read(path, "model.gguf".to_owned())?);
+        } else {
+            for entry in fs::read_dir(path).map_err(|source| read_error(path, source))? {
+                let entry = entry.map_err(|source| read_error(path, source))?;
+                if let Ok(name) = entry.file_name().into_string()
+                    && belongs(&name)
+                {
+                    files.push(read(&entry.path(), name)?);
+                }
+            }
+            files.sort_by(|a, b| a.name.cmp(&b.name));
+            let has = |wanted: fn(&str) -> bool| files.iter().any(|file| wanted(&file.name));
+            if !has(|name| name == "config.json") || !has(|name| name.ends_with(".safetensors")) {
+                return Err(LoadError::NotAModel(path.to_owned()));
+            }
+        }
+        Ok(Self { path: path.to_owned(), files })
+    }
+
+    /// The files, sorted by name.
+    pub fn files(&self) -> &[ModelFile] {
+        &self.files
+    }
+
+    /// Where they were found.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<&ModelFile> {
+        self.files.iter().find(|file| file.name == name)
+    }
+
+    pub(crate) fn gguf(&self) -> Option<&ModelFile> {
+        self.find("model.gguf")
+    }
+
+    pub(crate) fn corrupt(&self, file: &str, detail: impl ToString) -> LoadError {
+        let path = if self.path.is_dir() { self.path.join(file) } else { self.path.clone() };
+        LoadError::Corrupt { path, detail: detail.to_string() }
+    }
+}
+
+fn belongs(name: &str) -> bool {
+    matches!(name, "config.json" | "tokenizer.json" | "tokenizer_config.json" | "generation_config.json")
+        || name.ends_with(".safetensors")
+}
+
+fn read(path: &Path, name: String) -> Result<ModelFile, LoadError> {
+    let bytes = fs::read(path).map_err(|source| read_error(path, source))?;
+    let sha256 = Sha256::digest(&bytes).into();
+    Ok(ModelFile { name, size_bytes: bytes.len() as u64, sha256, bytes: Arc::new(bytes) })
+}
+
+fn read_error(path: &Path, source: std::io::Error) -> LoadError {
+    LoadError::Read { path: path.to_owned(), source }
+}
