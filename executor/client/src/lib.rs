@@ -5,6 +5,7 @@ mod client;
 pub mod deploy;
 mod error;
 mod follow;
+mod history;
 mod outcome;
 mod recover;
 mod reply_key;
@@ -16,10 +17,13 @@ mod worker;
 pub use client::{Client, Finished, least_job_value};
 pub use error::{ClientError, Unfit};
 pub use follow::{Follower, MAX_JOB_TRANSACTIONS, Progress, read_story};
+pub use history::{CollectedJob, collect_job};
 pub use outcome::{Outcome, Settled, outcome};
 pub use recover::{PostedJob, jobs_in, posted_jobs};
 pub use reply_key::reply_key;
 pub use request::{JobRequest, Posting, SealedJob};
 pub use story::{JobEvent, JobStep, JobStory, event_of};
 pub use trust::{QuoteJudge, TrustedWorker, WorkerEvidence, check_worker};
-pub use worker::{MAX_WALK, Registration, WorkerView, find_registration, read_worker, registration_in};
+pub use worker::{
+    MAX_WALK, Registration, WorkerView, find_registration, newest_registration, read_worker, registration_in,
+};

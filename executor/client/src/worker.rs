@@ -122,8 +122,7 @@ impl WorkerView {
     }
 }
 
-/// Finds the registration whose quote the worker's present attestation names, walking back from its newest
-/// transaction.
+/// Finds the registration whose quote the worker's present attestation names.
 ///
 /// # Errors
 /// [`Unfit::QuoteNotPublished`] where it is not within the last [`MAX_WALK`] transactions.
@@ -133,40 +132,51 @@ pub async fn find_registration<C: ChainAccess + ?Sized>(
 ) -> Result<Registration, ClientError> {
     let unfit = |reason| ClientError::Unfit { address: worker.address.clone(), reason };
     let wanted = worker.attestation().map_err(unfit)?.evidence.quote_hash;
-    let mut from = worker.last;
+    let matches = |found: &Registration| found.candidate.evidence.quote_hash == wanted;
+    let found = newest_registration(chain, &worker.address, worker.last, matches).await?;
+    found.ok_or_else(|| unfit(Unfit::QuoteNotPublished))
+}
+
+/// The newest registration that `wanted` accepts, walking back from the transaction `from` of `worker`.
+///
+/// # Errors
+/// What reading the chain meets.
+pub async fn newest_registration<C: ChainAccess + ?Sized>(
+    chain: &C,
+    worker: &StdAddr,
+    mut from: Option<TxId>,
+    wanted: impl Fn(&Registration) -> bool + Send,
+) -> Result<Option<Registration>, ClientError> {
     let mut walked = 0;
     while let Some(newest) = from
         && walked < MAX_WALK
     {
-        let page = chain.latest_transactions(&worker.address, newest, PAGE).await?;
+        let page = chain.latest_transactions(worker, newest, PAGE).await?;
         for transaction in &page {
-            if let Some(found) = registration_in(transaction, &wanted)? {
-                return Ok(found);
+            if let Some(found) = registration_in(transaction)?
+                && wanted(&found)
+            {
+                return Ok(Some(found));
             }
         }
         walked += page.len();
         from = page.last().and_then(AccountTx::previous);
     }
-    Err(unfit(Unfit::QuoteNotPublished))
+    Ok(None)
 }
 
-/// The registration in a transaction of a worker's contract, if its quote hashes to `quote_hash`.
+/// The registration that a transaction of a worker's contract is, if its quote is the one it names.
 ///
 /// # Errors
 /// A cell error for a transaction that does not parse.
-pub fn registration_in(
-    transaction: &AccountTx,
-    quote_hash: &HashBytes,
-) -> Result<Option<Registration>, ClientError> {
+pub fn registration_in(transaction: &AccountTx) -> Result<Option<Registration>, ClientError> {
     let Some(message) = transaction.in_message()? else { return Ok(None) };
     if message.from.is_none() || message.bounced || !transaction.result()?.succeeded {
         return Ok(None);
     }
     let Ok(body) = RegisterAttestation::from_cell(&message.body) else { return Ok(None) };
     let quote = body.quote.into_value().into_bytes();
-    if Sha256::digest(&quote).as_slice() != quote_hash.as_slice()
-        || body.candidate.evidence.quote_hash != *quote_hash
-    {
+    if Sha256::digest(&quote).as_slice() != body.candidate.evidence.quote_hash.as_slice() {
         return Ok(None);
     }
     Ok(Some(Registration { transaction: transaction.clone(), candidate: body.candidate.into_value(), quote }))

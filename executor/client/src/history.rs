@@ -1,0 +1,104 @@
+//! Everything the chain has on one job, collected for an audit.
+
+use chain::{AccountTx, AccountView, ChainAccess, McBlock};
+use contracts::job::{JobState, JobStorage};
+use contracts::{Network, StdAddr};
+
+use crate::error::ClientError;
+use crate::follow::MAX_JOB_TRANSACTIONS;
+use crate::story::JobStory;
+use crate::worker::{Registration, newest_registration};
+
+/// A job's whole history, as of one masterchain block.
+#[derive(Debug, Clone)]
+pub struct CollectedJob {
+    /// The job's address.
+    pub job: StdAddr,
+    /// The block everything was read at.
+    pub as_of: McBlock,
+    /// Who posted it, from the contract's storage.
+    pub client: StdAddr,
+    /// Its nonce.
+    pub nonce: u64,
+    /// The contract's state.
+    pub state: JobState,
+    /// The account, with its code.
+    pub account: AccountView,
+    /// All transactions of the job, oldest first, linked by hash to the account's state.
+    pub transactions: Vec<AccountTx>,
+    /// The same as steps.
+    pub story: JobStory,
+    /// The registration that published the quote for the key of the claim; `None` for a job never claimed,
+    /// or where no such registration was found.
+    pub registration: Option<Registration>,
+    /// The masterchain block that the quote names, as the chain has it; `None` where the chain has no such
+    /// block (any more).
+    pub attested_block: Option<McBlock>,
+}
+
+/// Collects the history of the job at `job`.
+///
+/// # Errors
+/// [`ClientError::NoJob`] where nothing is there (any more); [`ClientError::NotOurs`] where another contract
+/// is; what reading the chain meets.
+pub async fn collect_job<C: ChainAccess + ?Sized>(
+    chain: &C,
+    network: &Network,
+    job: &StdAddr,
+) -> Result<CollectedJob, ClientError> {
+    let as_of = chain.head().await?;
+    let account = chain.account(job, &as_of).await?;
+    let (Some(code), Some(data), Some(newest)) = (account.code(), account.data(), account.last) else {
+        return Err(ClientError::NoJob(job.clone()));
+    };
+    let not_ours =
+        |reason: &str| ClientError::NotOurs { address: job.clone(), what: "job", reason: reason.to_owned() };
+    if *code.repr_hash() != network.params.codes.job.hash {
+        return Err(not_ours("its code is another"));
+    }
+    let storage: JobStorage = contracts::wire::from_cell(data)?;
+    if *storage.network != *network || network.job_address(&storage.client, storage.nonce)? != *job {
+        return Err(not_ours("it belongs to another network"));
+    }
+    let state = storage.state.ok_or_else(|| not_ours("it was never posted"))?.into_value();
+    let transactions = chain.transactions(job, newest, None, MAX_JOB_TRANSACTIONS).await?;
+    let mut story = JobStory::new(job.clone());
+    for transaction in &transactions {
+        story.push(transaction)?;
+    }
+    let registration = claimed_registration(chain, &story, &as_of).await?;
+    let attested_block = match &registration {
+        Some(found) => match chain.block(found.candidate.evidence.mc_seqno).await {
+            Ok(block) => Some(block),
+            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(_) => None,
+        },
+        None => None,
+    };
+    Ok(CollectedJob {
+        job: job.clone(),
+        as_of,
+        client: storage.client,
+        nonce: storage.nonce,
+        state,
+        account,
+        transactions,
+        story,
+        registration,
+        attested_block,
+    })
+}
+
+/// The newest registration, before the claim, of the key that the claim names.
+async fn claimed_registration<C: ChainAccess + ?Sized>(
+    chain: &C,
+    story: &JobStory,
+    as_of: &McBlock,
+) -> Result<Option<Registration>, ClientError> {
+    let (Some(terms), Some((claimed, claim))) = (story.terms(), story.claim()) else { return Ok(None) };
+    let newest = chain.account(&terms.worker, as_of).await?.last;
+    newest_registration(chain, &terms.worker, newest, |found| {
+        found.candidate.receipt_key == claim.receipt_key && found.transaction.id.lt < claimed.id.lt
+    })
+    .await
+}
