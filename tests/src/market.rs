@@ -1,0 +1,509 @@
+//! A whole market on a [`Chain`]: registry, model, workers, clients, and each step of a job as one call.
+
+use std::collections::HashMap;
+
+use contracts::artifacts::{self, Contract};
+use contracts::errors::ContractError;
+use contracts::job::{
+    CancelJob, ExpireJob, JobLimits, JobState, JobStatus, JobStorage, JobTerms, PostJob, PostReceipt,
+    PostRejection, SweepJob,
+};
+use contracts::model::{ModelState, ModelStorage, RegisterModel, Unit};
+use contracts::receipt::{self, ClaimOrder, ClaimOrderBody, Dtype, Receipt, ReceiptBody, Rejection, Tag};
+use contracts::registry::RegistryStorage;
+use contracts::sealing::Sealed;
+use contracts::wire::{Snake, from_cell, to_cell};
+use contracts::worker::{
+    Attestation, ClaimJob, Evidence, FundGas, OfferModel, RegisterAttestation, TopUpStake, WorkerState,
+    WorkerStorage,
+};
+use contracts::{
+    Codes, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, SigningKey, StdAddr, Units,
+};
+use sha2::{Digest, Sha256};
+
+use crate::chain::{Chain, Tx};
+use crate::engine::Refused;
+
+/// One TON.
+pub const TON: u64 = 1_000_000_000;
+/// What messages bring for their fees; the rest comes back.
+pub const FEES: u64 = TON / 2;
+pub const NETWORK_ID: i32 = -3;
+pub const TIMELOCK_S: u32 = 3_600;
+pub const PRICES: Prices = Prices {
+    input: Nanoton::new(2_000_000),
+    cached_input: Nanoton::new(1_000_000),
+    output: Nanoton::new(6_000_000),
+};
+pub const ROYALTY_BPS: u16 = 500;
+
+/// Registry, model and everybody's addresses.
+pub struct Market {
+    pub chain: Chain,
+    /// What each contract is, for reports.
+    pub names: HashMap<StdAddr, &'static str>,
+    pub network: Network,
+    pub registry: StdAddr,
+    pub owner: StdAddr,
+    pub treasury: StdAddr,
+    pub publisher: StdAddr,
+    pub model_id: HashBytes,
+    pub model: StdAddr,
+    pub measurement: HashBytes,
+    next_nonce: u64,
+}
+
+/// A worker's owner, contract and keys.
+#[derive(Clone)]
+pub struct Worker {
+    pub owner: StdAddr,
+    pub address: StdAddr,
+    pub key: SigningKey,
+}
+
+/// A job's name and terms.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub client: StdAddr,
+    pub nonce: u64,
+    pub address: StdAddr,
+    pub terms: JobTerms,
+    pub input: Sealed,
+}
+
+/// What a client may vary.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    pub measurement: HashBytes,
+    pub model_id: Option<HashBytes>,
+    pub claim_within_s: u32,
+    pub settle_within_s: u32,
+    pub max_prices: Prices,
+    pub max_units: Units,
+    pub deposit: Nanoton,
+    /// What the message brings above the deposit.
+    pub fees: Nanoton,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            measurement: HashBytes::ZERO,
+            model_id: None,
+            claim_within_s: 120,
+            settle_within_s: 600,
+            max_prices: PRICES,
+            max_units: Units { input: 1_000, cached_input: 1_000, output: 1_000 },
+            deposit: Nanoton::new(TON),
+            fees: Nanoton::new(FEES),
+        }
+    }
+}
+
+impl Market {
+    /// Registry deployed, model registered.
+    pub fn open() -> Self {
+        let mut chain = Chain::new();
+        let owner = chain.person("registry owner", Nanoton::new(100 * TON));
+        let treasury = chain.person("treasury", Nanoton::ZERO);
+        let publisher = chain.person("publisher", Nanoton::new(100 * TON));
+        let measurement = hash("measurement");
+        let storage =
+            RegistryStorage::initial(owner.clone(), 1, TIMELOCK_S, params(&treasury), &[measurement])
+                .expect("the registry's storage fits");
+        let code = artifacts::code(Contract::Registry);
+        let registry = storage.address(&code).expect("the address is computed");
+        let network = Network { registry: registry.clone(), params: storage.params.clone() };
+        let init = storage.state_init(&code).expect("the state init is built");
+        let empty = contracts::Cell::default();
+        chain.send(&owner, &registry, Nanoton::new(TON), empty, Some(init));
+        let model_id = hash("model");
+        let model = network.model_address(&model_id).expect("the address is computed");
+        let mut market = Self {
+            chain,
+            names: HashMap::from([(registry.clone(), "registry"), (model.clone(), "model")]),
+            network,
+            registry,
+            owner,
+            treasury,
+            publisher,
+            model_id,
+            model,
+            measurement,
+            next_nonce: 1,
+        };
+        let publisher = market.publisher.clone();
+        let txs = market.register_model(&publisher, model_id, ROYALTY_BPS);
+        assert_all_succeeded(&txs);
+        market
+    }
+
+    /// A person with 1 000 TON.
+    pub fn person(&mut self, name: &str) -> StdAddr {
+        self.chain.person(name, Nanoton::new(1_000 * TON))
+    }
+
+    pub fn register_model(&mut self, publisher: &StdAddr, model_id: HashBytes, royalty_bps: u16) -> Vec<Tx> {
+        let address = self.network.model_address(&model_id).expect("the address is computed");
+        self.names.insert(address.clone(), "model");
+        let init = self
+            .network
+            .model_state_init(&artifacts::code(Contract::Model), &model_id)
+            .expect("the state init is built");
+        let metadata = Snake::new(br#"{"name":"test","licence":"MIT"}"#.to_vec())
+            .and_then(Ref::new)
+            .expect("the metadata fits");
+        let body = RegisterModel { query_id: 1, royalty_bps, unit: Unit::Token, metadata };
+        self.chain.send(publisher, &address, Nanoton::new(FEES), cell(&body), Some(init))
+    }
+
+    /// A worker ready to claim: staked, funded, attested, with an offer.
+    pub fn worker(&mut self, name: &str) -> Worker {
+        let worker = self.staked_worker(name);
+        assert_all_succeeded(&self.fund_gas(&worker, Nanoton::new(TON)));
+        assert_all_succeeded(&self.attest(&worker));
+        assert_all_succeeded(&self.offer(&worker, PRICES));
+        worker
+    }
+
+    /// A worker with a stake and nothing else.
+    pub fn staked_worker(&mut self, name: &str) -> Worker {
+        let worker = self.unborn_worker(name);
+        let txs = self.stake(&worker, Nanoton::new(20 * TON));
+        assert_all_succeeded(&txs);
+        worker
+    }
+
+    /// Owner, address and key of a worker that nobody has deployed.
+    pub fn unborn_worker(&mut self, name: &str) -> Worker {
+        let owner = self.person(name);
+        let address = self.network.worker_address(&owner).expect("the address is computed");
+        self.names.insert(address.clone(), "worker");
+        Worker {
+            owner,
+            address,
+            key: SigningKey::from_bytes(&Sha256::digest(format!("key of {name}")).into()),
+        }
+    }
+
+    /// Adds stake, deploying the worker where it does not exist.
+    pub fn stake(&mut self, worker: &Worker, amount: Nanoton) -> Vec<Tx> {
+        self.stake_with(worker, amount, Nanoton::new(FEES))
+    }
+
+    /// Adds stake in a message that brings so much above it.
+    pub fn stake_with(&mut self, worker: &Worker, amount: Nanoton, fees: Nanoton) -> Vec<Tx> {
+        let init = self
+            .network
+            .worker_state_init(&artifacts::code(Contract::Worker), &worker.owner)
+            .expect("the state init is built");
+        let value = amount.checked_add(fees).expect("an amount of a test");
+        let body = TopUpStake { query_id: 1, amount };
+        self.chain.send(&worker.owner, &worker.address, value, cell(&body), Some(init))
+    }
+
+    pub fn fund_gas(&mut self, worker: &Worker, value: Nanoton) -> Vec<Tx> {
+        self.tell(&worker.owner.clone(), &worker.address.clone(), value, &FundGas { query_id: 1 })
+    }
+
+    pub fn attest(&mut self, worker: &Worker) -> Vec<Tx> {
+        let measurement = self.measurement;
+        self.attest_as(worker, measurement)
+    }
+
+    pub fn attest_as(&mut self, worker: &Worker, measurement: HashBytes) -> Vec<Tx> {
+        let body = self.attestation_message(worker, measurement);
+        self.tell(&worker.owner.clone(), &worker.address.clone(), Nanoton::new(FEES), &body)
+    }
+
+    pub fn attestation_message(&self, worker: &Worker, measurement: HashBytes) -> RegisterAttestation {
+        let quote = vec![0x51; 5_000];
+        let evidence = Evidence {
+            quote_hash: HashBytes(Sha256::digest(&quote).into()),
+            mc_seqno: 7,
+            mc_root_hash: hash("mc block"),
+            registered_at: self.chain.now,
+        };
+        let candidate = Attestation {
+            receipt_key: receipt::public_key(&worker.key),
+            encryption_key: hash("encryption key"),
+            measurement,
+            expires_at: self.chain.now + self.network.params.attestation_ttl_s,
+            evidence: Ref::new(evidence).expect("evidence fits"),
+        };
+        RegisterAttestation {
+            query_id: 1,
+            candidate: Ref::new(candidate).expect("an attestation fits"),
+            quote: Snake::new(quote).and_then(Ref::new).expect("a quote fits"),
+        }
+    }
+
+    pub fn offer(&mut self, worker: &Worker, prices: Prices) -> Vec<Tx> {
+        let body = OfferModel {
+            query_id: 1,
+            model_id: self.model_id,
+            prices: Ref::new(prices).expect("prices fit"),
+        };
+        self.tell(&worker.owner.clone(), &worker.address.clone(), Nanoton::new(FEES), &body)
+    }
+
+    /// Sends a message with a value.
+    pub fn tell<M: Message>(&mut self, from: &StdAddr, to: &StdAddr, value: Nanoton, body: &M) -> Vec<Tx> {
+        self.chain.send(from, to, value, cell(body), None)
+    }
+
+    /// A job as it would be posted, without posting it.
+    pub fn draft(&mut self, client: &StdAddr, worker: &Worker, terms: &Terms) -> Job {
+        let nonce = self.next_nonce;
+        self.next_nonce += 1;
+        let address = self.network.job_address(client, nonce).expect("the address is computed");
+        self.names.insert(address.clone(), "job");
+        let limits =
+            JobLimits { max_prices: terms.max_prices, max_units: terms.max_units, deposit: terms.deposit };
+        Job {
+            client: client.clone(),
+            nonce,
+            address,
+            terms: JobTerms {
+                worker: worker.address.clone(),
+                model_id: terms.model_id.unwrap_or(self.model_id),
+                measurement: terms.measurement,
+                claim_by: self.chain.now + terms.claim_within_s,
+                settle_within_s: terms.settle_within_s,
+                limits: Ref::new(limits).expect("limits fit"),
+            },
+            input: sealed(&format!("input {nonce}"), 272),
+        }
+    }
+
+    /// Posts a job; panics unless the contract took it.
+    pub fn post(&mut self, client: &StdAddr, worker: &Worker, terms: &Terms) -> Job {
+        let (job, txs) = self.try_post(client, worker, terms);
+        assert_all_succeeded(&txs);
+        job
+    }
+
+    pub fn try_post(&mut self, client: &StdAddr, worker: &Worker, terms: &Terms) -> (Job, Vec<Tx>) {
+        let job = self.draft(client, worker, terms);
+        let value = terms.deposit.get() + terms.fees.get();
+        let txs = self.post_draft(client, &job, Nanoton::checked(value).expect("an amount of a test"));
+        (job, txs)
+    }
+
+    pub fn post_draft(&mut self, from: &StdAddr, job: &Job, value: Nanoton) -> Vec<Tx> {
+        let (body, init) = self.posting(job);
+        self.chain.send(from, &job.address, value, cell(&body), Some(init))
+    }
+
+    /// Body and state init of a posting.
+    pub fn posting(&self, job: &Job) -> (PostJob, contracts::StateInit) {
+        let body = PostJob::new(job.nonce, job.terms.clone(), &job.input).expect("a job fits");
+        let init = self
+            .network
+            .job_state_init(&artifacts::code(Contract::Job), &job.client, job.nonce)
+            .expect("the state init is built");
+        (body, init)
+    }
+
+    /// The order with which the worker would claim the job now.
+    pub fn order(&self, worker: &Worker, job: &Job) -> ClaimOrder {
+        let bond = self.network.params.min_bond_for(job.terms.limits.deposit);
+        let body = ClaimOrderBody { model_id: job.terms.model_id, bond };
+        ClaimOrder {
+            tag: Tag,
+            network_id: NETWORK_ID,
+            worker: worker.address.clone(),
+            seqno: self.worker_state(worker).map_or(0, |state| state.claim_seqno),
+            valid_until: self.chain.now + 60,
+            job_client: job.client.clone(),
+            job_nonce: job.nonce,
+            body: Ref::new(body).expect("an order fits"),
+        }
+    }
+
+    pub fn claim(&mut self, worker: &Worker, job: &Job) -> Result<Vec<Tx>, Refused> {
+        let order = self.order(worker, job);
+        self.claim_with(worker, order)
+    }
+
+    pub fn claim_with(&mut self, worker: &Worker, order: ClaimOrder) -> Result<Vec<Tx>, Refused> {
+        let message = ClaimJob::signed(order, &worker.key).expect("an order fits");
+        self.chain.external(&worker.address, cell(&message))
+    }
+
+    /// Posts and claims; panics unless both went through.
+    pub fn claimed(&mut self, client: &StdAddr, worker: &Worker, terms: &Terms) -> Job {
+        let job = self.post(client, worker, terms);
+        let txs = self.claim(worker, &job).expect("the worker accepts its own order");
+        assert_all_succeeded(&txs);
+        assert_eq!(self.status(&job), Some(JobStatus::Claimed));
+        job
+    }
+
+    /// The receipt an honest worker would write for the units.
+    pub fn receipt(&self, job: &Job, units: Units) -> Receipt {
+        let body = ReceiptBody {
+            result_hash: Ref::new(result()).expect("a result fits").hash(),
+            transcript: hash("transcript"),
+            engine: 1,
+            dtype: Dtype::Q4_1 as u8,
+        };
+        Receipt {
+            tag: Tag,
+            network_id: NETWORK_ID,
+            job: job.address.clone(),
+            posted_lt: self.job_state(job).map_or(0, |state| state.posted_lt),
+            sequence: 1,
+            is_final: true,
+            units,
+            amount: PRICES.cost(&units),
+            body: Ref::new(body).expect("a receipt fits"),
+        }
+    }
+
+    /// Signs and posts a receipt with the standard result.
+    pub fn settle(&mut self, worker: &Worker, job: &Job, receipt: Receipt) -> Result<Vec<Tx>, Refused> {
+        let message = PostReceipt::signed(receipt, &result(), &worker.key).expect("a receipt fits");
+        self.chain.external(&job.address, cell(&message))
+    }
+
+    pub fn rejection(&self, job: &Job, reason: u16) -> Rejection {
+        Rejection {
+            tag: Tag,
+            network_id: NETWORK_ID,
+            job: job.address.clone(),
+            posted_lt: self.job_state(job).map_or(0, |state| state.posted_lt),
+            reason,
+        }
+    }
+
+    pub fn reject(&mut self, worker: &Worker, job: &Job, rejection: Rejection) -> Result<Vec<Tx>, Refused> {
+        let message = PostRejection::signed(rejection, &worker.key).expect("a rejection fits");
+        self.chain.external(&job.address, cell(&message))
+    }
+
+    pub fn cancel(&mut self, from: &StdAddr, job: &Job) -> Vec<Tx> {
+        self.tell(from, &job.address, Nanoton::new(FEES), &CancelJob { query_id: 1 })
+    }
+
+    pub fn expire(&mut self, from: &StdAddr, job: &Job) -> Vec<Tx> {
+        self.tell(from, &job.address, Nanoton::new(FEES), &ExpireJob { query_id: 1 })
+    }
+
+    pub fn sweep(&mut self, from: &StdAddr, job: &Job) -> Vec<Tx> {
+        self.tell(from, &job.address, Nanoton::new(FEES), &SweepJob { query_id: 1 })
+    }
+
+    pub fn job_state(&self, job: &Job) -> Option<JobState> {
+        let storage: JobStorage =
+            from_cell(&self.chain.data(&job.address)?).expect("the job's storage is as the TL-B says");
+        storage.state.map(Ref::into_value)
+    }
+
+    pub fn status(&self, job: &Job) -> Option<JobStatus> {
+        self.job_state(job).map(|state| state.status)
+    }
+
+    pub fn worker_state(&self, worker: &Worker) -> Option<WorkerState> {
+        let storage: WorkerStorage =
+            from_cell(&self.chain.data(&worker.address)?).expect("the worker's storage is as the TL-B says");
+        storage.state.map(Ref::into_value)
+    }
+
+    pub fn model_state(&self) -> Option<ModelState> {
+        let storage: ModelStorage =
+            from_cell(&self.chain.data(&self.model)?).expect("the model's storage is as the TL-B says");
+        storage.state.map(Ref::into_value)
+    }
+
+    pub fn registry_storage(&self) -> RegistryStorage {
+        let data = self.chain.data(&self.registry).expect("the registry exists");
+        from_cell(&data).expect("the registry's storage is as the TL-B says")
+    }
+}
+
+/// The parameters every test runs with.
+pub fn params(treasury: &StdAddr) -> Params {
+    let codes = Codes {
+        worker: artifacts::code_ref(Contract::Worker),
+        model: artifacts::code_ref(Contract::Model),
+        job: artifacts::code_ref(Contract::Job),
+    };
+    Params {
+        network_id: NETWORK_ID,
+        treasury: treasury.clone(),
+        fee_bps: 200,
+        royalty_cap_bps: 2_000,
+        min_stake: Nanoton::new(10 * TON),
+        min_bond: Nanoton::new(TON / 10),
+        bond_bps: 5_000,
+        attestation_ttl_s: 86_400,
+        unbonding_s: 172_800,
+        audit_window_s: 604_800,
+        codes: Ref::new(codes).expect("codes fit"),
+    }
+}
+
+/// SHA-256 of a name.
+pub fn hash(name: &str) -> HashBytes {
+    HashBytes(Sha256::digest(name).into())
+}
+
+/// Something that looks sealed.
+pub fn sealed(seed: &str, bytes: usize) -> Sealed {
+    let ciphertext: Vec<u8> = hash(seed).0.iter().copied().cycle().take(bytes).collect();
+    Sealed {
+        enc: hash("enc"),
+        ciphertext: Snake::new(ciphertext).and_then(Ref::new).expect("a short ciphertext fits"),
+    }
+}
+
+/// The result of every honest receipt here.
+pub fn result() -> Sealed {
+    sealed("result", 528)
+}
+
+/// The body of a message.
+pub fn cell<M: Message>(message: &M) -> contracts::Cell {
+    to_cell(message).expect("a message fits")
+}
+
+pub fn assert_all_succeeded(txs: &[Tx]) {
+    assert!(!txs.is_empty(), "no contract ran");
+    for tx in txs {
+        assert!(
+            tx.succeeded(),
+            "{} failed: exit code {:?}, action code {:?}",
+            tx.operation(),
+            tx.exit_code,
+            tx.action_code
+        );
+    }
+}
+
+/// The contract refused the message with this error, and what it brought went back to its sender.
+pub fn assert_refused(txs: &[Tx], contract: &StdAddr, error: ContractError) {
+    let tx = txs.iter().find(|tx| tx.account == *contract).expect("the contract ran");
+    assert_eq!(
+        tx.exit_code,
+        Some(i32::from(error.code())),
+        "{} was expected to end with {error}",
+        tx.operation()
+    );
+    let back = tx.out.first().expect("the value went back");
+    assert_eq!(Some(&back.to), tx.from.as_ref());
+}
+
+/// The external message of a closed job was not accepted: for its state, or, since only rent is left, for lack of gas.
+pub fn assert_closed_to_externals(result: Result<Vec<Tx>, Refused>) {
+    let refused = result.expect_err("a closed job accepted the message");
+    let wrong_state = i32::from(ContractError::WrongState.code());
+    assert!(refused.exit_code.is_none_or(|code| code == wrong_state));
+}
+
+/// The contract did not accept the external message, for this reason.
+pub fn assert_external_refused(result: Result<Vec<Tx>, Refused>, error: ContractError) {
+    let refused = result.expect_err("the contract accepted the message");
+    assert_eq!(refused.exit_code, Some(i32::from(error.code())), "expected {error}");
+}
