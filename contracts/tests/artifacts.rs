@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use contracts::HashBytes;
 use contracts::artifacts::{ArtifactError, Contract, artifact, parse};
 use sha2::{Digest, Sha256};
 
@@ -17,8 +18,8 @@ fn no_source_is_newer_than_its_artefact() {
         for (name, hash) in &artifact.source_hashes {
             let source = std::fs::read(directory.join(name)).unwrap();
             assert_eq!(
-                hash.0,
-                <[u8; 32]>::from(Sha256::digest(source)),
+                *hash,
+                HashBytes(Sha256::digest(source).into()),
                 "{name} changed after {} was compiled: run scripts/build-contracts",
                 contract.name()
             );

@@ -190,6 +190,13 @@ impl Chain {
         self.contracts.keys()
     }
 
+    /// Deletes a contract as unpaid rent would in the end; what it held counts as fees.
+    pub fn delete(&mut self, address: &StdAddr) {
+        if let Some(account) = self.contracts.remove(address) {
+            self.collected += contract_balance(&account);
+        }
+    }
+
     pub fn wait(&mut self, seconds: u32) {
         self.now += seconds;
     }

@@ -21,6 +21,7 @@ use contracts::{
     Codes, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, SigningKey, StdAddr, Units,
 };
 use sha2::{Digest, Sha256};
+use tycho_types::cell::CellBuilder;
 
 use crate::chain::{Chain, Tx};
 use crate::engine::Refused;
@@ -467,6 +468,16 @@ pub fn result() -> Sealed {
 /// The body of a message.
 pub fn cell<M: Message>(message: &M) -> contracts::Cell {
     to_cell(message).expect("a message fits")
+}
+
+/// The body with another cell behind it, which nobody signed.
+pub fn padded(body: &contracts::Cell) -> contracts::Cell {
+    let mut builder = CellBuilder::new();
+    let slice = body.as_slice().expect("a body is an ordinary cell");
+    builder.store_slice(slice).expect("a body fits");
+    let filler = to_cell(&sealed("filler", 5_000)).expect("a short filler fits");
+    builder.store_reference(filler).expect("a body has room");
+    builder.build().expect("a body fits")
 }
 
 pub fn assert_all_succeeded(txs: &[Tx]) {

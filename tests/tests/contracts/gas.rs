@@ -132,7 +132,7 @@ fn stated_gas_covers_measured_gas() {
         ("WORKER_ASK", "worker register_attestation"),
         ("WORKER_ASK", "worker offer_model"),
         ("WORKER_SIMPLE", "worker measurement_admitted"),
-        ("WORKER_SIMPLE", "worker royalty_quoted"),
+        ("WORKER_OFFER", "worker royalty_quoted"),
         ("WORKER_SIMPLE", "worker measurement_revoked"),
         ("WORKER_SIMPLE", "worker top_up_stake"),
         ("WORKER_SIMPLE", "worker withdraw_unbonded"),

@@ -136,3 +136,20 @@ fn an_unknown_message_is_refused() {
     let txs = market.chain.send(&client, &job.address, Nanoton::new(FEES), body, None);
     assert_refused(&txs, &job.address, ContractError::UnknownMessage);
 }
+
+#[test]
+fn a_job_for_a_worker_that_does_not_exist_ends_like_any_other() {
+    let mut market = Market::open();
+    let worker = market.unborn_worker("worker");
+    let client = market.person("client");
+    let before = market.chain.balance(&client);
+    let (job, txs) = market.try_post(&client, &worker, &Terms::default());
+    assert!(txs[0].succeeded());
+    let bounce = txs.last().unwrap();
+    assert!(bounce.bounced && bounce.succeeded() && bounce.account == job.address);
+    assert_eq!(market.status(&job), Some(JobStatus::Open));
+    market.chain.wait(121);
+    let stranger = market.person("stranger");
+    assert_all_succeeded(&market.expire(&stranger, &job));
+    assert!(before - market.chain.balance(&client) < u128::from(TON / 20));
+}

@@ -1,12 +1,13 @@
 use contracts::errors::ContractError;
-use contracts::job::{JobPaid, JobRefund, JobStatus, PostReceipt};
+use contracts::job::{JobPaid, JobRefund, JobStatus, PostReceipt, PostRejection};
 use contracts::model::SharePaid;
 use contracts::money::Split;
 use contracts::receipt::{Receipt, ReceiptBody};
+use contracts::worker::ClaimJob;
 use contracts::{Nanoton, Ref, SigningKey, Units};
 use tests::market::{
     PRICES, ROYALTY_BPS, TON, assert_all_succeeded, assert_closed_to_externals, assert_external_refused,
-    cell, hash, result, sealed,
+    cell, hash, padded, result, sealed,
 };
 use tests::{Job, Market, Terms, Worker};
 
@@ -240,4 +241,75 @@ fn an_unknown_transcript_or_dtype_changes_nothing_for_the_contract() {
     let body = ReceiptBody { transcript: hash("anything"), dtype: 200, ..(*receipt.body).clone() };
     let receipt = Receipt { body: Ref::new(body).unwrap(), ..receipt };
     assert_all_succeeded(&market.settle(&worker, &job, receipt).unwrap());
+}
+
+#[test]
+fn answering_jobs_does_not_eat_the_workers_float() {
+    let mut market = Market::open();
+    let worker = market.worker("worker");
+    let client = market.person("client");
+    let float = |market: &Market| {
+        let state = market.worker_state(&worker).unwrap();
+        let owed = state.stake.get() + state.earnings.get() + state.unbonding.get();
+        market.chain.balance(&worker.address) - owed
+    };
+    let before = float(&market);
+    for round in 0..20 {
+        let job = market.claimed(&client, &worker, &Terms::default());
+        if round % 2 == 0 {
+            let receipt = market.receipt(&job, UNITS);
+            market.settle(&worker, &job, receipt).unwrap();
+        } else {
+            let rejection = market.rejection(&job, 1);
+            market.reject(&worker, &job, rejection).unwrap();
+        }
+    }
+    assert!(float(&market) >= before, "{before} became {}", float(&market));
+}
+
+#[test]
+fn what_a_deleted_worker_cannot_take_goes_to_its_owner() {
+    let (mut market, worker, job) = claimed();
+    market.chain.delete(&worker.address);
+    let before = market.chain.balance(&worker.owner);
+    let receipt = market.receipt(&job, UNITS);
+    let paid = receipt.amount;
+    let txs = market.settle(&worker, &job, receipt).unwrap();
+    assert!(txs[0].succeeded());
+    let split = Split::of(paid, paid, paid, ROYALTY_BPS, 200).unwrap();
+    let gained = market.chain.balance(&worker.owner) - before;
+    let due = u128::from(TON / 2) + split.to_worker.get();
+    assert!(gained + u128::from(TON / 100) >= due, "{gained} of {due}");
+}
+
+#[test]
+fn what_a_deleted_model_cannot_take_goes_to_the_client() {
+    let (mut market, worker, job) = claimed();
+    let model = market.model.clone();
+    market.chain.delete(&model);
+    let receipt = market.receipt(&job, UNITS);
+    let txs = market.settle(&worker, &job, receipt).unwrap();
+    assert!(txs[0].succeeded());
+    assert_eq!(market.status(&job), Some(JobStatus::Settled));
+    let last = market.chain.inbox(&job.client).last().unwrap();
+    assert!(last.read::<contracts::job::Payout>().is_some());
+}
+
+#[test]
+fn nobody_may_make_a_signed_message_dearer() {
+    let (mut market, worker, job) = claimed();
+    let receipt = PostReceipt::signed(market.receipt(&job, UNITS), &result(), &worker.key).unwrap();
+    let rejection = PostRejection::signed(market.rejection(&job, 1), &worker.key).unwrap();
+    let client = job.client.clone();
+    let open = market.post(&client, &worker, &Terms::default());
+    let claim = ClaimJob::signed(market.order(&worker, &open), &worker.key).unwrap();
+    for (to, body) in
+        [(&job.address, cell(&receipt)), (&job.address, cell(&rejection)), (&worker.address, cell(&claim))]
+    {
+        let held = market.chain.balance(to);
+        assert!(market.chain.external(to, padded(&body)).is_err());
+        assert_eq!(market.chain.balance(to), held);
+    }
+    assert_all_succeeded(&market.chain.external(&worker.address, cell(&claim)).unwrap());
+    assert_all_succeeded(&market.chain.external(&job.address, cell(&receipt)).unwrap());
 }
