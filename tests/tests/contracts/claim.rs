@@ -275,3 +275,19 @@ fn a_stranger_may_not_take_a_job_by_saying_so() {
     assert_refused(&txs, &job.address, ContractError::NotSibling);
     assert_eq!(market.status(&job), Some(JobStatus::Open));
 }
+
+#[test]
+fn one_models_offer_does_not_claim_a_job_for_another() {
+    let mut market = Market::open();
+    let worker = market.worker("worker");
+    let client = market.person("client");
+    let (dear, owner) = (market.model_id, worker.owner.clone());
+    let cheap = hash("a model without royalty");
+    assert_all_succeeded(&market.register_model(&owner, cheap, 0));
+    market.model_id = cheap;
+    assert_all_succeeded(&market.offer(&worker, PRICES));
+    market.model_id = dear;
+    let job = market.post(&client, &worker, &Terms::default());
+    let order = altered(&market.order(&worker, &job), |body| body.model_id = cheap);
+    refused_by_the_job(&mut market, &worker, &job, order, ContractError::ModelNotOffered);
+}
