@@ -1,1 +1,4 @@
-//! The worker's pure state machine, its journal and the daemon that runs the effects.
+//! The worker: a pure state machine, its journal and the daemon that runs the effects.
+
+pub mod journal;
+pub mod machine;
