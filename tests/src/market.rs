@@ -241,11 +241,12 @@ impl Market {
     }
 
     pub fn offer(&mut self, worker: &Worker, prices: Prices) -> Vec<Tx> {
-        let body = OfferModel {
-            query_id: 1,
-            model_id: self.model_id,
-            prices: Ref::new(prices).expect("prices fit"),
-        };
+        self.offer_of(worker, self.model_id, prices)
+    }
+
+    /// Offers another model than the market's own.
+    pub fn offer_of(&mut self, worker: &Worker, model_id: HashBytes, prices: Prices) -> Vec<Tx> {
+        let body = OfferModel { query_id: 1, model_id, prices: Ref::new(prices).expect("prices fit") };
         self.tell(&worker.owner.clone(), &worker.address.clone(), Nanoton::new(FEES), &body)
     }
 

@@ -281,12 +281,9 @@ fn one_models_offer_does_not_claim_a_job_for_another() {
     let mut market = Market::open();
     let worker = market.worker("worker");
     let client = market.person("client");
-    let (dear, owner) = (market.model_id, worker.owner.clone());
     let cheap = hash("a model without royalty");
-    assert_all_succeeded(&market.register_model(&owner, cheap, 0));
-    market.model_id = cheap;
-    assert_all_succeeded(&market.offer(&worker, PRICES));
-    market.model_id = dear;
+    assert_all_succeeded(&market.register_model(&worker.owner, cheap, 0));
+    assert_all_succeeded(&market.offer_of(&worker, cheap, PRICES));
     let job = market.post(&client, &worker, &Terms::default());
     let order = altered(&market.order(&worker, &job), |body| body.model_id = cheap);
     refused_by_the_job(&mut market, &worker, &job, order, ContractError::ModelNotOffered);

@@ -144,10 +144,7 @@ fn nobody_may_quote_a_royalty_for_a_model_or_ask_in_a_workers_name() {
 fn an_offer_for_an_unknown_model_comes_back() {
     let mut market = Market::open();
     let worker = market.staked_worker("worker");
-    let known = market.model_id;
-    market.model_id = hash("unknown model");
-    let txs = market.offer(&worker, PRICES);
-    market.model_id = known;
+    let txs = market.offer_of(&worker, hash("unknown model"), PRICES);
     let last = txs.last().unwrap();
     assert!(last.bounced && last.succeeded());
     assert!(market.worker_state(&worker).unwrap().offers.is_empty());

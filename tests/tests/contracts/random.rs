@@ -4,21 +4,26 @@
 use std::collections::BTreeMap;
 
 use contracts::job::{
-    CancelJob, Claim, ExpireJob, JobForfeited, JobPaid, JobRefund, JobReturned, JobStatus, PostReceipt,
-    SweepJob, TakeJob,
+    CancelJob, Claim, ExpireJob, JobForfeited, JobPaid, JobRefund, JobReturned, JobStatus, JobStorage,
+    PostReceipt, SweepJob, TakeJob,
 };
 use contracts::model::{RoyaltyQuoted, SharePaid, WithdrawShares};
 use contracts::receipt::{ClaimOrderBody, ReceiptBody};
-use contracts::registry::{CheckMeasurement, MeasurementAdmitted, MeasurementRevoked};
+use contracts::registry::{
+    AllowMeasurement, CheckMeasurement, EnforceRevocation, MeasurementAdmitted, MeasurementRevoked,
+    RevokeMeasurement,
+};
+use contracts::wire::from_cell;
 use contracts::worker::{ClaimJob, FundGas, RequestUnbond, TopUpStake, WithdrawEarnings, WithdrawUnbonded};
 use contracts::{Cell, HashBytes, Message, Nanoton, Ref, StdAddr, Units};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
-use tests::market::{FEES, PRICES, TON, cell, hash, result};
+use tests::market::{FEES, PRICES, ROYALTY_BPS, TON, cell, hash, result};
 use tests::{Job, Market, Terms, Tx, Worker};
 use tycho_types::cell::CellBuilder;
 
+const OTHER_ROYALTY_BPS: u16 = 1_234;
 const STEPS: usize = 5_000;
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
 
@@ -98,7 +103,13 @@ struct Releases {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut market = Market::open();
-        let workers = (0..3).map(|i| market.worker(&format!("worker {i}"))).collect();
+        let workers: Vec<Worker> = (0..3).map(|i| market.worker(&format!("worker {i}"))).collect();
+        let other_model = hash("another model");
+        let publisher = market.publisher.clone();
+        market.register_model(&publisher, other_model, OTHER_ROYALTY_BPS);
+        for worker in &workers {
+            market.offer_of(worker, other_model, PRICES);
+        }
         let clients = (0..4).map(|i| market.person(&format!("client {i}"))).collect();
         market.chain.clear_history();
         Self {
@@ -121,7 +132,8 @@ impl Run {
             14..30 => self.claim(),
             30..42 => self.settle(),
             42..47 => self.reject(),
-            47..49 => self.tell_job(&CancelJob { query_id: 1 }),
+            47 => self.registry_message(),
+            48 => self.tell_job(&CancelJob { query_id: 1 }),
             49..53 => self.tell_job(&ExpireJob { query_id: 1 }),
             53..57 => self.tell_job(&SweepJob { query_id: 1 }),
             57..65 => self.owner_message(),
@@ -154,6 +166,7 @@ impl Run {
             }
             if name == Some("job") {
                 releases(&mut self.releases, tx);
+                right_royalty(&self.market, tx);
             }
         }
         if self.read > 2_000 {
@@ -184,7 +197,11 @@ impl Run {
             },
             measurement: if self.chance(10) { hash("another image") } else { HashBytes::ZERO },
             max_prices: if self.chance(10) { contracts::Prices::default() } else { PRICES },
-            model_id: self.chance(5).then(|| hash("unknown model")),
+            model_id: match self.rng.random_range(0..20) {
+                0 => Some(hash("unknown model")),
+                1..6 => Some(hash("another model")),
+                _ => None,
+            },
         };
         let mut job = self.market.draft(&client, &worker, &terms);
         if self.chance(10)
@@ -213,6 +230,10 @@ impl Run {
                 model_id: order.body.model_id,
                 bond: Nanoton::new(self.rng.random_range(0..12 * TON)),
             };
+            order.body = Ref::new(body).unwrap();
+        }
+        if self.chance(5) {
+            let body = ClaimOrderBody { model_id: hash("another model"), bond: order.body.bond };
             order.body = Ref::new(body).unwrap();
         }
         if self.chance(5) {
@@ -313,6 +334,22 @@ impl Run {
                 };
                 self.say(&from, &to, &body);
             }
+        }
+    }
+
+    /// The Registry's owner, or anyone, about the image that all workers run.
+    fn registry_message(&mut self) {
+        let registry = self.market.registry.clone();
+        let measurement = self.market.measurement;
+        let from = if self.chance(20) { self.one_client() } else { self.market.owner.clone() };
+        match self.rng.random_range(0..6) {
+            0 => self.say(&from, &registry, &RevokeMeasurement { query_id: 1, measurement }),
+            1 => {
+                let worker_owner = self.one_worker().owner;
+                let body = EnforceRevocation { query_id: 1, measurement, worker_owner };
+                self.say(&from, &registry, &body);
+            }
+            _ => self.say(&from, &registry, &AllowMeasurement { query_id: 1, measurement }),
         }
     }
 
@@ -581,6 +618,18 @@ impl Run {
     fn worker_of(&self, job: &Job) -> Worker {
         self.workers.iter().find(|worker| worker.address == job.terms.worker).unwrap().clone()
     }
+}
+
+/// The share that a job pays is the one its own model asks.
+fn right_royalty(market: &Market, tx: &Tx) {
+    let (Some(share), Some(data)) = (tx.sent::<SharePaid>(), market.chain.data(&tx.account)) else {
+        return;
+    };
+    let storage: JobStorage = from_cell(&data).unwrap();
+    let Some(state) = storage.state else { return };
+    let Some(settlement) = &state.settlement else { return };
+    let royalty_bps = if state.terms.model_id == market.model_id { ROYALTY_BPS } else { OTHER_ROYALTY_BPS };
+    assert_eq!(share.royalty, settlement.paid.share_bps(royalty_bps), "a publisher was cheated");
 }
 
 fn releases(all: &mut BTreeMap<StdAddr, Releases>, tx: &Tx) {
