@@ -332,16 +332,21 @@ impl Localnet {
         self.vm.run_getter(&environment, &account, method_id, stack)
     }
 
-    /// Runs an external message against the account as it stands, without keeping anything: what it would cost.
+    /// Runs an external message against the account as it stands, without keeping anything: what it would cost. With
+    /// `any_signature` the account's code finds every signature good.
     ///
     /// # Errors
     /// As [`Localnet::send`].
-    pub fn dry_run(&self, message: &ExternalMessage, utime_s: u32) -> Result<Transaction, LocalnetError> {
+    pub fn dry_run(
+        &self,
+        message: &ExternalMessage,
+        utime_s: u32,
+        any_signature: bool,
+    ) -> Result<Transaction, LocalnetError> {
         let address = &message.destination;
         let account = self.account(address)?;
         let environment = self.next_environment(address.workchain, utime_s);
-        let min_lt = environment.block_lt;
-        let executed = self.vm.execute(&environment, min_lt, address, &account, &message.cell, true)?;
+        let executed = self.vm.dry_run(&environment, address, &account, &message.cell, any_signature)?;
         Ok(executed.transaction.load()?)
     }
 

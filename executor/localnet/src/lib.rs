@@ -19,6 +19,7 @@ mod liteserver;
 mod options;
 mod pool;
 mod proof;
+pub mod toncenter;
 mod vm;
 
 pub use chain::{BlockRecord, Localnet, Produced, Supply, TransactionRecord, exit_code};

@@ -83,8 +83,33 @@ impl Vm {
         message: &Cell,
         external: bool,
     ) -> Result<Executed, LocalnetError> {
-        let params = parameters(environment);
-        let config = ParsedConfig::parse(self.config.clone(), environment.utime)?;
+        self.run(parameters(environment), min_lt, address, account, message, external)
+    }
+
+    /// Runs an external message as [`Vm::execute`] does; with `any_signature` every signature is good.
+    pub(crate) fn dry_run(
+        &self,
+        environment: &Environment,
+        address: &StdAddr,
+        account: &ShardAccount,
+        message: &Cell,
+        any_signature: bool,
+    ) -> Result<Executed, LocalnetError> {
+        let mut params = parameters(environment);
+        params.vm_modifiers.chksig_always_succeed = any_signature;
+        self.run(params, environment.block_lt, address, account, message, true)
+    }
+
+    fn run(
+        &self,
+        params: ExecutorParams,
+        min_lt: u64,
+        address: &StdAddr,
+        account: &ShardAccount,
+        message: &Cell,
+        external: bool,
+    ) -> Result<Executed, LocalnetError> {
+        let config = ParsedConfig::parse(self.config.clone(), params.block_unixtime)?;
         let executor = Executor::new(&params, &config).with_min_lt(min_lt);
         let mut inspector = ExecutorInspector::default();
         let begun =
