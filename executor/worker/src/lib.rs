@@ -1,4 +1,27 @@
 //! The worker: a pure state machine, its journal and the daemon that runs the effects.
+//!
+//! [`machine`] decides, [`journal`] remembers, [`observe`] reads the chain, [`serve`] opens, answers and signs,
+//! [`registration`] keeps the contract staked, attested and on offer, and [`daemon`] ties them together. Prompts and
+//! answers are in memory only, between opening and sealing.
 
+pub mod attestation;
+pub mod config;
+pub mod daemon;
+pub mod engine;
+pub mod error;
 pub mod journal;
+pub mod keys;
 pub mod machine;
+pub mod observe;
+pub mod registration;
+pub mod serve;
+pub mod tsm;
+
+pub use attestation::{AttestationError, AttestationSource};
+pub use config::WorkerConfig;
+pub use daemon::{OnStep, OnText, Step, Worker};
+pub use engine::{Engine, EngineError, EngineInfo, Generated};
+pub use error::WorkerError;
+pub use journal::{Identity, Journal, JournalError};
+pub use keys::{KeyError, Keys};
+pub use registration::OwnerWallet;
