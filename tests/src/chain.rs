@@ -348,8 +348,9 @@ impl Chain {
         self.collected
     }
 
-    pub fn engine(&self) -> &Engine {
-        &self.engine
+    /// The one integer that a get-method of a contract leaves.
+    pub fn get_int(&self, contract: &StdAddr, method: &str, arguments: &[u128]) -> Option<u128> {
+        self.engine.get_int(self.contracts.get(contract)?, self.now, method, arguments)
     }
 
     fn enqueue(&mut self, message: Cell) {

@@ -4,10 +4,12 @@ use contracts::{Cell, HashBytes, StdAddr};
 use tycho_executor::{Executor, ExecutorInspector, ExecutorParams, ParsedConfig, TxError};
 use tycho_types::boc::Boc;
 use tycho_types::cell::Lazy;
+use tycho_types::crc::crc_16;
 use tycho_types::models::{
-    BlockId, BlockchainConfig, BlockchainConfigParams, OptionalAccount, ShardAccount, Transaction,
-    WorkchainDescription, WorkchainFormat, WorkchainFormatBasic,
+    AccountState, BlockId, BlockchainConfig, BlockchainConfigParams, OptionalAccount, ShardAccount,
+    Transaction, WorkchainDescription, WorkchainFormat, WorkchainFormatBasic,
 };
+use tycho_vm::{GasParams, SafeRc, SmcInfoBase, Stack, VmStateBuilder, VmVersion};
 
 pub struct Engine {
     config: BlockchainConfig,
@@ -99,6 +101,53 @@ impl Engine {
             burned: output.burned.into_inner(),
             end_lt: output.transaction_meta.next_lt,
         })
+    }
+}
+
+impl Engine {
+    /// Runs a get-method of an active account that takes integers and leaves one. `None` where it failed.
+    pub fn get_int(
+        &self,
+        account: &ShardAccount,
+        now: u32,
+        method: &str,
+        arguments: &[u128],
+    ) -> Option<u128> {
+        let account = account.load_account().ok()??;
+        let AccountState::Active(state) = &account.state else {
+            return None;
+        };
+        let code = state.code.clone()?;
+        let mut stack = Stack::default();
+        for argument in arguments {
+            stack.push_int(*argument).ok()?;
+        }
+        stack.push_int(u32::from(crc_16(method.as_bytes())) | 0x1_0000).ok()?;
+        let info = SmcInfoBase::new()
+            .with_now(now)
+            .with_account_balance(account.balance.clone())
+            .with_account_addr(account.address.clone())
+            .with_config(self.config.params.clone())
+            .require_ton_v4()
+            .with_code(code.clone())
+            .require_ton_v6()
+            .fill_unpacked_config()
+            .ok()?
+            .require_ton_v11();
+        let mut vm = VmStateBuilder::new()
+            .with_smc_info(info)
+            .with_code(code)
+            .with_data(state.data.clone().unwrap_or_default())
+            .with_init_selector(false)
+            .with_raw_stack(SafeRc::new(stack))
+            .with_gas(GasParams::getter())
+            .with_version(VmVersion::LATEST_TON)
+            .build();
+        if vm.run() > 1 {
+            return None;
+        }
+        let stack = SafeRc::make_mut(&mut vm.stack);
+        u128::try_from(&*stack.pop_int().ok()?).ok()
     }
 }
 

@@ -153,3 +153,27 @@ fn a_job_for_a_worker_that_does_not_exist_ends_like_any_other() {
     assert_all_succeeded(&market.expire(&stranger, &job));
     assert!(before - market.chain.balance(&client) < u128::from(TON / 20));
 }
+
+#[test]
+fn the_getter_names_the_least_value_exactly() {
+    let (mut market, worker, client) = market();
+    for (deposit, max_input, max_output, settle_within_s) in
+        [(1, 0, 0, 30), (TON, 1_000, 1_000, 600), (3 * TON, 100_000, 4_000, 86_400)]
+    {
+        let terms = Terms {
+            deposit: Nanoton::new(deposit),
+            max_units: Units { input: max_input, cached_input: 0, output: max_output },
+            settle_within_s,
+            ..Terms::default()
+        };
+        let life_s = terms.claim_within_s + settle_within_s;
+        let arguments = [deposit.into(), max_input.into(), max_output.into(), life_s.into()];
+        let least = market.chain.get_int(&worker.address, "minJobValue", &arguments).unwrap();
+        let least = Nanoton::checked(least).unwrap();
+        let job = market.draft(&client, &worker, &terms);
+        let short = least.checked_sub(Nanoton::new(1)).unwrap();
+        let txs = market.post_draft(&client, &job, short);
+        assert_refused(&txs, &job.address, ContractError::ValueTooLow);
+        assert_all_succeeded(&market.post_draft(&client, &job, least));
+    }
+}
