@@ -1,1 +1,15 @@
-//! Verdicts over TDX quotes, receipts and whole jobs. No sockets, no clock.
+//! Verdicts over TDX quotes and whole jobs. No sockets, no clock: the time is an argument.
+//!
+//! A verdict is a list of named [`Check`]s; every input may be hostile, and then a check fails.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod audit;
+mod check;
+mod quote;
+
+pub use audit::{JobHistory, MAX_TRANSACTIONS, WorkerRegistration, audit};
+pub use check::{Check, Party, Verdict};
+pub use quote::{
+    Collateral, MAX_QUOTE_BYTES, QuoteFacts, QuotePolicy, TrustedRoot, verify_binding, verify_quote,
+};

@@ -6,8 +6,8 @@ use p256::ecdsa::SigningKey;
 use p256::ecdsa::signature::Signer;
 use p256::pkcs8::EncodePrivateKey;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DistinguishedName, DnType,
-    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DistinguishedName,
+    DnType, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -61,7 +61,8 @@ impl Pki {
         let pck = pck_params.signed_by(&key_pair(&pck_key)?, &ca_issuer)?;
 
         let tcb_key = key("tcb signing")?;
-        let tcb_signer = leaf("TCB Signing", 4, issued, until).signed_by(&key_pair(&tcb_key)?, &root_issuer)?;
+        let tcb_signer =
+            leaf("TCB Signing", 4, issued, until).signed_by(&key_pair(&tcb_key)?, &root_issuer)?;
         let tcb_signing_key = SigningKey::from(&tcb_key);
 
         let revoked = if faults.revoked_pck { vec![PCK_SERIAL] } else { Vec::new() };

@@ -1,0 +1,497 @@
+//! Re-checks a whole job from what is on the chain.
+//!
+//! The history may come from anybody. Transactions are bound to each other by their hashes, so a server that lies
+//! can withhold or invent a whole history, not alter a true one; masterchain signatures are not part of it.
+
+use contracts::job::{JobPaid, JobRefund, JobStorage, PostJob, PostReceipt, TakeJob};
+use contracts::measurement::KeyBinding;
+use contracts::model::SharePaid;
+use contracts::money::Split;
+use contracts::receipt::verify_cell;
+use contracts::wire::from_cell;
+use contracts::worker::Attestation;
+use contracts::{Cell, HashBytes, Message as _, Nanoton, Network, StdAddr};
+use sha2::{Digest, Sha256};
+use tycho_types::cell::CellBuilder;
+use tycho_types::models::{ComputePhase, IntAddr, Message, MsgInfo, Transaction, TxInfo};
+
+use crate::check::{Party, Verdict, holds};
+use crate::quote::{Collateral, QuotePolicy, verify_binding, verify_quote};
+
+/// More transactions than a job's life and the refusals of strangers can explain.
+pub const MAX_TRANSACTIONS: usize = 10_000;
+
+/// What the chain has on one job.
+#[derive(Debug, Clone)]
+pub struct JobHistory {
+    /// The generation of contracts, from the network file.
+    pub network: Network,
+    /// The job's address.
+    pub job: StdAddr,
+    /// Every transaction of the job's account, oldest first: root cells.
+    pub transactions: Vec<Cell>,
+    /// The account's balance after them, nanoTON.
+    pub balance_nanoton: u128,
+    /// What the worker registered its keys with.
+    pub registration: Option<WorkerRegistration>,
+}
+
+/// A worker's registration, as its contract received it.
+#[derive(Debug, Clone)]
+pub struct WorkerRegistration {
+    /// The keys and what stands behind them.
+    pub candidate: Attestation,
+    /// The raw quote it published.
+    pub quote: Vec<u8>,
+    /// Unix time of the registration.
+    pub at_s: u32,
+    /// Root hash of the masterchain block that `candidate` names, as the chain has it.
+    pub mc_root_hash: Option<HashBytes>,
+}
+
+/// Audits a settled job. A job that ended otherwise, or has not ended, fails `settled`.
+pub fn audit(history: &JobHistory, collateral: &Collateral, policy: &QuotePolicy, now_s: u64) -> Verdict {
+    let mut verdict = Verdict::default();
+    let steps = read_steps(history);
+    verdict.add(
+        "transactions_linked",
+        "the history is the account's whole history, in order, and unaltered",
+        Party::Chain,
+        steps.as_ref().map(|steps| format!("{} transactions", steps.len())).map_err(Clone::clone),
+    );
+    let Ok(steps) = steps else { return verdict };
+    verdict.add(
+        "conservation",
+        "what came in is what went out, what the chain charged, and what is left",
+        Party::Contracts,
+        conservation(&steps, history.balance_nanoton),
+    );
+    let story = Story::read(&steps);
+    verdict.add(
+        "settled",
+        "the job was posted, claimed and settled, once each",
+        Party::Worker,
+        story.as_ref().map(|_| "posted, claimed, settled".to_owned()).map_err(Clone::clone),
+    );
+    let Ok(story) = story else { return verdict };
+    check_contracts(&mut verdict, history, &story);
+    check_claim(&mut verdict, history, &story);
+    check_receipt(&mut verdict, history, &story);
+    check_payments(&mut verdict, history, &story);
+    check_registration(&mut verdict, history, &story, collateral, policy, now_s);
+    verdict
+}
+
+fn check_contracts(verdict: &mut Verdict, history: &JobHistory, story: &Story) {
+    let network = &history.network;
+    verdict.add(
+        "job_address",
+        "the account is a Job of this network, made for this client, with the code the manifest names",
+        Party::Client,
+        network.job_address(&story.client, story.nonce).map_err(|error| error.to_string()).and_then(
+            |address| {
+                holds(
+                    address == history.job,
+                    format!("nonce {}", story.nonce),
+                    format!("it would be {address}"),
+                )
+            },
+        ),
+    );
+    verdict.add(
+        "posted_by_client",
+        "terms and input came from the client's wallet",
+        Party::Client,
+        holds(
+            story.post.from.as_ref() == Some(&story.client),
+            story.client.to_string(),
+            "the posting came from somebody else",
+        ),
+    );
+    let posted = &story.posting;
+    verdict.add(
+        "worker_address",
+        "the claim came from the Worker contract of the terms, with the code the manifest names",
+        Party::Worker,
+        network.worker_address(&story.claim.claim.worker_owner).map_err(|error| error.to_string()).and_then(
+            |address| {
+                let right = address == posted.terms.worker && story.take.from.as_ref() == Some(&address);
+                holds(right, address.to_string(), "the claim came from another contract")
+            },
+        ),
+    );
+}
+
+fn check_claim(verdict: &mut Verdict, history: &JobHistory, story: &Story) {
+    let (terms, claim) = (&story.posting.terms, &story.claim.claim);
+    let limits = &terms.limits;
+    verdict.add(
+        "claim_within_terms",
+        "price, measurement and time of the claim are what the client asked for",
+        Party::Contracts,
+        holds(
+            claim.prices.at_most(&limits.max_prices)
+                && (terms.measurement == HashBytes::ZERO || terms.measurement == claim.measurement)
+                && story.take.at_s <= terms.claim_by,
+            format!(
+                "input {} output {} nanoTON per 1 000",
+                claim.prices.input.get(),
+                claim.prices.output.get()
+            ),
+            "the claim goes beyond the terms",
+        ),
+    );
+    let bond = history.network.params.min_bond_for(limits.deposit);
+    verdict.add(
+        "bond",
+        "the worker put up what it would have lost by not answering",
+        Party::Contracts,
+        holds(
+            claim.bond >= bond && story.claim.bond == claim.bond && story.take.value >= claim.bond.get(),
+            format!("{} nanoTON", claim.bond.get()),
+            "the bond is too low or did not come",
+        ),
+    );
+}
+
+fn check_receipt(verdict: &mut Verdict, history: &JobHistory, story: &Story) {
+    let (receipt, claim) = (&story.receipt.receipt, &story.claim.claim);
+    verdict.add(
+        "receipt_signature",
+        "the receipt was signed with the key attested at the claim",
+        Party::Worker,
+        verify_cell(receipt.cell(), &story.receipt.signature, &claim.receipt_key)
+            .map(|()| format!("receipt {}", receipt.hash()))
+            .map_err(|error| error.to_string()),
+    );
+    verdict.add(
+        "receipt_names_this_job",
+        "the receipt is of this job, this posting and this network, and the only one",
+        Party::Worker,
+        holds(
+            receipt.network_id == history.network.params.network_id
+                && receipt.job == history.job
+                && receipt.posted_lt == story.post.lt
+                && receipt.sequence == 1
+                && receipt.is_final,
+            format!("posted at lt {}", receipt.posted_lt),
+            "it is of another job, posting or network",
+        ),
+    );
+    verdict.add(
+        "result_posted",
+        "the ciphertext on chain is the one the receipt commits to",
+        Party::Worker,
+        holds(
+            receipt.body.result_hash == *story.receipt.result.repr_hash(),
+            receipt.body.result_hash.to_string(),
+            "the receipt names another result",
+        ),
+    );
+    verdict.add(
+        "units_within_terms",
+        "the units charged are within what the client allowed",
+        Party::Contracts,
+        holds(
+            receipt.units.at_most(&story.posting.terms.limits.max_units),
+            format!("{} in, {} out", receipt.units.input, receipt.units.output),
+            "more units than the terms allow",
+        ),
+    );
+    let settle_by = story.take.at_s.saturating_add(story.posting.terms.settle_within_s);
+    verdict.add(
+        "settled_in_time",
+        "the receipt came before the deadline",
+        Party::Contracts,
+        holds(story.settle.at_s <= settle_by, format!("by {settle_by}"), "it came after the deadline"),
+    );
+}
+
+fn check_payments(verdict: &mut Verdict, history: &JobHistory, story: &Story) {
+    let (receipt, claim) = (&story.receipt.receipt, &story.claim.claim);
+    let deposit = story.posting.terms.limits.deposit;
+    let cost = claim.prices.cost(&receipt.units);
+    let split = Split::of(receipt.amount, cost, deposit, claim.royalty_bps, history.network.params.fee_bps);
+    let finding = split.ok_or_else(|| "royalty and fee exceed the payment".to_owned()).and_then(|split| {
+        let network = &history.network;
+        let model =
+            network.model_address(&story.posting.terms.model_id).map_err(|error| error.to_string())?;
+        let sent = &story.settle.sent;
+        let mut worker_paid = false;
+        let mut model_paid = (split.royalty.get() + split.fee.get()) == 0;
+        let mut client_paid = false;
+        for out in sent {
+            if let Ok(paid) = JobPaid::from_cell(&out.body) {
+                let value = split.to_worker.get() + claim.bond.get();
+                worker_paid = out.to == story.posting.terms.worker
+                    && (paid.paid, paid.bond) == (split.to_worker, claim.bond)
+                    && out.value >= value;
+            } else if let Ok(share) = SharePaid::from_cell(&out.body) {
+                model_paid = out.to == model
+                    && (share.royalty, share.fee) == (split.royalty, split.fee)
+                    && out.value >= split.royalty.get() + split.fee.get();
+            } else if let Ok(refund) = JobRefund::from_cell(&out.body) {
+                client_paid =
+                    out.to == story.client && refund.paid == split.paid && out.value >= split.to_client.get();
+            }
+        }
+        for (paid, whom) in [(worker_paid, "worker"), (model_paid, "model"), (client_paid, "client")] {
+            if !paid {
+                return Err(format!("the {whom} did not get its part"));
+            }
+        }
+        Ok(format!(
+            "paid {}: worker {}, royalty {}, fee {}; refund {}",
+            amount(split.paid),
+            amount(split.to_worker),
+            amount(split.royalty),
+            amount(split.fee),
+            amount(split.to_client)
+        ))
+    });
+    verdict.add(
+        "payments",
+        "the payment is min(receipt, units × prices, deposit), split as the protocol says, in one transaction",
+        Party::Contracts,
+        finding,
+    );
+}
+
+fn check_registration(
+    verdict: &mut Verdict,
+    history: &JobHistory,
+    story: &Story,
+    collateral: &Collateral,
+    policy: &QuotePolicy,
+    now_s: u64,
+) {
+    let claim = &story.claim.claim;
+    let found =
+        history.registration.as_ref().ok_or_else(|| "the worker's registration was not found".to_owned());
+    verdict.add(
+        "registration",
+        "the key of the claim was registered before the claim, with a quote that is on chain",
+        Party::Worker,
+        found.clone().and_then(|registration| {
+            let candidate = &registration.candidate;
+            let quote_hash = HashBytes(Sha256::digest(&registration.quote).into());
+            holds(
+                candidate.receipt_key == claim.receipt_key
+                    && candidate.measurement == claim.measurement
+                    && candidate.evidence.quote_hash == quote_hash
+                    && registration.at_s <= story.take.at_s
+                    && candidate.expires_at > story.take.at_s,
+                format!("quote {quote_hash}"),
+                "it is of another key, measurement or quote, or was not in force at the claim",
+            )
+        }),
+    );
+    let Ok(registration) = found else { return };
+    let candidate = &registration.candidate;
+    verdict.add(
+        "block_is_of_this_chain",
+        "the quote was made after a block of this chain, so it is not older than that block",
+        Party::Worker,
+        holds(
+            registration.mc_root_hash == Some(candidate.evidence.mc_root_hash),
+            format!("masterchain block {}", candidate.evidence.mc_seqno),
+            "the chain has no such block",
+        ),
+    );
+    let (quote_verdict, facts) = verify_quote(&registration.quote, collateral, policy, now_s);
+    verdict.extend(quote_verdict);
+    let Some(facts) = facts else { return };
+    verdict.add(
+        "measurement_as_claimed",
+        "the image the worker named on chain is the one that runs",
+        Party::Worker,
+        holds(
+            facts.measurement == claim.measurement,
+            facts.measurement.to_string(),
+            format!("the quote is of {}", facts.measurement),
+        ),
+    );
+    verdict.extend(verify_binding(
+        &facts,
+        &KeyBinding {
+            network_id: history.network.params.network_id,
+            worker: story.posting.terms.worker.clone(),
+            receipt_key: candidate.receipt_key,
+            encryption_key: candidate.encryption_key,
+            mc_seqno: candidate.evidence.mc_seqno,
+            mc_root_hash: candidate.evidence.mc_root_hash,
+        },
+    ));
+}
+
+/// One transaction, as far as an audit needs it.
+struct Step {
+    lt: u64,
+    at_s: u32,
+    succeeded: bool,
+    external: bool,
+    from: Option<StdAddr>,
+    value: u128,
+    bounced: bool,
+    body: Cell,
+    deployed_with: Option<Cell>,
+    sent: Vec<Sent>,
+    fees: u128,
+    sent_external: bool,
+}
+
+struct Sent {
+    to: StdAddr,
+    value: u128,
+    forward_fee: u128,
+    body: Cell,
+}
+
+/// The three transactions that make a settled job.
+struct Story<'a> {
+    client: StdAddr,
+    nonce: u64,
+    post: &'a Step,
+    posting: PostJob,
+    take: &'a Step,
+    claim: TakeJob,
+    settle: &'a Step,
+    receipt: PostReceipt,
+}
+
+impl<'a> Story<'a> {
+    fn read(steps: &'a [Step]) -> Result<Self, String> {
+        let done = || steps.iter().filter(|step| step.succeeded && !step.bounced);
+        let once = |what: &str, found: Vec<&'a Step>| match found.as_slice() {
+            [step] => Ok(*step),
+            [] => Err(format!("there is no {what}")),
+            more => Err(format!("there are {} times {what}", more.len())),
+        };
+        let inner = |opcode: u32, external: bool| -> Vec<&'a Step> {
+            done().filter(|step| step.external == external && opcode_of(&step.body) == Some(opcode)).collect()
+        };
+        let post = once("post_job", inner(PostJob::OPCODE, false))?;
+        let take = once("take_job", inner(TakeJob::OPCODE, false))?;
+        let settle = once("post_receipt", inner(PostReceipt::OPCODE, true))?;
+        let deployed = post.deployed_with.as_ref().ok_or("the posting did not deploy the job")?;
+        let storage: JobStorage = from_cell(deployed).map_err(|error| error.to_string())?;
+        Ok(Self {
+            client: storage.client,
+            nonce: storage.nonce,
+            posting: PostJob::from_cell(&post.body).map_err(|error| error.to_string())?,
+            claim: TakeJob::from_cell(&take.body).map_err(|error| error.to_string())?,
+            receipt: PostReceipt::from_cell(&settle.body).map_err(|error| error.to_string())?,
+            post,
+            take,
+            settle,
+        })
+    }
+}
+
+fn read_steps(history: &JobHistory) -> Result<Vec<Step>, String> {
+    if history.transactions.len() > MAX_TRANSACTIONS {
+        return Err(format!("more than {MAX_TRANSACTIONS} transactions"));
+    }
+    let mut previous: Option<(u64, HashBytes)> = None;
+    let mut steps = Vec::new();
+    for cell in &history.transactions {
+        let malformed = |_| format!("transaction {} does not parse", cell.repr_hash());
+        let transaction = cell.parse::<Transaction>().map_err(malformed)?;
+        if transaction.account != history.job.address {
+            return Err(format!("transaction {} is of another account", cell.repr_hash()));
+        }
+        let stated = (transaction.prev_trans_lt, transaction.prev_trans_hash);
+        let linked = match previous {
+            Some(previous) => stated == previous,
+            None => transaction.prev_trans_lt == 0,
+        };
+        if !linked {
+            return Err(format!("transaction {} does not follow the one before it", cell.repr_hash()));
+        }
+        previous = Some((transaction.lt, *cell.repr_hash()));
+        steps.push(read_step(&transaction).map_err(malformed)?);
+    }
+    Ok(steps)
+}
+
+fn read_step(transaction: &Transaction) -> Result<Step, tycho_types::error::Error> {
+    let info = transaction.load_info()?;
+    let succeeded = match &info {
+        TxInfo::Ordinary(info) => {
+            !info.aborted && matches!(&info.compute_phase, ComputePhase::Executed(run) if run.success)
+        }
+        TxInfo::TickTock(_) => false,
+    };
+    let mut step = Step {
+        lt: transaction.lt,
+        at_s: transaction.now,
+        succeeded,
+        external: false,
+        from: None,
+        value: 0,
+        bounced: false,
+        body: Cell::default(),
+        deployed_with: None,
+        sent: Vec::new(),
+        fees: transaction.total_fees.tokens.into_inner(),
+        sent_external: false,
+    };
+    if let Some(cell) = &transaction.in_msg {
+        let message = cell.parse::<Message<'_>>()?;
+        match &message.info {
+            MsgInfo::Int(info) => {
+                step.from = std_address(&info.src);
+                step.value = info.value.tokens.into_inner();
+                step.bounced = info.bounced;
+            }
+            MsgInfo::ExtIn(_) => step.external = true,
+            MsgInfo::ExtOut(_) => return Err(tycho_types::error::Error::InvalidData),
+        }
+        step.deployed_with = message.init.and_then(|init| init.data);
+        step.body = CellBuilder::build_from(message.body)?;
+    }
+    for cell in transaction.out_msgs.values() {
+        let cell = cell?;
+        let message = cell.parse::<Message<'_>>()?;
+        match &message.info {
+            MsgInfo::Int(info) => step.sent.push(Sent {
+                to: std_address(&info.dst).ok_or(tycho_types::error::Error::InvalidData)?,
+                value: info.value.tokens.into_inner(),
+                forward_fee: info.fwd_fee.into_inner(),
+                body: CellBuilder::build_from(message.body)?,
+            }),
+            _ => step.sent_external = true,
+        }
+    }
+    Ok(step)
+}
+
+fn conservation(steps: &[Step], balance: u128) -> Result<String, String> {
+    let mut held: u128 = 0;
+    for step in steps {
+        if step.sent_external {
+            return Err("a message to the outer world, whose fee is not known here".into());
+        }
+        let out = step
+            .sent
+            .iter()
+            .fold(step.fees, |sum, sent| sum.saturating_add(sent.value).saturating_add(sent.forward_fee));
+        held = held
+            .saturating_add(step.value)
+            .checked_sub(out)
+            .ok_or_else(|| format!("the transaction at lt {} spends more than there was", step.lt))?;
+    }
+    holds(held == balance, format!("{held} nanoTON left"), format!("{held} should be left, {balance} are"))
+}
+
+fn opcode_of(body: &Cell) -> Option<u32> {
+    body.as_slice().ok().and_then(|slice| contracts::wire::opcode_of(&slice))
+}
+
+fn std_address(address: &IntAddr) -> Option<StdAddr> {
+    address.as_std().cloned()
+}
+
+fn amount(nanoton: Nanoton) -> u128 {
+    nanoton.get()
+}
