@@ -24,7 +24,7 @@ pub struct LocalnetHandle {
 }
 
 impl LocalnetHandle {
-    /// A chain that stands at its zero state.
+    /// A chain with its first block made: clients cannot ask for the account states of a zero state.
     ///
     /// [`BlockMode::Interval`] needs [`LocalnetHandle::run`] to be polled.
     ///
@@ -35,7 +35,9 @@ impl LocalnetHandle {
         let chain = Localnet::new(options)?;
         let (newest, _) = watch::channel(chain.newest().id.seqno);
         let state = State { chain, virtual_utime_s };
-        Ok(Self { shared: Arc::new(Shared { state: Mutex::new(state), newest, mode, clock }) })
+        let handle = Self { shared: Arc::new(Shared { state: Mutex::new(state), newest, mode, clock }) };
+        handle.advance()?;
+        Ok(handle)
     }
 
     /// Makes blocks at the interval of the mode, for ever. In other modes it only waits for ever.

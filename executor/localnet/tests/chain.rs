@@ -242,9 +242,9 @@ async fn a_handle_makes_blocks_on_demand() {
         LocalnetHandle::new(LocalnetOptions::default(), BlockMode::OnDemand, Clock::Virtual).unwrap();
     handle.give(&address(1), 3 * TON).unwrap();
     assert_eq!(handle.balance(&address(1)).unwrap(), 3 * TON);
-    assert_eq!(handle.newest().seqno, 1);
+    assert_eq!(handle.newest().seqno, 2);
     let waits = handle.clone();
-    let waiting = tokio::spawn(async move { waits.wait_block(2, std::time::Duration::from_secs(5)).await });
+    let waiting = tokio::spawn(async move { waits.wait_block(3, std::time::Duration::from_secs(5)).await });
     handle.skip_time(60);
     handle.advance().unwrap();
     assert!(waiting.await.unwrap());

@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn integers_of_any_size_come_back() {
-        let limit = BigInt::from(1) << 256;
+        let limit: BigInt = BigInt::from(1) << 256;
         for value in [
             BigInt::from(0),
             BigInt::from(-1),
