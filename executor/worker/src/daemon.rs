@@ -244,11 +244,27 @@ impl<C: ChainAccess + ?Sized + 'static> Core<C> {
             let followed: Vec<JobKey> = self.state.followed().cloned().collect();
             self.followed.send_replace(followed);
         }
+        effects.retain(|effect| self.is_current(effect));
         for effect in effects {
             self.report(Step::Begun { effect: &effect });
             self.act(effect)?;
         }
         Ok(())
+    }
+
+    /// What a later event of the same block has overtaken need not be sent.
+    fn is_current(&self, effect: &Effect) -> bool {
+        let phase = self.state.jobs.get(effect.key()).map(|job| &job.phase);
+        match effect {
+            Effect::SubmitClaim { order, .. } => {
+                matches!(phase, Some(Phase::Ordered { order: present, taken: false }) if present == order)
+            }
+            Effect::PostReceipt { .. } => matches!(phase, Some(Phase::Posting { .. })),
+            Effect::PostRejection { .. } => matches!(phase, Some(Phase::Rejecting { .. })),
+            Effect::OpenInput { .. } => matches!(phase, Some(Phase::Opening { .. })),
+            Effect::Infer { .. } => matches!(phase, Some(Phase::Inferring { .. })),
+            Effect::Forget { .. } | Effect::Decline { .. } => true,
+        }
     }
 
     fn act(&mut self, effect: Effect) -> Result<(), WorkerError> {

@@ -1,0 +1,298 @@
+//! A network with one model on a local chain, a worker with a small deterministic engine, and a client.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chain::{
+    AccountTx, ChainAccess, GlobalConfig, LiteserverChain, SenderTiming, Timing, Transfer, Wallet,
+    WalletSender,
+};
+use contracts::artifacts::{self, Contract};
+use contracts::job::{JobLimits, JobState, JobStorage, JobTerms, PostJob};
+use contracts::model::{RegisterModel, Unit};
+use contracts::receipt::Dtype;
+use contracts::registry::{RegistryStorage, TransferOwnership};
+use contracts::sealing::{
+    ChatMessage, DecryptionKey, FinishReason, Input, InputContext, Output, ResultContext, open_result,
+    seal_input,
+};
+use contracts::wire::{Snake, from_cell};
+use contracts::worker::{WorkerState, WorkerStorage};
+use contracts::{HashBytes, Message, Nanoton, Network, Params, Prices, Ref, StdAddr, Units};
+use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
+use worker::attestation::read_quote;
+use worker::{
+    AttestationError, AttestationSource, Engine, EngineError, EngineInfo, Generated, Identity, Journal, Keys,
+    OnStep, Worker, WorkerConfig,
+};
+
+pub(crate) const TON: u128 = 1_000_000_000;
+pub(crate) const MODEL: HashBytes = HashBytes([0x31; 32]);
+pub(crate) const PRICES: Prices = Prices {
+    input: Nanoton::new(2_000_000),
+    cached_input: Nanoton::new(2_000_000),
+    output: Nanoton::new(6_000_000),
+};
+const OWNER_SEED: [u8; 32] = [21; 32];
+const CLIENT_SEED: [u8; 32] = [22; 32];
+
+/// Answers with the last message, word by word; a token is a word's length.
+pub(crate) struct Echo;
+
+impl Engine for Echo {
+    fn info(&self) -> EngineInfo {
+        EngineInfo { model_id: MODEL, engine: 1, dtype: Dtype::F32, context_tokens: 64 }
+    }
+
+    fn tokenize(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, EngineError> {
+        let words = messages.iter().flat_map(|message| message.content.split_whitespace());
+        Ok(words.map(|word| word.len() as u32).collect())
+    }
+
+    fn generate(
+        &self,
+        prompt_ids: &[u32],
+        max_output_tokens: u32,
+        on_text: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<Generated, EngineError> {
+        let count = prompt_ids.len().min(max_output_tokens as usize);
+        let output_ids = prompt_ids[..count].to_vec();
+        let text = format!("{ANSWER_CANARY} {count} words");
+        if !on_text(&text) {
+            return Err(EngineError::Cancelled);
+        }
+        Ok(Generated { text, output_ids, finish_reason: FinishReason::Stop })
+    }
+}
+
+pub(crate) const ANSWER_CANARY: &str = "answer-canary-6b1f";
+
+/// The shape of a version 4 quote around the report data. Nobody on this chain checks its signatures.
+pub(crate) struct Quotes;
+
+impl AttestationSource for Quotes {
+    fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, AttestationError> {
+        let mut quote = vec![0x11; 48 + 584 + 2_000];
+        quote[..8].copy_from_slice(&[4, 0, 2, 0, 0x81, 0, 0, 0]);
+        quote[48 + 520..48 + 584].copy_from_slice(report_data);
+        Ok(quote)
+    }
+}
+
+pub(crate) struct Market {
+    pub(crate) chain: Arc<LiteserverChain>,
+    pub(crate) config_json: String,
+    pub(crate) network: Network,
+    pub(crate) client: WalletSender<LiteserverChain>,
+    pub(crate) worker: StdAddr,
+    next_nonce: std::sync::atomic::AtomicU64,
+}
+
+pub(crate) struct Posted {
+    pub(crate) address: StdAddr,
+    reply: DecryptionKey,
+}
+
+/// What a process needs to run the worker against a market.
+pub(crate) fn access(config_json: &str) -> Arc<LiteserverChain> {
+    let timing = Timing { retry_for: Duration::from_secs(3), ..Timing::default() };
+    Arc::new(LiteserverChain::new(&GlobalConfig::from_json(config_json).unwrap(), timing))
+}
+
+pub(crate) fn network(network_id: i32) -> (Network, RegistryStorage) {
+    let registrar = Wallet::from_seed(&[20; 32], network_id).unwrap().address().clone();
+    let params = Params {
+        network_id,
+        treasury: registrar.clone(),
+        fee_bps: 100,
+        royalty_cap_bps: 1_000,
+        min_stake: Nanoton::new(1_000_000_000),
+        min_bond: Nanoton::new(10_000_000),
+        bond_bps: 1_000,
+        attestation_ttl_s: 86_400,
+        unbonding_s: 3_600,
+        audit_window_s: 3_600,
+        codes: Ref::new(artifacts::codes()).unwrap(),
+    };
+    let measurement = read_quote(&Quotes.quote(&[0; 64]).unwrap()).unwrap().measurement;
+    let storage = RegistryStorage::initial(registrar, 1, 60, params.clone(), &[measurement]).unwrap();
+    let registry = storage.address(&artifacts::code(Contract::Registry)).unwrap();
+    (Network { registry, params: Ref::new(params).unwrap() }, storage)
+}
+
+pub(crate) fn sender(
+    chain: &Arc<LiteserverChain>,
+    seed: [u8; 32],
+    network_id: i32,
+) -> WalletSender<LiteserverChain> {
+    let wallet = Wallet::from_seed(&seed, network_id).unwrap();
+    WalletSender::new(wallet, chain.clone(), SenderTiming::default())
+}
+
+/// The worker as its operator would start it.
+pub(crate) fn start_worker(
+    chain: Arc<LiteserverChain>,
+    network_id: i32,
+    data_dir: &Path,
+    on_step: Option<OnStep>,
+) -> Worker<LiteserverChain> {
+    let (network, _) = network(network_id);
+    let owner = sender(&chain, OWNER_SEED, network_id);
+    let address = owner.wallet().address().clone();
+    let identity = Identity::new(network.worker_address(&address).unwrap(), network_id);
+    let config =
+        WorkerConfig { resend_every_s: 2, drain_s: 20, max_jobs: 2, ..WorkerConfig::at_prices(PRICES) };
+    Worker {
+        chain,
+        network,
+        worker_code: artifacts::code(Contract::Worker),
+        owner: address,
+        keys: Arc::new(Keys::load_or_create(&data_dir.join("keys"), &mut rand::rng()).unwrap()),
+        engine: Arc::new(Echo),
+        attestation: Arc::new(Quotes),
+        wallet: Some(Arc::new(owner)),
+        journal: Journal::open(&data_dir.join("journal.redb"), &identity).unwrap(),
+        config,
+        on_step,
+        on_text: None,
+    }
+}
+
+impl Market {
+    pub(crate) async fn open() -> Self {
+        let options = LocalnetOptions::default();
+        let network_id = options.global_id;
+        let mode = BlockMode::Interval(Duration::from_millis(60));
+        let handle = LocalnetHandle::new(options, mode, Clock::System).unwrap();
+        handle.advance().unwrap();
+        let server = Liteserver::bind_local(handle.clone()).await.unwrap();
+        let config_json = server.global_config_json().unwrap();
+        tokio::spawn(server.serve());
+        let runner = handle.clone();
+        tokio::spawn(async move { runner.run().await });
+        let chain = access(&config_json);
+        let registrar = sender(&chain, [20; 32], network_id);
+        let client = sender(&chain, CLIENT_SEED, network_id);
+        let owner = sender(&chain, OWNER_SEED, network_id).wallet().address().clone();
+        for address in [registrar.wallet().address(), client.wallet().address(), &owner] {
+            handle.give(address, 1_000 * TON).unwrap();
+        }
+        let newest = handle.newest().seqno;
+        chain.wait_block(newest + 3, Duration::from_secs(10)).await.unwrap();
+        let (network, storage) = network(network_id);
+        let code = artifacts::code(Contract::Registry);
+        let offer = TransferOwnership { query_id: 0, new_owner: None }.to_cell().unwrap();
+        let deploy = Transfer::new(network.registry.clone(), TON / 10, offer)
+            .with_state_init(storage.state_init(&code).unwrap());
+        let metadata = Ref::new(Snake::new(b"{}".to_vec()).unwrap()).unwrap();
+        let register = RegisterModel { query_id: 0, royalty_bps: 500, unit: Unit::Token, metadata };
+        let model = network.model_address(&MODEL).unwrap();
+        let init = network.model_state_init(&artifacts::code(Contract::Model), &MODEL).unwrap();
+        let rent = Transfer::payment(network.registry.clone(), TON);
+        let model = Transfer::new(model, TON, register.to_cell().unwrap()).with_state_init(init);
+        registrar.send(&[rent, deploy, model]).await.unwrap();
+        let worker = network.worker_address(&owner).unwrap();
+        Self { chain, config_json, network, client, worker, next_nonce: 1.into() }
+    }
+
+    pub(crate) fn network_id(&self) -> i32 {
+        self.network.params.network_id
+    }
+
+    pub(crate) async fn worker_state(&self) -> Option<WorkerState> {
+        let head = self.chain.head().await.unwrap();
+        let view = self.chain.account(&self.worker, &head).await.unwrap();
+        let storage: WorkerStorage = from_cell(view.data()?).unwrap();
+        Some(storage.state?.into_value())
+    }
+
+    /// Waits until the worker's contract is attested and offers the model.
+    pub(crate) async fn wait_ready(&self) -> WorkerState {
+        for _ in 0..600 {
+            if let Some(state) = self.worker_state().await
+                && state.attestation.is_some()
+                && !state.offers.is_empty()
+            {
+                return state;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("the worker did not register");
+    }
+
+    /// Posts a job with this prompt, sealed to `encryption_key`.
+    pub(crate) async fn post(&self, prompt: &str, encryption_key: &HashBytes) -> Posted {
+        let nonce = self.next_nonce.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let client = self.client.wallet().address();
+        let address = self.network.job_address(client, nonce).unwrap();
+        let head = self.chain.head().await.unwrap();
+        let limits = JobLimits {
+            max_prices: PRICES,
+            max_units: Units { input: 40, cached_input: 0, output: 40 },
+            deposit: Nanoton::new(500_000),
+        };
+        let terms = JobTerms {
+            worker: self.worker.clone(),
+            model_id: MODEL,
+            measurement: HashBytes::ZERO,
+            claim_by: head.time_s + 300,
+            settle_within_s: 300,
+            limits: Ref::new(limits).unwrap(),
+        };
+        let context = InputContext {
+            network_id: self.network_id(),
+            job: address.clone(),
+            model_id: MODEL,
+            claim_by: terms.claim_by,
+        };
+        let reply = DecryptionKey::generate(&mut rand::rng());
+        let input = Input::new(reply.public(), vec![ChatMessage::new("user", prompt)], 30);
+        let sealed = seal_input(&input, encryption_key, &context, &mut rand::rng()).unwrap();
+        let post = PostJob::new(nonce, terms, &sealed).unwrap().to_cell().unwrap();
+        let init = self.network.job_state_init(&artifacts::code(Contract::Job), client, nonce).unwrap();
+        let transfer = Transfer::new(address.clone(), TON, post).with_state_init(init);
+        self.client.send(&[transfer]).await.unwrap();
+        Posted { address, reply }
+    }
+
+    pub(crate) async fn job(&self, address: &StdAddr) -> Option<JobState> {
+        let head = self.chain.head().await.unwrap();
+        let view = self.chain.account(address, &head).await.unwrap();
+        let storage: JobStorage = from_cell(view.data()?).unwrap();
+        Some(storage.state?.into_value())
+    }
+
+    /// Waits for the job's end.
+    pub(crate) async fn wait_end(&self, address: &StdAddr) -> JobState {
+        for _ in 0..600 {
+            if let Some(state) = self.job(address).await
+                && state.status.is_closed()
+            {
+                return state;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the job did not end: {:?}", self.job(address).await.map(|state| state.status));
+    }
+
+    pub(crate) async fn transactions(&self, address: &StdAddr) -> Vec<AccountTx> {
+        let head = self.chain.head().await.unwrap();
+        let newest = self.chain.account(address, &head).await.unwrap().last.unwrap();
+        self.chain.transactions(address, newest, None, 10_000).await.unwrap()
+    }
+
+    pub(crate) fn open_answer(
+        &self,
+        job: &Posted,
+        state: &JobState,
+        sealed: &contracts::sealing::Sealed,
+    ) -> Output {
+        let context = ResultContext {
+            network_id: self.network_id(),
+            job: job.address.clone(),
+            posted_lt: state.posted_lt,
+        };
+        open_result(sealed, &job.reply, &context).unwrap()
+    }
+}
