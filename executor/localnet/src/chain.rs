@@ -175,10 +175,23 @@ impl Localnet {
         let account = self.shard(message.destination.workchain).account(&message.destination.address)?;
         let environment = self.next_environment(message.destination.workchain, utime_s);
         self.vm.check_external(&environment, &message.destination, &account, &message.cell)?;
-        self.pool.push(message)
+        self.take(message)
     }
 
-    /// Has the giver send `amount_nanoton` to `destination`, in the next block, without bouncing.
+    /// Takes a message that [`Localnet::send`] took in an earlier life of this chain.
+    pub(crate) fn restore(&mut self, message: ExternalMessage) -> Result<(), LocalnetError> {
+        self.take(message).map(|_| ())
+    }
+
+    fn take(&mut self, message: ExternalMessage) -> Result<bool, LocalnetError> {
+        let asks_giver = message.destination == self.giver;
+        let fresh = self.pool.push(message)?;
+        self.given += u64::from(fresh && asks_giver);
+        Ok(fresh)
+    }
+
+    /// Has the giver send `amount_nanoton` to `destination`, in the next block, without bouncing; the external message
+    /// that asks it to, which waits in the pool.
     ///
     /// # Errors
     /// [`LocalnetError::BadRequest`] when the giver does not have that much, and as [`Localnet::send`].
@@ -187,7 +200,7 @@ impl Localnet {
         destination: &StdAddr,
         amount_nanoton: u128,
         utime_s: u32,
-    ) -> Result<HashBytes, LocalnetError> {
+    ) -> Result<ExternalMessage, LocalnetError> {
         let left = self.account(&self.giver)?.account.load()?.balance().tokens.into_inner();
         if amount_nanoton.saturating_add(GIVER_RESERVE_NANOTON) > left {
             return Err(LocalnetError::BadRequest(format!(
@@ -198,11 +211,9 @@ impl Localnet {
             return Err(LocalnetError::BadRequest(format!("no such chain as that of {destination}")));
         }
         let cell = genesis::giver_request(&self.giver, destination, amount_nanoton, self.given)?;
-        self.given += 1;
         let message = ExternalMessage::from_cell(cell)?;
-        let hash = message.hash();
-        self.send(message, utime_s)?;
-        Ok(hash)
+        self.send(message.clone(), utime_s)?;
+        Ok(message)
     }
 
     /// Makes one block of the basechain and one of the masterchain, at `utime_s` or at the time of the newest block

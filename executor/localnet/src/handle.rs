@@ -1,5 +1,6 @@
 //! One chain shared between tasks.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,6 +11,7 @@ use tycho_types::models::{BlockId, OptionalAccount, ShardAccount, StdAddr};
 
 use crate::chain::{Localnet, Produced, Supply, TransactionRecord};
 use crate::error::LocalnetError;
+use crate::journal::Journal;
 use crate::options::{BlockMode, Clock, LocalnetOptions};
 use crate::pool::ExternalMessage;
 use crate::vm::GetterOutput;
@@ -31,12 +33,41 @@ impl LocalnetHandle {
     /// # Errors
     /// [`LocalnetError::Options`].
     pub fn new(options: LocalnetOptions, mode: BlockMode, clock: Clock) -> Result<Self, LocalnetError> {
-        let virtual_utime_s = options.genesis_utime_s;
-        let chain = Localnet::new(options)?;
-        let (newest, _) = watch::channel(chain.newest().id.seqno);
-        let state = State { chain, virtual_utime_s };
+        Self::start(Localnet::new(options)?, None, mode, clock)
+    }
+
+    /// A chain that goes on from the journal at `path`, and keeps it; a new one where there is none.
+    ///
+    /// Every message and block of the chain's life runs again, some thousand blocks a second. A virtual clock stands at
+    /// the newest block's time.
+    ///
+    /// # Errors
+    /// [`LocalnetError::Io`]; [`LocalnetError::Options`] where the journal is that of a chain with other options.
+    pub fn open(
+        options: LocalnetOptions,
+        mode: BlockMode,
+        clock: Clock,
+        path: &Path,
+    ) -> Result<Self, LocalnetError> {
+        let mut chain = Localnet::new(options)?;
+        let journal = Journal::open(path, &mut chain)?;
+        Self::start(chain, Some(journal), mode, clock)
+    }
+
+    fn start(
+        chain: Localnet,
+        journal: Option<Journal>,
+        mode: BlockMode,
+        clock: Clock,
+    ) -> Result<Self, LocalnetError> {
+        let newest_seqno = chain.newest().id.seqno;
+        let virtual_utime_s = chain.newest().utime_s;
+        let (newest, _) = watch::channel(newest_seqno);
+        let state = State { chain, journal, virtual_utime_s };
         let handle = Self { shared: Arc::new(Shared { state: Mutex::new(state), newest, mode, clock }) };
-        handle.advance()?;
+        if newest_seqno == 0 {
+            handle.advance()?;
+        }
         Ok(handle)
     }
 
@@ -66,6 +97,9 @@ impl LocalnetHandle {
     pub fn advance(&self) -> Result<Produced, LocalnetError> {
         let now_s = self.now_s();
         let mut state = self.lock();
+        if let Some(journal) = &mut state.journal {
+            journal.block(now_s)?;
+        }
         let produced = state.chain.produce_block(now_s)?;
         self.shared.newest.send_replace(produced.masterchain.seqno);
         Ok(produced)
@@ -118,7 +152,13 @@ impl LocalnetHandle {
     pub fn send(&self, message: ExternalMessage) -> Result<HashBytes, LocalnetError> {
         let hash = message.hash();
         let now_s = self.now_s();
-        self.lock().chain.send(message, now_s)?;
+        {
+            let mut state = self.lock();
+            let fresh = state.chain.send(message.clone(), now_s)?;
+            if let Some(journal) = state.journal.as_mut().filter(|_| fresh) {
+                journal.external(&message)?;
+            }
+        }
         self.serve_demand()?;
         Ok(hash)
     }
@@ -129,9 +169,16 @@ impl LocalnetHandle {
     /// [`LocalnetError::BadRequest`] when the giver does not have that much, and as [`LocalnetHandle::send_boc`].
     pub fn give(&self, destination: &StdAddr, amount_nanoton: u128) -> Result<HashBytes, LocalnetError> {
         let now_s = self.now_s();
-        let hash = self.lock().chain.give(destination, amount_nanoton, now_s)?;
+        let message = {
+            let mut state = self.lock();
+            let message = state.chain.give(destination, amount_nanoton, now_s)?;
+            if let Some(journal) = &mut state.journal {
+                journal.external(&message)?;
+            }
+            message
+        };
         self.serve_demand()?;
-        Ok(hash)
+        Ok(message.hash())
     }
 
     /// The newest masterchain block.
@@ -222,6 +269,7 @@ struct Shared {
 
 struct State {
     chain: Localnet,
+    journal: Option<Journal>,
     virtual_utime_s: u32,
 }
 

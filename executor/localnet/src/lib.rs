@@ -15,6 +15,7 @@ mod chain;
 mod error;
 mod genesis;
 mod handle;
+mod journal;
 mod liteserver;
 mod options;
 mod pool;

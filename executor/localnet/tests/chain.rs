@@ -260,3 +260,37 @@ fn lazy_accounts_of_nobody_are_empty() {
     assert_eq!(account.last_trans_lt, 0);
     assert_eq!(account.account, Lazy::new(&tycho_types::models::OptionalAccount::EMPTY).unwrap());
 }
+
+#[test]
+fn a_chain_goes_on_from_its_journal() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let open =
+        |options: LocalnetOptions| LocalnetHandle::open(options, BlockMode::Manual, Clock::Virtual, &path);
+    let first = open(LocalnetOptions::default()).unwrap();
+    for byte in 1..=3 {
+        first.give(&address(byte), TON).unwrap();
+        first.skip_time(10);
+        first.advance().unwrap();
+    }
+    first.give(&address(4), TON).unwrap();
+    let newest = first.newest();
+    drop(first);
+
+    let second = open(LocalnetOptions::default()).unwrap();
+    assert_eq!(second.newest(), newest);
+    assert_eq!(second.read(Localnet::pool_len), 1);
+    assert_eq!(second.now_s(), LocalnetOptions::default().genesis_utime_s + 30);
+    second.advance().unwrap();
+    assert_eq!(second.balance(&address(4)).unwrap(), TON);
+    let newest = second.newest();
+    drop(second);
+
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, [&bytes[..], &[2, 0, 0]].concat()).unwrap();
+    assert_eq!(open(LocalnetOptions::default()).unwrap().newest(), newest);
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+
+    let other = LocalnetOptions { seed: [9; 32], ..LocalnetOptions::default() };
+    assert!(matches!(open(other), Err(LocalnetError::Options(_))));
+}
