@@ -55,7 +55,7 @@ pub(crate) fn transaction(block: &Cell, account: &HashBytes, lt: u64) -> Result<
     })
 }
 
-/// Proof of the config parameters of a masterchain state, whole.
+/// Proof of the config parameters of a masterchain state, whole, and of the head of what stands around them.
 pub(crate) fn config(state: &Cell) -> Result<Cell, Error> {
     prove(state, |root| {
         let custom = root.reference_cloned(STATE_CUSTOM_REF).ok_or(Error::CellUnderflow)?;
@@ -63,6 +63,7 @@ pub(crate) fn config(state: &Cell) -> Result<Cell, Error> {
         slice.skip_first(16, 0)?;
         Dict::<i32, Cell>::load_from(&mut slice)?;
         slice.skip_first(256, 0)?;
+        touch_children(&custom)?;
         touch_all(&slice.load_reference_cloned()?)
     })
 }
