@@ -95,3 +95,48 @@ const HEADER_BYTES: usize = 48;
 /// Version 5 puts a type (u16) and a size (u32) before the report.
 const BODY_HEADER_BYTES: usize = 6;
 const REPORT_BYTES: usize = 584;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Bytes of a quote whose report is `0, 1, 2, …`.
+    fn quote(version: u8) -> Vec<u8> {
+        let mut quote = vec![version, 0, 2, 0, 0x81, 0, 0, 0];
+        quote.resize(HEADER_BYTES, 0);
+        if version == 5 {
+            quote.extend_from_slice(&[2, 0, 0x48, 2, 0, 0]);
+        }
+        quote.extend((0..REPORT_BYTES).map(|at| at as u8));
+        quote
+    }
+
+    #[test]
+    fn the_fields_of_a_report_are_where_the_format_puts_them() {
+        let facts = read_quote(&quote(4)).unwrap();
+        assert_eq!(facts, read_quote(&quote(5)).unwrap());
+        let field = |at: usize| std::array::from_fn(|offset| (at + offset) as u8);
+        let expected = TdMeasurements {
+            mr_td: field(136),
+            rtmr0: field(328),
+            rtmr1: field(376),
+            rtmr2: field(424),
+            rtmr3: field(472),
+            mr_config_id: field(184),
+            mr_owner: field(232),
+            mr_owner_config: field(280),
+            xfam: std::array::from_fn(|offset| (128 + offset) as u8),
+        };
+        assert_eq!(facts.measurement, expected.measurement());
+        assert_eq!(facts.report_data, std::array::from_fn(|offset| (520 + offset) as u8));
+    }
+
+    #[test]
+    fn other_quotes_are_refused() {
+        let good = quote(4);
+        for bad in [&good[..0], &good[..631], &quote(3)[..], &[vec![4, 0, 2, 0, 0], good.clone()].concat()] {
+            assert!(matches!(read_quote(bad), Err(AttestationError::Malformed { .. })));
+        }
+    }
+}

@@ -151,3 +151,18 @@ fn default_renew_before_s() -> u32 {
 fn default_drain_s() -> u32 {
     120
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn prices_are_enough_and_unknown_names_are_refused() {
+        let prices = "prices_nanoton_per_1k = { input = 1, cached_input = 2, output = 3 }\n";
+        let config: WorkerConfig = toml::from_str(prices).unwrap();
+        assert_eq!(config, WorkerConfig::at_prices(config.prices_nanoton_per_1k));
+        assert!(toml::from_str::<WorkerConfig>(&format!("{prices}max_job = 3\n")).is_err());
+        assert!(toml::from_str::<WorkerConfig>("max_jobs = 3\n").is_err());
+    }
+}

@@ -1,6 +1,6 @@
 //! Runs the machine: feeds it what the chain shows, journals what it decides, and does it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use crate::engine::Engine;
 use crate::error::WorkerError;
 use crate::journal::{Change, Journal, Recovered};
 use crate::keys::Keys;
-use crate::machine::{Effect, Event, JobKey, Order, Phase, Policy, SignedReceipt, State, step};
+use crate::machine::{Effect, Event, Job, JobKey, Order, Phase, Policy, SignedReceipt, State, step};
 use crate::observe::{Observation, Scope, observe_block};
 use crate::registration::{OwnerWallet, Registrant};
 use crate::serve::{self, Opened, Signer};
@@ -130,6 +130,12 @@ impl<C: ChainAccess + ?Sized + 'static> Worker<C> {
             on_step: self.on_step,
             on_text: self.on_text,
             policy,
+            promised: recovered
+                .jobs
+                .iter()
+                .filter(|(_, job)| is_promised(job))
+                .map(|(key, job)| (key.clone(), job.clone()))
+                .collect(),
             state: State::restored(recovered.jobs),
             journal,
             opened: HashMap::new(),
@@ -168,6 +174,8 @@ struct Core<C: ?Sized> {
     policy: Policy,
     state: State,
     journal: Journal,
+    /// Jobs whose receipt or rejection is in the journal, as it is there.
+    promised: BTreeMap<JobKey, Job>,
     /// Plaintexts between opening and answering.
     opened: HashMap<JobKey, Opened>,
     stops: HashMap<JobKey, Arc<AtomicBool>>,
@@ -236,6 +244,12 @@ impl<C: ChainAccess + ?Sized + 'static> Core<C> {
         };
         self.journal.commit(&change)?;
         for key in &dirty {
+            match self.state.jobs.get(key) {
+                Some(job) if is_promised(job) => {
+                    self.promised.insert(key.clone(), job.clone());
+                }
+                _ => drop(self.promised.remove(key)),
+            }
             let phase = self.state.jobs.get(key).map_or("forgotten", |job| job.phase.name());
             tracing::info!(job = %key.job, state = phase, "journaled");
             self.report(Step::Journaled { key, phase });
@@ -422,8 +436,7 @@ impl<C: ChainAccess + ?Sized + 'static> Core<C> {
 
     /// The last act of a daemon whose journal failed: what was promised durably is handed to the network again.
     async fn post_once_more(&mut self) {
-        let Ok(recovered) = self.journal.read() else { return };
-        for (key, job) in recovered.jobs {
+        for (key, job) in std::mem::take(&mut self.promised) {
             let span = self.span(&key);
             let body = match &job.phase {
                 Phase::Posting { receipt, .. } => Boc::decode(&receipt.0).ok(),
@@ -598,6 +611,10 @@ impl Registrar {
         }
         RETRY_S
     }
+}
+
+fn is_promised(job: &Job) -> bool {
+    matches!(job.phase, Phase::Posting { .. } | Phase::Rejecting { .. })
 }
 
 async fn until(at: Option<Instant>) {

@@ -206,11 +206,7 @@ impl Journal {
         Ok((journal, recovered))
     }
 
-    /// What it holds now.
-    ///
-    /// # Errors
-    /// [`JournalError`].
-    pub fn read(&self) -> Result<Recovered, JournalError> {
+    fn read(&self) -> Result<Recovered, JournalError> {
         let fault = self.fault();
         let read = self.db.begin_read().map_err(|error| fault.of(error))?;
         let table = read.open_table(JOBS).map_err(|error| fault.of(error))?;

@@ -237,3 +237,6 @@ const MAX_MESSAGES: usize = 1_024;
 const RESULT_BASE_BYTES: usize = 1_536;
 const RESULT_BYTES_PER_INPUT: usize = 8;
 const RESULT_BYTES_PER_OUTPUT: usize = 16;
+
+#[cfg(test)]
+mod tests;

@@ -77,3 +77,20 @@ impl Drop for Entry {
         let _ = fs::remove_dir(&self.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_machine_without_the_interface_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = Tsm::at(&dir.path().join("report"));
+        assert!(matches!(missing, Err(AttestationError::Unavailable { .. })));
+        // A plain directory makes no entries' files: the kernel does.
+        let plain = Tsm::at(dir.path()).unwrap();
+        assert!(matches!(plain.quote(&[0; 64]), Err(AttestationError::Failed { .. })));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+    }
+}

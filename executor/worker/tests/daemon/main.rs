@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
+mod full_disk;
 mod live;
 mod market;

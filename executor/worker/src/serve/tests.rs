@@ -1,0 +1,161 @@
+#![allow(clippy::unwrap_used)]
+
+use contracts::receipt::Dtype;
+use contracts::sealing::{ChatMessage, DecryptionKey, FinishReason, open_result, seal_input};
+use contracts::{Nanoton, StdAddr};
+
+use super::*;
+use crate::engine::{EngineError, Generated};
+use crate::machine::JobKey;
+
+const MODEL: HashBytes = HashBytes([1; 32]);
+
+/// A token a word; answers with as many tokens as it may.
+struct Words;
+
+impl Engine for Words {
+    fn info(&self) -> EngineInfo {
+        EngineInfo { model_id: MODEL, engine: 3, dtype: Dtype::Q4_1, context_tokens: 100 }
+    }
+
+    fn tokenize(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, EngineError> {
+        Ok(messages.iter().flat_map(|message| message.content.split_whitespace()).map(|_| 7).collect())
+    }
+
+    fn generate(
+        &self,
+        _: &[u32],
+        max_output_tokens: u32,
+        on_text: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<Generated, EngineError> {
+        if !on_text("words") {
+            return Err(EngineError::Cancelled);
+        }
+        let output_ids = vec![9; max_output_tokens as usize];
+        Ok(Generated { text: "words".into(), output_ids, finish_reason: FinishReason::Length })
+    }
+}
+
+fn prices() -> Prices {
+    Prices { input: Nanoton::new(1_000), cached_input: Nanoton::ZERO, output: Nanoton::new(3_000) }
+}
+
+fn posted() -> PostedJob {
+    PostedJob {
+        key: JobKey { job: StdAddr::new(0, HashBytes([5; 32])), posted_lt: 77 },
+        client: StdAddr::new(0, HashBytes([6; 32])),
+        nonce: 1,
+        worker: StdAddr::new(0, HashBytes([7; 32])),
+        model_id: MODEL,
+        measurement: HashBytes::ZERO,
+        claim_by: 1_000,
+        settle_within_s: 600,
+        max_prices: prices(),
+        max_units: Units { input: 50, cached_input: 0, output: 20 },
+        deposit: Nanoton::new(64),
+    }
+}
+
+fn claim() -> ClaimFacts {
+    ClaimFacts { receipt_key: HashBytes::ZERO, prices: prices(), settle_by: 2_000 }
+}
+
+fn sealed(keys: &Keys, messages: Vec<ChatMessage>, asked: u32, reply: &DecryptionKey) -> Vec<u8> {
+    let context =
+        InputContext { network_id: -3, job: posted().key.job, model_id: MODEL, claim_by: posted().claim_by };
+    let input = Input::new(reply.public(), messages, asked);
+    let sealed = seal_input(&input, &keys.encryption_public(), &context, &mut rand::rng()).unwrap();
+    Boc::encode(to_cell(&sealed).unwrap())
+}
+
+fn say(words: usize) -> Vec<ChatMessage> {
+    vec![ChatMessage::new("user", "word ".repeat(words))]
+}
+
+#[test]
+fn a_receipt_says_what_was_served_and_the_client_can_read_the_answer() {
+    let (keys, reply) = (Keys::generate(&mut rand::rng()), DecryptionKey::generate(&mut rand::rng()));
+    let signer = Signer { keys: &keys, network_id: -3 };
+    let (posted, claim) = (posted(), claim());
+    let input = sealed(&keys, say(4), 90, &reply);
+    let opened = open(signer, &Words, &posted, &claim, &input, None).unwrap();
+    assert_eq!((opened.prompt_tokens(), opened.max_output_tokens), (4, 20), "as the terms allow");
+    let body = answer(signer, &Words, &posted, &claim, &opened, &mut |_| true, &mut rand::rng()).unwrap();
+    let post = PostReceipt::from_cell(&Boc::decode(&body.0).unwrap()).unwrap();
+    post.verify(&keys.receipt_public()).unwrap();
+    let receipt = &post.receipt;
+    assert_eq!(
+        (receipt.network_id, receipt.posted_lt, receipt.sequence, receipt.is_final),
+        (-3, 77, 1, true)
+    );
+    assert_eq!(receipt.units, Units { input: 4, cached_input: 0, output: 20 });
+    assert_eq!(receipt.amount, Nanoton::new(64));
+    assert_eq!((receipt.body.engine, receipt.body.dtype), (3, Dtype::Q4_1 as u8));
+    let context = ResultContext { network_id: -3, job: posted.key.job.clone(), posted_lt: 77 };
+    let output = open_result(&post.sealed_result().unwrap(), &reply, &context).unwrap();
+    assert_eq!(output.text, "words");
+    let expected =
+        transcript(&output.salt, &MODEL, 3, Dtype::Q4_1, &output.input_tokens, &output.output_tokens);
+    assert_eq!(receipt.body.transcript, expected);
+    let stopped = answer(signer, &Words, &posted, &claim, &opened, &mut |_| false, &mut rand::rng());
+    assert_eq!(stopped.err(), Some(RejectionReason::EngineFailure));
+}
+
+#[test]
+fn an_answer_is_cut_to_what_is_paid_and_fits() {
+    let limit =
+        |posted: &PostedJob, input, asked, context| output_limit(posted, &prices(), input, asked, context);
+    let job = posted();
+    assert_eq!(limit(&job, 4, 5, 100), Ok(5), "as asked");
+    assert_eq!(limit(&job, 4, 90, 100), Ok(20), "as the terms allow");
+    assert_eq!(limit(&job, 4, 90, 10), Ok(6), "as the context allows");
+    let poor = PostedJob { deposit: Nanoton::new(25), ..job.clone() };
+    assert_eq!(limit(&poor, 4, 90, 100), Ok(7), "as the deposit pays: 4 + 3 * 7 = 25");
+    assert_eq!(limit(&poor, 23, 90, 100), Err(RejectionReason::PromptOverPrice));
+    assert_eq!(limit(&poor, 22, 90, 100), Ok(1));
+    assert_eq!(limit(&job, 51, 90, 100), Err(RejectionReason::PromptOverPrice));
+    assert_eq!(limit(&job, 100, 90, 100), Err(RejectionReason::PromptOverContext));
+    assert_eq!(limit(&job, 0, 90, 100), Err(RejectionReason::MalformedInput));
+    let rich = PostedJob {
+        deposit: Nanoton::MAX,
+        max_units: Units { input: u32::MAX, cached_input: 0, output: u32::MAX },
+        ..job
+    };
+    let most = limit(&rich, 10, u32::MAX, u32::MAX).unwrap();
+    assert!((2_000..4_000).contains(&most), "a result has to fit a message: {most}");
+    assert_eq!(limit(&rich, 10_000, 1, u32::MAX), Err(RejectionReason::PromptOverContext));
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_by_its_reason() {
+    let (keys, reply) = (Keys::generate(&mut rand::rng()), DecryptionKey::generate(&mut rand::rng()));
+    let other = Keys::generate(&mut rand::rng());
+    let signer = Signer { keys: &keys, network_id: -3 };
+    let refusal =
+        |posted: &PostedJob, input: &[u8]| open(signer, &Words, posted, &claim(), input, None).err();
+    let good = sealed(&keys, say(4), 5, &reply);
+    assert_eq!(refusal(&posted(), &good), None);
+    let moved = PostedJob { claim_by: 1_001, ..posted() };
+    assert_eq!(refusal(&moved, &good), Some(RejectionReason::CannotDecrypt));
+    assert_eq!(refusal(&posted(), &sealed(&other, say(4), 5, &reply)), Some(RejectionReason::CannotDecrypt));
+    assert_eq!(refusal(&posted(), b"no cells"), Some(RejectionReason::CannotDecrypt));
+    let elsewhere = PostedJob { model_id: HashBytes([2; 32]), ..posted() };
+    assert_eq!(refusal(&elsewhere, &good), Some(RejectionReason::ModelNotServed));
+    for (messages, asked) in
+        [(vec![], 5), (say(4), 0), (vec![ChatMessage::new("tool", "word")], 5), (say(0), 5)]
+    {
+        let input = sealed(&keys, messages, asked, &reply);
+        assert_eq!(refusal(&posted(), &input), Some(RejectionReason::MalformedInput));
+    }
+    let limited = open(signer, &Words, &posted(), &claim(), &good, Some(4)).err();
+    assert_eq!(limited, Some(RejectionReason::PromptOverContext));
+}
+
+#[test]
+fn a_rejection_is_the_same_bytes_each_time() {
+    let keys = Keys::generate(&mut rand::rng());
+    let signer = Signer { keys: &keys, network_id: -3 };
+    let first = rejection(signer, &posted(), RejectionReason::EngineFailure).unwrap();
+    assert_eq!(first, rejection(signer, &posted(), RejectionReason::EngineFailure).unwrap());
+    PostRejection::from_cell(&first).unwrap().verify(&keys.receipt_public()).unwrap();
+}
