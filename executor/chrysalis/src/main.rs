@@ -1,3 +1,54 @@
-//! The `chrysalis` command.
+//! The `chrysalis` command: data on stdout, logs on stderr, `--json` everywhere a program might read.
 
-fn main() {}
+mod commands;
+mod engine;
+mod evidence;
+mod market;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Parser)]
+#[command(version, about = "A confidential AI inference market that settles on TON")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run one job on an embedded local chain, from a wallet transaction to a paid receipt, and check all of it.
+    Demo(commands::demo::DemoArguments),
+    /// Run a local chain with a liteserver and the toncenter v2 API. A simulation: no validator signatures.
+    Localnet(commands::localnet::LocalnetArguments),
+    /// Sell inference: watch the chain, claim jobs, answer them.
+    Worker(commands::worker::WorkerArguments),
+    /// Re-check a job from chain data and the worker's quote.
+    Verify(commands::verify::VerifyArguments),
+    /// Show a model's id and files.
+    Model(commands::model::ModelArguments),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("CHRYSALIS_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let result = match Arguments::parse().command {
+        Command::Demo(arguments) => commands::demo::run(arguments).await,
+        Command::Localnet(arguments) => commands::localnet::run(arguments).await,
+        Command::Worker(arguments) => commands::worker::run(arguments).await,
+        Command::Verify(arguments) => commands::verify::run(arguments).await,
+        Command::Model(arguments) => commands::model::run(&arguments),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

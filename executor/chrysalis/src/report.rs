@@ -6,107 +6,107 @@ use serde::Serialize;
 
 /// Everything the demo measured and checked. `--json` prints it as it is.
 #[derive(Debug, Serialize)]
-pub struct DemoReport {
+pub(crate) struct DemoReport {
     /// Says that the chain and the TDX platform are simulated.
-    pub simulated: &'static str,
+    pub(crate) simulated: &'static str,
     /// What the model was asked.
-    pub prompt: String,
+    pub(crate) prompt: String,
     /// What it answered, as the client decrypted it.
-    pub answer: String,
+    pub(crate) answer: String,
     /// Merkle root of the model's files, hexadecimal.
-    pub model_id: String,
+    pub(crate) model_id: String,
     /// The job's address.
-    pub job: String,
+    pub(crate) job: String,
     /// How the job ended.
-    pub state: String,
+    pub(crate) state: String,
     /// The receipt that was paid.
-    pub receipt: ReceiptReport,
+    pub(crate) receipt: ReceiptReport,
     /// Every check of the audit.
-    pub checks: Vec<CheckReport>,
+    pub(crate) checks: Vec<CheckReport>,
     /// Balances of the parties before the job and after it.
-    pub balances: Vec<BalanceReport>,
+    pub(crate) balances: Vec<BalanceReport>,
     /// Genesis supply less every account's balance and the fees collected: zero, or money was lost or made.
-    pub unaccounted_nanoton: i128,
+    pub(crate) unaccounted_nanoton: i128,
     /// The transactions of the job's path, in order of logical time.
-    pub transactions: Vec<TransactionReport>,
+    pub(crate) transactions: Vec<TransactionReport>,
     /// Where the time went.
-    pub timings_ms: Vec<TimingReport>,
+    pub(crate) timings_ms: Vec<TimingReport>,
 }
 
 /// The receipt in words and numbers.
 #[derive(Debug, Serialize)]
-pub struct ReceiptReport {
+pub(crate) struct ReceiptReport {
     /// Hash of the receipt's cell, which the worker's attested key signed.
-    pub hash: String,
+    pub(crate) hash: String,
     /// Prompt tokens.
-    pub input_tokens: u32,
+    pub(crate) input_tokens: u32,
     /// Completion tokens.
-    pub output_tokens: u32,
+    pub(crate) output_tokens: u32,
     /// What the client paid.
-    pub paid_nanoton: u128,
+    pub(crate) paid_nanoton: u128,
     /// Of that, to the publisher.
-    pub royalty_nanoton: u128,
+    pub(crate) royalty_nanoton: u128,
     /// Of that, to the treasury.
-    pub fee_nanoton: u128,
+    pub(crate) fee_nanoton: u128,
 }
 
 /// One check of the audit.
 #[derive(Debug, Serialize)]
-pub struct CheckReport {
+pub(crate) struct CheckReport {
     /// Stable name.
-    pub name: String,
+    pub(crate) name: String,
     /// Whether it held.
-    pub passed: bool,
+    pub(crate) passed: bool,
     /// What it shows when it holds.
-    pub proves: String,
+    pub(crate) proves: String,
     /// What was found.
-    pub detail: String,
+    pub(crate) detail: String,
 }
 
 /// One party's balance.
 #[derive(Debug, Serialize)]
-pub struct BalanceReport {
+pub(crate) struct BalanceReport {
     /// Who.
-    pub party: &'static str,
+    pub(crate) party: &'static str,
     /// Where.
-    pub address: String,
+    pub(crate) address: String,
     /// Just before the job was posted.
-    pub before_nanoton: u128,
+    pub(crate) before_nanoton: u128,
     /// After every payout.
-    pub after_nanoton: u128,
+    pub(crate) after_nanoton: u128,
 }
 
 /// One transaction.
 #[derive(Debug, Serialize)]
-pub struct TransactionReport {
+pub(crate) struct TransactionReport {
     /// The contract it ran on.
-    pub contract: &'static str,
+    pub(crate) contract: &'static str,
     /// The message that started it.
-    pub message: String,
+    pub(crate) message: String,
     /// Logical time.
-    pub lt: u64,
+    pub(crate) lt: u64,
     /// Hash of the transaction's cell.
-    pub hash: String,
+    pub(crate) hash: String,
     /// Gas the compute phase used.
-    pub gas_used: u64,
+    pub(crate) gas_used: u64,
     /// Fees the chain collected in it.
-    pub fees_nanoton: u128,
+    pub(crate) fees_nanoton: u128,
     /// Exit code of the compute phase, when it ran.
-    pub exit_code: Option<i32>,
+    pub(crate) exit_code: Option<i32>,
 }
 
 /// One phase's time.
 #[derive(Debug, Serialize)]
-pub struct TimingReport {
+pub(crate) struct TimingReport {
     /// The phase.
-    pub phase: &'static str,
+    pub(crate) phase: &'static str,
     /// How long it took.
-    pub ms: u64,
+    pub(crate) ms: u64,
 }
 
 impl DemoReport {
     /// Whether every check held and every nanoTON is accounted for.
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         self.state == "settled"
             && self.unaccounted_nanoton == 0
             && !self.checks.is_empty()
@@ -114,7 +114,7 @@ impl DemoReport {
     }
 
     /// The tables that follow the streamed answer.
-    pub fn tables(&self) -> String {
+    pub(crate) fn tables(&self) -> String {
         let mut out = String::new();
         table(
             &mut out,
@@ -177,7 +177,7 @@ impl DemoReport {
 }
 
 /// `1500000000` as `1.500000000`.
-pub fn ton(nanoton: u128) -> String {
+pub(crate) fn ton(nanoton: u128) -> String {
     format!("{}.{:09}", nanoton / 1_000_000_000, nanoton % 1_000_000_000)
 }
 
