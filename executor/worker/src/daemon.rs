@@ -25,7 +25,7 @@ use crate::journal::{Change, Journal, Recovered};
 use crate::keys::Keys;
 use crate::machine::{Effect, Event, Job, JobKey, Order, Phase, Policy, SignedReceipt, State, step};
 use crate::observe::{Observation, Scope, observe_block};
-use crate::registration::{OwnerWallet, Registrant};
+use crate::registration::{Needs, OwnerWallet, Registrant};
 use crate::serve::{self, Opened, Signer};
 
 /// Everything a worker is made of.
@@ -138,6 +138,7 @@ impl<C: ChainAccess + ?Sized + 'static> Worker<C> {
                 .collect(),
             state: State::restored(recovered.jobs),
             journal,
+            cursor: recovered.cursor,
             opened: HashMap::new(),
             stops: HashMap::new(),
             sends: JoinSet::new(),
@@ -174,6 +175,8 @@ struct Core<C: ?Sized> {
     policy: Policy,
     state: State,
     journal: Journal,
+    /// As the journal has it.
+    cursor: Option<TxId>,
     /// Jobs whose receipt or rejection is in the journal, as it is there.
     promised: BTreeMap<JobKey, Job>,
     /// Plaintexts between opening and answering.
@@ -233,6 +236,7 @@ impl<C: ChainAccess + ?Sized + 'static> Core<C> {
             effects.extend(step(&self.policy, &mut self.state, event));
         }
         let dirty = self.state.take_dirty();
+        let cursor = cursor.filter(|cursor| self.cursor != Some(*cursor));
         let change = Change {
             jobs: dirty.iter().map(|key| (key, self.state.jobs.get(key))).collect(),
             inputs: inputs
@@ -242,7 +246,10 @@ impl<C: ChainAccess + ?Sized + 'static> Core<C> {
                 .collect(),
             cursor,
         };
-        self.journal.commit(&change)?;
+        if !dirty.is_empty() || cursor.is_some() {
+            self.journal.commit(&change)?;
+        }
+        self.cursor = cursor.or(self.cursor);
         for key in &dirty {
             match self.state.jobs.get(key) {
                 Some(job) if is_promised(job) => {
@@ -555,6 +562,7 @@ impl Registrar {
     /// Keeps the worker staked, attested and on offer.
     async fn run(self, mut worker_seen: watch::Receiver<WorkerSeen>) {
         let mut next_s = 0;
+        let mut last = (Needs::default(), RETRY_S);
         while worker_seen.changed().await.is_ok() {
             let Some((block, facts)) = worker_seen.borrow_and_update().clone() else { continue };
             let needs = self.registrant.needs(facts.as_ref(), &self.keys, block.time_s);
@@ -568,27 +576,25 @@ impl Registrar {
                 offer = needs.offer,
                 "the worker's contract needs its owner"
             );
+            let asked = needs.clone();
             let (registrant, keys, source) =
                 (self.registrant.clone(), self.keys.clone(), self.source.clone());
             let made =
                 tokio::task::spawn_blocking(move || registrant.transfers(&needs, &source, &keys, &block));
-            let wait_s = match made.await {
+            match made.await {
                 Ok(Ok(transfers)) => self.deliver(&transfers).await,
-                Ok(Err(error)) => {
-                    tracing::error!(%error, "the registration could not be built");
-                    RETRY_S
-                }
-                Err(_) => {
-                    tracing::error!("the source of quotes panicked");
-                    RETRY_S
-                }
-            };
+                Ok(Err(error)) => tracing::error!(%error, "the registration could not be built"),
+                Err(_) => tracing::error!("the source of quotes panicked"),
+            }
+            // What did not help is not worth its gas every minute.
+            let wait_s = if last.0 == asked { (last.1 * 2).min(LONGEST_RETRY_S) } else { RETRY_S };
             next_s = block.time_s.saturating_add(wait_s);
+            last = (asked, wait_s);
         }
     }
 
-    /// How long to leave it at that, seconds.
-    async fn deliver(&self, transfers: &[chain::Transfer]) -> u32 {
+    /// Sends them, or says what to send.
+    async fn deliver(&self, transfers: &[chain::Transfer]) {
         let Some(wallet) = &self.wallet else {
             for transfer in transfers {
                 let body = Boc::encode_base64(&transfer.body);
@@ -603,13 +609,12 @@ impl Registrar {
                     "send this from the owner's wallet"
                 );
             }
-            return REPRINT_S;
+            return;
         };
         match wallet.send(transfers).await {
             Ok(()) => tracing::info!(messages = transfers.len(), "the owner's wallet has sent them"),
             Err(error) => tracing::error!(%error, "the owner's wallet could not send them"),
         }
-        RETRY_S
     }
 }
 
@@ -631,4 +636,4 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 const LAST_SENDS: Duration = Duration::from_secs(20);
 /// What was sent needs some blocks to show.
 const RETRY_S: u32 = 60;
-const REPRINT_S: u32 = 900;
+const LONGEST_RETRY_S: u32 = 3_600;

@@ -4,6 +4,9 @@
 //! the claims it has in flight. The file is readable by its owner only (mode 0600) and holds the keys **unencrypted**:
 //! whoever reads the disk of the machine reads them. Inside a TDX guest the data directory has to lie on a disk that the
 //! guest itself encrypts; on a local chain with simulated quotes nothing of worth depends on them.
+//!
+//! The file belongs to its data directory, whose journal says what was signed: a copy of it in another directory would
+//! let two processes answer one job.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};

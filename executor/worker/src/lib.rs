@@ -13,6 +13,7 @@ pub mod journal;
 pub mod keys;
 pub mod machine;
 pub mod observe;
+pub mod panics;
 pub mod registration;
 pub mod serve;
 pub mod tsm;
