@@ -1,9 +1,10 @@
 //! Re-checks a whole job from what is on the chain.
 //!
-//! The history may come from anybody. Transactions are bound to each other by their hashes, so a server that lies
-//! can withhold or invent a whole history, not alter a true one; masterchain signatures are not part of it.
+//! The history may come from anybody. Transactions are bound to each other by their hashes, and the caller binds the
+//! newest to the account's state; so a server that lies can withhold or invent a whole history, not alter a true one.
+//! Masterchain signatures are not part of it.
 
-use contracts::job::{JobPaid, JobRefund, JobStorage, PostJob, PostReceipt, TakeJob};
+use contracts::job::{JobPaid, JobRefund, JobStatus, JobStorage, PostJob, PostReceipt, TakeJob};
 use contracts::measurement::KeyBinding;
 use contracts::model::SharePaid;
 use contracts::money::Split;
@@ -20,6 +21,8 @@ use crate::quote::{Collateral, QuotePolicy, verify_binding, verify_quote};
 
 /// More transactions than a job's life and the refusals of strangers can explain.
 pub const MAX_TRANSACTIONS: usize = 10_000;
+/// TON allows a transaction 255 actions. A hostile one may name the same cell as 2^15 messages.
+const MAX_OUT_MESSAGES: usize = 255;
 
 /// What the chain has on one job.
 #[derive(Debug, Clone)]
@@ -28,7 +31,8 @@ pub struct JobHistory {
     pub network: Network,
     /// The job's address.
     pub job: StdAddr,
-    /// Every transaction of the job's account, oldest first: root cells.
+    /// Every transaction of the job's account, oldest first: root cells. The caller has compared the hash of the last
+    /// with the account's state, since nothing here names it.
     pub transactions: Vec<Cell>,
     /// The account's balance after them, nanoTON.
     pub balance_nanoton: u128,
@@ -66,7 +70,7 @@ pub fn audit(history: &JobHistory, collateral: &Collateral, policy: &QuotePolicy
         Party::Contracts,
         conservation(&steps, history.balance_nanoton),
     );
-    let story = Story::read(&steps);
+    let story = Story::read(history, &steps);
     verdict.add(
         "settled",
         "the job was posted, claimed and settled, once each",
@@ -212,49 +216,60 @@ fn check_payments(verdict: &mut Verdict, history: &JobHistory, story: &Story) {
     let deposit = story.posting.terms.limits.deposit;
     let cost = claim.prices.cost(&receipt.units);
     let split = Split::of(receipt.amount, cost, deposit, claim.royalty_bps, history.network.params.fee_bps);
-    let finding = split.ok_or_else(|| "royalty and fee exceed the payment".to_owned()).and_then(|split| {
-        let network = &history.network;
-        let model =
-            network.model_address(&story.posting.terms.model_id).map_err(|error| error.to_string())?;
-        let sent = &story.settle.sent;
-        let mut worker_paid = false;
-        let mut model_paid = (split.royalty.get() + split.fee.get()) == 0;
-        let mut client_paid = false;
-        for out in sent {
-            if let Ok(paid) = JobPaid::from_cell(&out.body) {
-                let value = split.to_worker.get() + claim.bond.get();
-                worker_paid = out.to == story.posting.terms.worker
-                    && (paid.paid, paid.bond) == (split.to_worker, claim.bond)
-                    && out.value >= value;
-            } else if let Ok(share) = SharePaid::from_cell(&out.body) {
-                model_paid = out.to == model
-                    && (share.royalty, share.fee) == (split.royalty, split.fee)
-                    && out.value >= split.royalty.get() + split.fee.get();
-            } else if let Ok(refund) = JobRefund::from_cell(&out.body) {
-                client_paid =
-                    out.to == story.client && refund.paid == split.paid && out.value >= split.to_client.get();
-            }
-        }
-        for (paid, whom) in [(worker_paid, "worker"), (model_paid, "model"), (client_paid, "client")] {
-            if !paid {
-                return Err(format!("the {whom} did not get its part"));
-            }
-        }
-        Ok(format!(
-            "paid {}: worker {}, royalty {}, fee {}; refund {}",
-            amount(split.paid),
-            amount(split.to_worker),
-            amount(split.royalty),
-            amount(split.fee),
-            amount(split.to_client)
-        ))
-    });
+    let finding = split
+        .ok_or_else(|| "royalty and fee exceed the payment".to_owned())
+        .and_then(|split| paid_as_split(history, story, &split));
     verdict.add(
         "payments",
         "the payment is min(receipt, units × prices, deposit), split as the protocol says, in one transaction",
         Party::Contracts,
         finding,
     );
+}
+
+/// Whether the settlement sent each party its part, once.
+fn paid_as_split(history: &JobHistory, story: &Story, split: &Split) -> Result<String, String> {
+    let model =
+        history.network.model_address(&story.posting.terms.model_id).map_err(|error| error.to_string())?;
+    let (client, nonce, bond) = (&story.client, story.nonce, story.claim.claim.bond);
+    let shares = split.royalty.get().saturating_add(split.fee.get());
+    let (mut to_worker, mut to_model, mut to_client) = (Vec::new(), Vec::new(), Vec::new());
+    for sent in &story.settle.sent {
+        if let Ok(paid) = JobPaid::from_cell(&sent.body) {
+            let named =
+                (paid.paid, paid.bond, &paid.client, paid.nonce) == (split.to_worker, bond, client, nonce);
+            let value = split.to_worker.get().saturating_add(bond.get());
+            to_worker.push(named && sent.to == story.posting.terms.worker && sent.value >= value);
+        } else if let Ok(share) = SharePaid::from_cell(&sent.body) {
+            let named = (share.royalty, share.fee, &share.client, share.nonce)
+                == (split.royalty, split.fee, client, nonce);
+            to_model.push(named && sent.to == model && sent.value >= shares);
+        } else if let Ok(refund) = JobRefund::from_cell(&sent.body) {
+            let named = (refund.paid, refund.bond, refund.status)
+                == (split.paid, Nanoton::ZERO, JobStatus::Settled as u8);
+            to_client.push(named && sent.to == *client && sent.value >= split.to_client.get());
+        } else {
+            return Err("the settlement sent a message that is no part of it".to_owned());
+        }
+    }
+    let model_due: &[bool] = if shares == 0 { &[] } else { &[true] };
+    for (found, due, whom) in [
+        (to_worker, &[true][..], "worker"),
+        (to_model, model_due, "model"),
+        (to_client, &[true][..], "client"),
+    ] {
+        if found != due {
+            return Err(format!("the {whom} did not get its part, once"));
+        }
+    }
+    Ok(format!(
+        "paid {}: worker {}, royalty {}, fee {}; refund {}",
+        amount(split.paid),
+        amount(split.to_worker),
+        amount(split.royalty),
+        amount(split.fee),
+        amount(split.to_client)
+    ))
 }
 
 fn check_registration(
@@ -275,12 +290,15 @@ fn check_registration(
         found.clone().and_then(|registration| {
             let candidate = &registration.candidate;
             let quote_hash = HashBytes(Sha256::digest(&registration.quote).into());
+            // The contract shortens what the worker states.
+            let longest = registration.at_s.saturating_add(history.network.params.attestation_ttl_s);
+            let expires_at = candidate.expires_at.min(longest);
             holds(
                 candidate.receipt_key == claim.receipt_key
                     && candidate.measurement == claim.measurement
                     && candidate.evidence.quote_hash == quote_hash
                     && registration.at_s <= story.take.at_s
-                    && candidate.expires_at > story.take.at_s,
+                    && expires_at > story.take.at_s,
                 format!("quote {quote_hash}"),
                 "it is of another key, measurement or quote, or was not in force at the claim",
             )
@@ -360,7 +378,7 @@ struct Story<'a> {
 }
 
 impl<'a> Story<'a> {
-    fn read(steps: &'a [Step]) -> Result<Self, String> {
+    fn read(history: &JobHistory, steps: &'a [Step]) -> Result<Self, String> {
         let done = || steps.iter().filter(|step| step.succeeded && !step.bounced);
         let once = |what: &str, found: Vec<&'a Step>| match found.as_slice() {
             [step] => Ok(*step),
@@ -373,11 +391,10 @@ impl<'a> Story<'a> {
         let post = once("post_job", inner(PostJob::OPCODE, false))?;
         let take = once("take_job", inner(TakeJob::OPCODE, false))?;
         let settle = once("post_receipt", inner(PostReceipt::OPCODE, true))?;
-        let deployed = post.deployed_with.as_ref().ok_or("the posting did not deploy the job")?;
-        let storage: JobStorage = from_cell(deployed).map_err(|error| error.to_string())?;
+        let (client, nonce) = identity(history, steps)?;
         Ok(Self {
-            client: storage.client,
-            nonce: storage.nonce,
+            client,
+            nonce,
             posting: PostJob::from_cell(&post.body).map_err(|error| error.to_string())?,
             claim: TakeJob::from_cell(&take.body).map_err(|error| error.to_string())?,
             receipt: PostReceipt::from_cell(&settle.body).map_err(|error| error.to_string())?,
@@ -386,6 +403,21 @@ impl<'a> Story<'a> {
             settle,
         })
     }
+}
+
+/// Client and nonce: from the initial data that gives this address, which anybody may have brought, before or with the
+/// posting; else from the first that came.
+fn identity(history: &JobHistory, steps: &[Step]) -> Result<(StdAddr, u64), String> {
+    let mut first = None;
+    for data in steps.iter().filter_map(|step| step.deployed_with.as_ref()) {
+        let Ok(storage) = from_cell::<JobStorage>(data) else { continue };
+        let found = (storage.client, storage.nonce);
+        if history.network.job_address(&found.0, found.1).is_ok_and(|address| address == history.job) {
+            return Ok(found);
+        }
+        first.get_or_insert(found);
+    }
+    first.ok_or_else(|| "no message brought the job's initial data".to_owned())
 }
 
 fn read_steps(history: &JobHistory) -> Result<Vec<Step>, String> {
@@ -450,7 +482,10 @@ fn read_step(transaction: &Transaction) -> Result<Step, tycho_types::error::Erro
         step.deployed_with = message.init.and_then(|init| init.data);
         step.body = CellBuilder::build_from(message.body)?;
     }
-    for cell in transaction.out_msgs.values() {
+    for (index, cell) in transaction.out_msgs.values().enumerate() {
+        if index >= MAX_OUT_MESSAGES {
+            return Err(tycho_types::error::Error::InvalidData);
+        }
         let cell = cell?;
         let message = cell.parse::<Message<'_>>()?;
         match &message.info {

@@ -1,0 +1,471 @@
+//! The history of a settled job, with every number and address a field that a test may change.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use contracts::job::{
+    Claim, JobLimits, JobPaid, JobRefund, JobStorage, JobTerms, PostJob, PostReceipt, TakeJob,
+};
+use contracts::measurement::{KeyBinding, TdMeasurements};
+use contracts::model::SharePaid;
+use contracts::money::Split;
+use contracts::receipt::{Receipt, ReceiptBody, Tag, public_key, sign_cell};
+use contracts::sealing::Sealed;
+use contracts::wire::{Message as _, to_cell};
+use contracts::worker::{Attestation, Evidence, FundGas};
+use contracts::{
+    Cell, CodeRef, Codes, HashBytes, Nanoton, Network, Params, Prices, Ref, SigningKey, Snake, StdAddr, Units,
+};
+use sha2::{Digest, Sha256};
+use tdx_simulator::{SimulatedPlatform, TdIdentity};
+use tycho_types::cell::{CellBuilder, Lazy};
+use tycho_types::dict::Dict;
+use tycho_types::models::{
+    AccountStatus, ComputePhase, CurrencyCollection, ExecutedComputePhase, ExtInMsgInfo, HashUpdate,
+    IntMsgInfo, MsgInfo, OrdinaryTxInfo, OwnedMessage, StateInit, Transaction, TxInfo,
+};
+use tycho_types::num::{Tokens, Uint15};
+use verifier::{JobHistory, QuotePolicy, WorkerRegistration};
+
+pub(crate) const NOW_S: u64 = 1_800_000_000;
+pub(crate) const NETWORK_ID: i32 = -3;
+const IMAGE: &str = "worker";
+const FEES: u128 = 4_000_000;
+const FORWARD_FEE: u128 = 266_669;
+
+pub(crate) struct Plan {
+    pub(crate) platform: SimulatedPlatform,
+    pub(crate) network: Network,
+    pub(crate) client: StdAddr,
+    pub(crate) nonce: u64,
+    pub(crate) nonce_in_state_init: u64,
+    pub(crate) worker: StdAddr,
+    pub(crate) posted_from: StdAddr,
+    pub(crate) activated_before: bool,
+    pub(crate) limits: JobLimits,
+    pub(crate) terms_measurement: HashBytes,
+    pub(crate) claim_by: u32,
+    pub(crate) taken_from: StdAddr,
+    pub(crate) taken_at_s: u32,
+    pub(crate) claim: Claim,
+    pub(crate) bond_brought: Nanoton,
+    pub(crate) receipt: Receipt,
+    pub(crate) receipt_signer: SigningKey,
+    pub(crate) result_hash: HashBytes,
+    pub(crate) settled_at_s: u32,
+    pub(crate) settlement_succeeds: bool,
+    pub(crate) paid: Nanoton,
+    pub(crate) paid_to_worker: Nanoton,
+    pub(crate) royalty: Nanoton,
+    pub(crate) fee: Nanoton,
+    pub(crate) payment_to: StdAddr,
+    pub(crate) share_to: StdAddr,
+    pub(crate) refund_to: StdAddr,
+    pub(crate) refund_value: u128,
+    pub(crate) refund_status: u8,
+    pub(crate) worker_paid_twice: bool,
+    pub(crate) registered_at_s: u32,
+    pub(crate) candidate_expires_at: u32,
+    pub(crate) image: &'static str,
+    pub(crate) bound_worker: StdAddr,
+    pub(crate) bound_network_id: i32,
+    pub(crate) bound_encryption_key: HashBytes,
+    pub(crate) chain_root_hash: Option<HashBytes>,
+}
+
+pub(crate) fn address(byte: u8) -> StdAddr {
+    StdAddr::new(0, HashBytes([byte; 32]))
+}
+
+pub(crate) fn signing_key(byte: u8) -> SigningKey {
+    SigningKey::from_bytes(&[byte; 32])
+}
+
+const POSTED_LT: u64 = 1_000;
+const ENCRYPTION_KEY: HashBytes = HashBytes([77; 32]);
+const MC_ROOT_HASH: HashBytes = HashBytes([55; 32]);
+const MC_SEQNO: u32 = 4_321;
+const MODEL_ID: HashBytes = HashBytes([33; 32]);
+const RESULT_ENC: HashBytes = HashBytes([22; 32]);
+
+impl Plan {
+    pub(crate) fn honest() -> Self {
+        let now = NOW_S as u32;
+        let network = Network { registry: address(1), params: Ref::new(params()).unwrap() };
+        let (client, owner) = (address(2), address(3));
+        let nonce = 7;
+        let worker = network.worker_address(&owner).unwrap();
+        let job = network.job_address(&client, nonce).unwrap();
+        let key = signing_key(40);
+        let prices = Prices {
+            input: Nanoton::new(1_000_000),
+            cached_input: Nanoton::new(500_000),
+            output: Nanoton::new(20_000_001),
+        };
+        let units = Units { input: 120, cached_input: 3, output: 64 };
+        let result = to_cell(&sealed(RESULT_ENC)).unwrap();
+        let receipt = Receipt {
+            tag: Tag,
+            network_id: NETWORK_ID,
+            job,
+            posted_lt: POSTED_LT,
+            sequence: 1,
+            is_final: true,
+            units,
+            amount: prices.cost(&units),
+            body: Ref::new(body(*result.repr_hash())).unwrap(),
+        };
+        let claim = Claim {
+            receipt_key: public_key(&key),
+            measurement: measurement_of(IMAGE),
+            royalty_bps: 500,
+            bond: Nanoton::new(600_000_000),
+            settle_by: 0,
+            worker_owner: owner,
+            prices: Ref::new(prices).unwrap(),
+        };
+        let mut plan = Self {
+            platform: SimulatedPlatform::new(&[7; 32], NOW_S).unwrap(),
+            share_to: network.model_address(&MODEL_ID).unwrap(),
+            posted_from: client.clone(),
+            refund_to: client.clone(),
+            client,
+            nonce,
+            nonce_in_state_init: nonce,
+            activated_before: false,
+            limits: JobLimits {
+                max_prices: prices,
+                max_units: Units { input: 200, cached_input: 200, output: 128 },
+                deposit: Nanoton::new(50_000_000),
+            },
+            terms_measurement: HashBytes::ZERO,
+            claim_by: now - 50,
+            taken_from: worker.clone(),
+            taken_at_s: now - 60,
+            bond_brought: claim.bond,
+            claim,
+            receipt,
+            receipt_signer: key,
+            result_hash: *result.repr_hash(),
+            settled_at_s: now - 10,
+            settlement_succeeds: true,
+            paid: Nanoton::ZERO,
+            paid_to_worker: Nanoton::ZERO,
+            royalty: Nanoton::ZERO,
+            fee: Nanoton::ZERO,
+            payment_to: worker.clone(),
+            refund_value: 0,
+            refund_status: 3,
+            worker_paid_twice: false,
+            registered_at_s: now - 500,
+            candidate_expires_at: now + 86_400,
+            image: IMAGE,
+            bound_worker: worker.clone(),
+            bound_network_id: NETWORK_ID,
+            bound_encryption_key: ENCRYPTION_KEY,
+            chain_root_hash: Some(MC_ROOT_HASH),
+            worker,
+            network,
+        };
+        plan.settle_payments();
+        plan
+    }
+
+    pub(crate) fn params(&self) -> &Params {
+        &self.network.params
+    }
+
+    /// Another generation of contracts, the job and the worker moved to it.
+    pub(crate) fn network_with(&mut self, change: impl FnOnce(&mut Params)) {
+        let mut params = self.params().clone();
+        change(&mut params);
+        self.network = Network { registry: address(1), params: Ref::new(params).unwrap() };
+        self.worker = self.network.worker_address(&self.claim.worker_owner).unwrap();
+        self.taken_from = self.worker.clone();
+        self.payment_to = self.worker.clone();
+        self.bound_worker = self.worker.clone();
+        self.share_to = self.network.model_address(&MODEL_ID).unwrap();
+        self.receipt.job = self.job();
+    }
+
+    /// What the contract would pay.
+    pub(crate) fn settle_payments(&mut self) {
+        let cost = self.claim.prices.cost(&self.receipt.units);
+        let (royalty_bps, fee_bps) = (self.claim.royalty_bps, self.params().fee_bps);
+        let split = Split::of(self.receipt.amount, cost, self.limits.deposit, royalty_bps, fee_bps).unwrap();
+        self.paid = split.paid;
+        self.paid_to_worker = split.to_worker;
+        self.royalty = split.royalty;
+        self.fee = split.fee;
+        self.refund_value = split.to_client.get() + 1_000;
+    }
+
+    pub(crate) fn job(&self) -> StdAddr {
+        self.network.job_address(&self.client, self.nonce).unwrap()
+    }
+
+    pub(crate) fn policy(&self) -> QuotePolicy {
+        QuotePolicy::dangerous_simulated(self.platform.root_der().to_vec(), vec![measurement_of(IMAGE)])
+    }
+
+    pub(crate) fn post_receipt(&self) -> PostReceipt {
+        let mut receipt = self.receipt.clone();
+        receipt.body = Ref::new(body(self.result_hash)).unwrap();
+        let receipt = Ref::new(receipt).unwrap();
+        PostReceipt {
+            signature: sign_cell(receipt.cell(), &self.receipt_signer),
+            receipt,
+            result: to_cell(&sealed(RESULT_ENC)).unwrap(),
+        }
+    }
+
+    pub(crate) fn history(&self) -> JobHistory {
+        let mut account = Account::new(self.job());
+        let init = JobStorage::initial(&self.network, self.client.clone(), self.nonce_in_state_init).unwrap();
+        let init = StateInit { data: Some(to_cell(&init).unwrap()), ..Default::default() };
+        let fund = FundGas { query_id: 0 }.to_cell().unwrap();
+        if self.activated_before {
+            let early = account.from(&address(88), 5_000_000, fund.clone(), Some(init.clone()));
+            account.transaction(POSTED_LT - 500, self.taken_at_s - 90, early, Vec::new(), false);
+        }
+        let post = self.post_job().to_cell().unwrap();
+        let with_init = if self.activated_before { None } else { Some(init) };
+        let post = account.from(&self.posted_from, 900_000_000, post, with_init);
+        account.transaction(POSTED_LT, self.taken_at_s - 30, post, Vec::new(), true);
+        let take =
+            TakeJob { query_id: 0, bond: self.claim.bond, claim: Ref::new(self.claim.clone()).unwrap() };
+        let value = self.bond_brought.get() + 6_000_000;
+        let take = account.from(&self.taken_from, value, take.to_cell().unwrap(), None);
+        account.transaction(POSTED_LT + 1_000, self.taken_at_s, take, Vec::new(), true);
+        // What a stranger sends is refused and proves nothing.
+        let refused = account.from(&address(89), 7_000_000, self.post_job().to_cell().unwrap(), None);
+        account.transaction(POSTED_LT + 2_000, self.taken_at_s + 1, refused, Vec::new(), false);
+        let receipt = account.external(self.post_receipt().to_cell().unwrap());
+        let payments = if self.settlement_succeeds { self.payments(&account) } else { Vec::new() };
+        account.transaction(
+            POSTED_LT + 3_000,
+            self.settled_at_s,
+            receipt,
+            payments,
+            self.settlement_succeeds,
+        );
+        JobHistory {
+            network: self.network.clone(),
+            job: self.job(),
+            transactions: account.transactions,
+            balance_nanoton: account.balance,
+            registration: Some(self.registration()),
+        }
+    }
+
+    fn post_job(&self) -> PostJob {
+        let terms = JobTerms {
+            worker: self.worker.clone(),
+            model_id: MODEL_ID,
+            measurement: self.terms_measurement,
+            claim_by: self.claim_by,
+            settle_within_s: 300,
+            limits: Ref::new(self.limits.clone()).unwrap(),
+        };
+        PostJob::new(0, terms, &sealed(HashBytes([11; 32]))).unwrap()
+    }
+
+    fn payments(&self, account: &Account) -> Vec<(Cell, u128)> {
+        let (client, nonce, bond) = (self.client.clone(), self.nonce, self.claim.bond);
+        let mut sent = Vec::new();
+        let (royalty, fee) = (self.royalty, self.fee);
+        if royalty.get() + fee.get() > 0 {
+            let share = SharePaid { query_id: POSTED_LT, royalty, fee, client: client.clone(), nonce };
+            sent.push(account.to(
+                &self.share_to,
+                royalty.get() + fee.get() + 9_000,
+                share.to_cell().unwrap(),
+            ));
+        }
+        let paid = self.paid_to_worker;
+        let paid = JobPaid { query_id: POSTED_LT, bond, paid, client, nonce };
+        for _ in 0..if self.worker_paid_twice { 2 } else { 1 } {
+            let value = bond.get() + self.paid_to_worker.get() + 5_000;
+            sent.push(account.to(&self.payment_to, value, paid.to_cell().unwrap()));
+        }
+        let refund = JobRefund {
+            query_id: POSTED_LT,
+            status: self.refund_status,
+            paid: self.paid,
+            bond: Nanoton::ZERO,
+        };
+        sent.push(account.to(&self.refund_to, self.refund_value, refund.to_cell().unwrap()));
+        sent
+    }
+
+    fn registration(&self) -> WorkerRegistration {
+        let binding = KeyBinding {
+            network_id: self.bound_network_id,
+            worker: self.bound_worker.clone(),
+            receipt_key: self.claim.receipt_key,
+            encryption_key: self.bound_encryption_key,
+            mc_seqno: MC_SEQNO,
+            mc_root_hash: MC_ROOT_HASH,
+        };
+        let quote = self.platform.quote(&binding.report_data(), &TdIdentity::of_image(self.image));
+        let evidence = Evidence {
+            quote_hash: HashBytes(Sha256::digest(&quote).into()),
+            mc_seqno: MC_SEQNO,
+            mc_root_hash: MC_ROOT_HASH,
+            registered_at: self.registered_at_s,
+        };
+        WorkerRegistration {
+            candidate: Attestation {
+                receipt_key: self.claim.receipt_key,
+                encryption_key: ENCRYPTION_KEY,
+                measurement: self.claim.measurement,
+                expires_at: self.candidate_expires_at,
+                evidence: Ref::new(evidence).unwrap(),
+            },
+            quote,
+            at_s: self.registered_at_s,
+            mc_root_hash: self.chain_root_hash,
+        }
+    }
+}
+
+/// An account that is made to have these transactions.
+struct Account {
+    address: StdAddr,
+    transactions: Vec<Cell>,
+    previous: (u64, HashBytes),
+    balance: u128,
+}
+
+impl Account {
+    fn new(address: StdAddr) -> Self {
+        Self { address, transactions: Vec::new(), previous: (0, HashBytes::ZERO), balance: 0 }
+    }
+
+    fn from(&self, sender: &StdAddr, value: u128, body: Cell, init: Option<StateInit>) -> (Cell, u128) {
+        (internal(sender, &self.address, value, body, init), value)
+    }
+
+    fn to(&self, receiver: &StdAddr, value: u128, body: Cell) -> (Cell, u128) {
+        (internal(&self.address, receiver, value, body, None), value)
+    }
+
+    fn external(&self, body: Cell) -> (Cell, u128) {
+        let info = ExtInMsgInfo { src: None, dst: self.address.clone().into(), import_fee: Tokens::ZERO };
+        (message(MsgInfo::ExtIn(info), body, None), 0)
+    }
+
+    fn transaction(
+        &mut self,
+        lt: u64,
+        now: u32,
+        (in_msg, value): (Cell, u128),
+        sent: Vec<(Cell, u128)>,
+        success: bool,
+    ) {
+        let mut out_msgs = Dict::<Uint15, Cell>::new();
+        for (index, (out, out_value)) in sent.iter().enumerate() {
+            out_msgs.set(Uint15::new(index as u16), out.clone()).unwrap();
+            self.balance -= out_value + FORWARD_FEE;
+        }
+        self.balance = self.balance + value - FEES;
+        let compute = ExecutedComputePhase {
+            success,
+            msg_state_used: false,
+            account_activated: false,
+            gas_fees: Tokens::ZERO,
+            gas_used: Default::default(),
+            gas_limit: Default::default(),
+            gas_credit: None,
+            mode: 0,
+            exit_code: 0,
+            exit_arg: None,
+            vm_steps: 0,
+            vm_init_state_hash: HashBytes::ZERO,
+            vm_final_state_hash: HashBytes::ZERO,
+        };
+        let info = TxInfo::Ordinary(OrdinaryTxInfo {
+            credit_first: false,
+            storage_phase: None,
+            credit_phase: None,
+            compute_phase: ComputePhase::Executed(compute),
+            action_phase: None,
+            aborted: !success,
+            bounce_phase: None,
+            destroyed: false,
+        });
+        let transaction = Transaction {
+            account: self.address.address,
+            lt,
+            prev_trans_hash: self.previous.1,
+            prev_trans_lt: self.previous.0,
+            now,
+            out_msg_count: Uint15::new(sent.len() as u16),
+            orig_status: AccountStatus::Active,
+            end_status: AccountStatus::Active,
+            in_msg: Some(in_msg),
+            out_msgs,
+            total_fees: CurrencyCollection::new(FEES),
+            state_update: Lazy::new(&HashUpdate { old: HashBytes::ZERO, new: HashBytes::ZERO }).unwrap(),
+            info: Lazy::new(&info).unwrap(),
+        };
+        let cell = CellBuilder::build_from(transaction).unwrap();
+        self.previous = (lt, *cell.repr_hash());
+        self.transactions.push(cell);
+    }
+}
+
+fn internal(from: &StdAddr, to: &StdAddr, value: u128, body: Cell, init: Option<StateInit>) -> Cell {
+    let info = IntMsgInfo {
+        src: from.clone().into(),
+        dst: to.clone().into(),
+        value: CurrencyCollection::new(value),
+        fwd_fee: Tokens::new(FORWARD_FEE),
+        ..Default::default()
+    };
+    message(MsgInfo::Int(info), body, init)
+}
+
+fn message(info: MsgInfo, body: Cell, init: Option<StateInit>) -> Cell {
+    CellBuilder::build_from(OwnedMessage { info, init, body: body.into(), layout: None }).unwrap()
+}
+
+fn sealed(enc: HashBytes) -> Sealed {
+    Sealed { enc, ciphertext: Ref::new(Snake::new(vec![0xa5; 400]).unwrap()).unwrap() }
+}
+
+fn body(result_hash: HashBytes) -> ReceiptBody {
+    ReceiptBody { result_hash, transcript: HashBytes([66; 32]), engine: 1, dtype: 5 }
+}
+
+fn measurement_of(image: &str) -> HashBytes {
+    let td = TdIdentity::of_image(image);
+    let [rtmr0, rtmr1, rtmr2, rtmr3] = td.rtmr;
+    let fields = TdMeasurements {
+        mr_td: td.mr_td,
+        rtmr0,
+        rtmr1,
+        rtmr2,
+        rtmr3,
+        mr_config_id: td.mr_config_id,
+        mr_owner: td.mr_owner,
+        mr_owner_config: td.mr_owner_config,
+        xfam: td.xfam,
+    };
+    fields.measurement()
+}
+
+fn params() -> Params {
+    let code = |byte| CodeRef { hash: HashBytes([byte; 32]), depth: 3 };
+    Params {
+        network_id: NETWORK_ID,
+        treasury: address(4),
+        fee_bps: 250,
+        royalty_cap_bps: 1_000,
+        min_stake: Nanoton::new(10_000_000_000),
+        min_bond: Nanoton::new(500_000_000),
+        bond_bps: 1_000,
+        attestation_ttl_s: 86_400,
+        unbonding_s: 604_800,
+        audit_window_s: 604_800,
+        codes: Ref::new(Codes { worker: code(201), model: code(202), job: code(203) }).unwrap(),
+    }
+}
