@@ -34,6 +34,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    ::worker::panics::hide_messages();
     let filter = EnvFilter::try_from_env("CHRYSALIS_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let result = match Arguments::parse().command {

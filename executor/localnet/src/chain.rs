@@ -16,7 +16,7 @@ use crate::error::LocalnetError;
 use crate::genesis;
 use crate::options::LocalnetOptions;
 use crate::pool::{ExternalMessage, Pool};
-use crate::vm::{self, Environment, Executed, GetterOutput, Vm};
+use tvm_executor::{Environment, Executed, GetterOutput, Vm};
 
 /// A local chain: a masterchain and a basechain of one shard each.
 pub struct Localnet {
@@ -174,7 +174,9 @@ impl Localnet {
         }
         let account = self.shard(message.destination.workchain).account(&message.destination.address)?;
         let environment = self.next_environment(message.destination.workchain, utime_s);
-        self.vm.check_external(&environment, &message.destination, &account, &message.cell)?;
+        self.vm
+            .check_external(&environment, &message.destination, &account, &message.cell)
+            .map_err(|error| LocalnetError::of_vm(error, &message.destination))?;
         self.take(message)
     }
 
@@ -331,7 +333,7 @@ impl Localnet {
         let shard_account = self.account_at(address, mc_seqno)?;
         let OptionalAccount(account) = shard_account.account.load()?;
         let Some(account) = account else {
-            return self.vm.no_code();
+            return Ok(self.vm.no_code()?);
         };
         let master = self.block(-1, mc_seqno)?;
         let environment = Environment {
@@ -340,7 +342,7 @@ impl Localnet {
             rand_seed: self.rand_seed(address.workchain.into(), mc_seqno),
             prev_mc_block: master.id,
         };
-        self.vm.run_getter(&environment, &account, method_id, stack)
+        Ok(self.vm.run_getter(&environment, &account, method_id, stack)?)
     }
 
     /// Runs an external message against the account as it stands, without keeping anything: what it would cost. With
@@ -357,7 +359,10 @@ impl Localnet {
         let address = &message.destination;
         let account = self.account(address)?;
         let environment = self.next_environment(address.workchain, utime_s);
-        let executed = self.vm.dry_run(&environment, address, &account, &message.cell, any_signature)?;
+        let executed = self
+            .vm
+            .dry_run(&environment, address, &account, &message.cell, any_signature)
+            .map_err(|error| LocalnetError::of_vm(error, address))?;
         Ok(executed.transaction.load()?)
     }
 
@@ -640,8 +645,10 @@ impl Localnet {
         let address = &message.destination;
         let account = self.shard(collation.workchain).account(&address.address)?;
         let min_lt = collation.start_lt.max(collation.last_internal_lt);
-        let executed =
-            self.vm.execute(&collation.environment, min_lt, address, &account, &message.cell, true)?;
+        let executed = self
+            .vm
+            .execute(&collation.environment, min_lt, address, &account, &message.cell, true)
+            .map_err(|error| LocalnetError::of_vm(error, address))?;
         self.keep(collation, address, &account, executed)
     }
 
@@ -848,5 +855,5 @@ fn internal(cell: Cell) -> Result<Option<(u64, InternalMessage)>, LocalnetError>
 
 /// The exit code of a transaction's compute phase; `None` where none ran.
 pub fn exit_code(transaction: &Transaction) -> Option<i32> {
-    vm::exit_code(transaction)
+    tvm_executor::exit_code(transaction)
 }

@@ -1,6 +1,7 @@
 //! What can go wrong on the local chain.
 
 use thiserror::Error;
+use tvm_executor::TvmError;
 use tycho_types::models::StdAddr;
 
 /// An error of the local chain. Each says who is at fault.
@@ -72,4 +73,27 @@ pub enum LocalnetError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl LocalnetError {
+    /// What the machine met with a message to `address`.
+    pub(crate) fn of_vm(error: TvmError, address: &StdAddr) -> Self {
+        let address = address.clone();
+        match error {
+            TvmError::NotAccepted { exit_code } => Self::NotAccepted { address, exit_code },
+            TvmError::NoCode { reason } => Self::NoCode { address, reason },
+            other => other.into(),
+        }
+    }
+}
+
+impl From<TvmError> for LocalnetError {
+    fn from(error: TvmError) -> Self {
+        match error {
+            TvmError::InvalidMessage(reason) => Self::InvalidMessage(reason),
+            TvmError::BadStack(_) => Self::BadRequest(error.to_string()),
+            TvmError::Cell(error) => Self::Cell(error),
+            other => Self::Vm(other.to_string()),
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::error::LocalnetError;
 use crate::journal::Journal;
 use crate::options::{BlockMode, Clock, LocalnetOptions};
 use crate::pool::ExternalMessage;
-use crate::vm::GetterOutput;
+use tvm_executor::{GetterOutput, method_id};
 
 /// A chain that several tasks use. Clones share it.
 ///
@@ -253,11 +253,6 @@ impl LocalnetHandle {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The id of a get-method: CRC-16/XMODEM of its name, with bit 16 set.
-pub fn method_id(name: &str) -> u32 {
-    u32::from(tycho_types::crc::crc_16(name.as_bytes())) | 0x1_0000
 }
 
 struct Shared {

@@ -21,17 +21,16 @@ mod options;
 mod pool;
 mod proof;
 pub mod toncenter;
-mod vm;
 
 pub use chain::{BlockRecord, Localnet, Produced, Supply, TransactionRecord, exit_code};
 pub use error::LocalnetError;
-pub use handle::{LocalnetHandle, method_id};
+pub use handle::LocalnetHandle;
 pub use liteserver::Liteserver;
 pub use options::{
     BlockMode, Clock, DEFAULT_GENESIS_UTIME_S, DEFAULT_SUPPLY_NANOTON, LOCALNET_GLOBAL_ID, LocalnetOptions,
 };
 pub use pool::ExternalMessage;
-pub use vm::GetterOutput;
+pub use tvm_executor::{GetterOutput, method_id};
 
 /// What a program that runs a local chain should print.
 pub const BANNER: &str = "A local chain: a simulation of TON in one process. Its blocks carry no validator \

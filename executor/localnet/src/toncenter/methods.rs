@@ -14,8 +14,9 @@ use super::render::{self, base64, block_id, friendly, transaction_id};
 use super::stack;
 use crate::chain::{BlockRecord, Localnet, TransactionRecord};
 use crate::error::LocalnetError;
-use crate::handle::{LocalnetHandle, method_id};
+use crate::handle::LocalnetHandle;
 use crate::pool::ExternalMessage;
+use tvm_executor::method_id;
 
 /// Answers one call. It may compute for some milliseconds.
 pub(super) fn call(handle: &LocalnetHandle, method: &str, params: &Params) -> Result<Value, LocalnetError> {
