@@ -132,7 +132,7 @@ struct Envelope {
 impl Chain {
     pub fn new() -> Self {
         Self {
-            engine: Engine::new(),
+            engine: Engine::default(),
             now: GENESIS,
             lt: 1_000_000,
             contracts: BTreeMap::new(),

@@ -24,11 +24,13 @@ pub struct Executed {
     pub end_lt: u64,
 }
 
-impl Engine {
-    pub fn new() -> Self {
+impl Default for Engine {
+    fn default() -> Self {
         Self { vm: Vm::new(-3).expect("the config is sound") }
     }
+}
 
+impl Engine {
     pub fn empty_account(&self) -> ShardAccount {
         ShardAccount {
             account: Lazy::new(&OptionalAccount::EMPTY).expect("an empty account fits"),

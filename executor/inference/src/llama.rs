@@ -106,7 +106,7 @@ impl<B: Backend> Llama<B> {
         }
         let hidden = last?;
         let rows = hidden.dims()[0];
-        self.logits(hidden.slice([rows - 1..rows]))
+        self.logits(hidden.narrow(0, rows - 1, 1))
     }
 
     /// The logits after every token of a fresh sequence, `[tokens][vocabulary]`.
