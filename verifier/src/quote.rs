@@ -63,13 +63,21 @@ pub struct QuoteFacts {
     /// 64 bytes chosen inside the TD, hexadecimal.
     #[serde(serialize_with = "hex::serde::serialize")]
     pub report_data: [u8; 64],
+    /// Whether the policy's root is a simulator's.
+    pub simulated: bool,
     /// Platform id of the certificate, where the chain verified.
     #[serde(serialize_with = "hex::serde::serialize")]
     pub ppid: Vec<u8>,
+    /// Family, model and platform of the certificate, where the chain verified.
+    #[serde(serialize_with = "hex::serde::serialize")]
+    pub fmspc: Vec<u8>,
     /// Intel's word for the platform's state, where the chain verified.
     pub tcb_status: String,
     /// Advisories that apply.
     pub advisory_ids: Vec<String>,
+    /// Unix time at which the first of certificates, revocation lists, TCB info and QE identity expires; 0 where the
+    /// chain did not verify.
+    pub expires_at_s: u64,
 }
 
 /// Verifies `raw` at the time `now_s` (Unix seconds). The facts are `None` where the bytes are no TDX quote.
@@ -88,14 +96,15 @@ pub fn verify_quote(
         Party::Worker,
         parsed.as_ref().map(|(quote, _)| format!("version {}", quote.header.version)).map_err(Clone::clone),
     );
-    let (Ok((quote, _)), Some(report)) = (parsed, report) else { return (verdict, None) };
+    let Some(report) = report else { return (verdict, None) };
 
     let verifier = match &policy.root {
         TrustedRoot::Intel => QuoteVerifier::new_prod(),
         TrustedRoot::DangerousSimulator(root) => QuoteVerifier::new(root.clone()),
     };
-    // TD attributes have checks of their own below, with a clearer word than the library's.
-    let verified = verifier.verify(raw, collateral, now_s);
+    // The library refuses a debug TD too; the attributes have checks of their own below, with a clearer word.
+    let all_claims = dcap_qvl::QuotePolicy::claims_only(now_s);
+    let verified = verifier.verify_with_policy(raw, collateral.clone(), now_s, &all_claims);
     let root_name = match policy.root {
         TrustedRoot::Intel => "Intel's root",
         TrustedRoot::DangerousSimulator(_) => "the SIMULATOR's root, which proves nothing about hardware",
@@ -103,25 +112,45 @@ pub fn verify_quote(
     verdict.add(
         "quote_chain",
         "attestation key, QE report, PCK certificate, CA and root sign each other; nothing is expired or revoked",
-        Party::Worker,
+        verified.as_ref().err().map_or(Party::Worker, |error| at_fault(&format!("{error:#}"))),
         verified.as_ref().map(|_| format!("up to {root_name}")).map_err(|error| format!("{error:#}")),
     );
     let mut facts = QuoteFacts {
         measurement: measurements_of(&report).measurement(),
         report_data: report.report_data,
+        simulated: matches!(policy.root, TrustedRoot::DangerousSimulator(_)),
         ppid: Vec::new(),
+        fmspc: Vec::new(),
         tcb_status: String::new(),
         advisory_ids: Vec::new(),
+        expires_at_s: 0,
     };
     let not_verified = || Err("the chain did not verify".to_owned());
+    verdict.add(
+        "collateral_current",
+        "certificates, revocation lists, TCB info and QE identity are in force at this time, every one",
+        Party::Collateral,
+        match &verified {
+            Ok(claims) => holds(
+                claims.latest_issue_date <= now_s && now_s <= claims.earliest_expiration_date,
+                format!("until {}", claims.earliest_expiration_date),
+                format!(
+                    "in force from {} to {}, asked for {now_s}; fetch it anew",
+                    claims.latest_issue_date, claims.earliest_expiration_date
+                ),
+            ),
+            Err(_) => not_verified(),
+        },
+    );
     verdict.add(
         "tcb_status",
         "the platform's firmware and TDX module are at a level the policy accepts",
         Party::Worker,
         match &verified {
-            Ok(report) => {
-                let accepted = policy.tcb_statuses.contains(&report.status);
-                holds(accepted, &report.status, format!("{} is not accepted by the policy", report.status))
+            Ok(claims) => {
+                let status = claims.tcb.status.to_string();
+                let accepted = policy.tcb_statuses.contains(&status);
+                holds(accepted, &status, format!("{status} is not accepted by the policy"))
             }
             Err(_) => not_verified(),
         },
@@ -130,12 +159,17 @@ pub fn verify_quote(
         "pce_id",
         "the TCB info is for this platform's provisioning enclave",
         Party::Collateral,
-        if verified.is_ok() { pce_id_matches(&quote, collateral) } else { not_verified() },
+        match &verified {
+            Ok(claims) => pce_id_matches(&claims.platform.pck.pce_id, collateral),
+            Err(_) => not_verified(),
+        },
     );
-    if let Ok(report) = verified {
-        facts.ppid = report.ppid;
-        facts.tcb_status = report.status;
-        facts.advisory_ids = report.advisory_ids;
+    if let Ok(claims) = verified {
+        facts.ppid = claims.platform.pck.ppid;
+        facts.fmspc = claims.platform.pck.fmspc.to_vec();
+        facts.tcb_status = claims.tcb.status.to_string();
+        facts.advisory_ids = claims.tcb.advisory_ids;
+        facts.expires_at_s = claims.earliest_expiration_date;
     }
     let attributes = u64::from_le_bytes(report.td_attributes);
     verdict.add(
@@ -206,14 +240,25 @@ fn parse(raw: &[u8]) -> Result<(Quote, TDReport10), String> {
 }
 
 /// dcap-qvl matches the FMSPC but not the PCE id.
-fn pce_id_matches(quote: &Quote, collateral: &Collateral) -> Result<String, String> {
-    let chain = match &collateral.pck_certificate_chain {
-        Some(pem) => dcap_qvl::intel::parse_pck_extension_from_pem(pem.as_bytes()),
-        None => quote.raw_cert_chain().and_then(dcap_qvl::intel::parse_pck_extension_from_pem),
-    };
-    let extension = chain.map_err(|error| format!("the PCK certificate does not parse: {error:#}"))?;
+fn pce_id_matches(certified: &[u8], collateral: &Collateral) -> Result<String, String> {
     let info: TcbInfo =
         serde_json::from_str(&collateral.tcb_info).map_err(|_| "the TCB info does not parse".to_owned())?;
     let stated = hex::decode(&info.pce_id).map_err(|_| "the TCB info's PCE id is no hex".to_owned())?;
-    holds(stated == extension.pce_id, info.pce_id, "TCB info and certificate name different ones")
+    holds(stated == certified, info.pce_id, "TCB info and certificate name different ones")
+}
+
+/// The library's errors have no kinds, only words; those that speak of the collateral are of whoever fetched it.
+fn at_fault(error: &str) -> Party {
+    let words = [
+        "TCBInfo",
+        "TcbInfo",
+        "TCB Info",
+        "tcb_info",
+        "QE Identity",
+        "QeIdentity",
+        "qe_identity",
+        "CRL",
+        "Crl",
+    ];
+    if words.iter().any(|word| error.contains(word)) { Party::Collateral } else { Party::Worker }
 }
