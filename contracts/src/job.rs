@@ -151,7 +151,13 @@ messages! {
         input: Cell,
     }
     /// Worker to Job; the bond travels with it.
-    "take_job" "#43480402" TakeJob { query_id: u64, bond: Nanoton, claim: Ref<Claim> }
+    "take_job" "#43480402" TakeJob {
+        query_id: u64,
+        bond: Nanoton,
+        /// Whose offer the claim's prices and royalty are.
+        model_id: HashBytes,
+        claim: Ref<Claim>,
+    }
     /// Client, while open.
     "cancel_job" "#43480403" CancelJob { query_id: u64 }
     /// Anyone, after the deadline.

@@ -247,7 +247,7 @@ proptest! {
         prop_assert_eq!(post.verify(&public), Ok(()));
         message(post);
         message(PostJob::new(q, terms, &input).unwrap());
-        message(TakeJob { query_id: q, bond: x, claim });
+        message(TakeJob { query_id: q, bond: x, model_id: HashBytes([3; 32]), claim });
         message(CancelJob { query_id: q });
         message(ExpireJob { query_id: q });
         message(SweepJob { query_id: q });

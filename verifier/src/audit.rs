@@ -131,10 +131,11 @@ fn check_claim(verdict: &mut Verdict, history: &JobHistory, story: &Story) {
     let limits = &terms.limits;
     verdict.add(
         "claim_within_terms",
-        "price, measurement and time of the claim are what the client asked for",
+        "model, price, measurement and time of the claim are what the client asked for",
         Party::Contracts,
         holds(
-            claim.prices.at_most(&limits.max_prices)
+            story.claim.model_id == terms.model_id
+                && claim.prices.at_most(&limits.max_prices)
                 && (terms.measurement == HashBytes::ZERO || terms.measurement == claim.measurement)
                 && story.take.at_s <= terms.claim_by,
             format!(

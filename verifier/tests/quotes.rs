@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use tdx_simulator::{Faults, SimulatedPlatform, TdIdentity};
-use verifier::{Collateral, QuotePolicy, TrustedRoot, Verdict, verify_quote};
+use verifier::{Collateral, Party, QuotePolicy, TrustedRoot, Verdict, verify_quote};
 
 const NOW_S: u64 = 1_800_000_000;
 
@@ -44,7 +44,13 @@ fn genuine_quotes_chain_to_intel_while_their_collateral_is_valid() {
         let names = failed(&verdict);
         assert!(!names.contains(&"quote_chain"), "{:?}", verdict.failures());
         assert!(!names.contains(&"pce_id"), "{:?}", verdict.failures());
-        assert_eq!(facts.unwrap().ppid.len(), 16);
+        assert!(!names.contains(&"collateral_current"), "{:?}", verdict.failures());
+        let facts = facts.unwrap();
+        assert_eq!((facts.ppid.len(), facts.fmspc.len(), facts.simulated), (16, 6, false));
+        assert!(facts.expires_at_s >= sample.valid_at_s);
+        let (at_the_end, _) =
+            verify_quote(sample.quote, &sample.collateral, &intel(), facts.expires_at_s + 1);
+        assert!(failed(&at_the_end).contains(&"collateral_current"));
     }
 }
 
@@ -54,6 +60,8 @@ fn genuine_quotes_are_refused_when_their_collateral_has_expired() {
         let later = sample.valid_at_s + 90 * 86_400;
         let (verdict, _) = verify_quote(sample.quote, &sample.collateral, &intel(), later);
         assert!(failed(&verdict).contains(&"quote_chain"));
+        let chain = verdict.checks.iter().find(|check| check.name == "quote_chain").unwrap();
+        assert_eq!(chain.party_at_fault, Party::Collateral);
     }
 }
 
@@ -139,17 +147,17 @@ proptest! {
 
     #[test]
     fn a_flipped_bit_in_what_is_signed_is_never_accepted(position in 0..SIGNED_END * 8) {
-        let (platform, mut quote) = simulated(Faults::default());
+        let (platform, mut quote) = (&made().0, made().1.clone());
         quote[position / 8] ^= 1 << (position % 8);
-        prop_assert!(!judge(&platform, &quote, NOW_S).all_passed());
+        prop_assert!(!judge(platform, &quote, NOW_S).all_passed());
     }
 
     #[test]
     fn a_truncated_quote_is_never_accepted_and_never_panics(length in 0usize..5_000) {
-        let (platform, mut quote) = simulated(Faults::default());
+        let (platform, mut quote) = (&made().0, made().1.clone());
         prop_assume!(length < quote.len());
         quote.truncate(length);
-        prop_assert!(!judge(&platform, &quote, NOW_S).all_passed());
+        prop_assert!(!judge(platform, &quote, NOW_S).all_passed());
     }
 
     #[test]
@@ -157,4 +165,52 @@ proptest! {
         let collateral = genuine().remove(0).collateral;
         prop_assert!(!verify_quote(&bytes, &collateral, &intel(), NOW_S).0.all_passed());
     }
+
+    /// Where the certificates' PEM has slack, a change may do nothing; what was signed never changes.
+    #[test]
+    fn a_changed_byte_anywhere_is_refused_or_says_the_same(at in any::<prop::sample::Index>(), flip in 1u8..) {
+        let (platform, quote) = made();
+        let mut changed = quote.clone();
+        changed[at.index(quote.len())] ^= flip;
+        if judge(platform, &changed, NOW_S).all_passed() {
+            prop_assert_eq!(&changed[..SIGNED_END], &quote[..SIGNED_END]);
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_in_a_genuine_quote_breaks_its_chain(position in 0..SIGNED_END, flip in 1u8..) {
+        let sample = genuine().remove(0);
+        let mut quote = sample.quote.to_vec();
+        quote[position] ^= flip;
+        let (verdict, _) = verify_quote(&quote, &sample.collateral, &intel(), sample.valid_at_s);
+        prop_assert!(failed(&verdict).contains(&"quote_chain") || failed(&verdict).contains(&"quote_parses"));
+    }
+
+    #[test]
+    fn a_changed_byte_in_signed_collateral_is_never_accepted(
+        which in 0usize..4, at in any::<prop::sample::Index>(), flip in 1u8..128,
+    ) {
+        let (platform, quote) = made();
+        let mut collateral = platform.collateral().clone();
+        let mut text = |text: &mut String| {
+            let mut bytes = text.clone().into_bytes();
+            let position = at.index(bytes.len());
+            bytes[position] = (bytes[position] ^ flip) & 0x7f;
+            *text = String::from_utf8(bytes).unwrap();
+        };
+        match which {
+            0 => text(&mut collateral.tcb_info),
+            1 => text(&mut collateral.qe_identity),
+            2 => { let position = at.index(collateral.pck_crl.len()); collateral.pck_crl[position] ^= flip; }
+            _ => { let position = at.index(collateral.root_ca_crl.len()); collateral.root_ca_crl[position] ^= flip; }
+        }
+        let root = TrustedRoot::DangerousSimulator(platform.root_der().to_vec());
+        let (verdict, _) = verify_quote(quote, &collateral, &QuotePolicy { root, ..intel() }, NOW_S);
+        prop_assert!(!verdict.all_passed());
+    }
+}
+
+fn made() -> &'static (SimulatedPlatform, Vec<u8>) {
+    static MADE: std::sync::OnceLock<(SimulatedPlatform, Vec<u8>)> = std::sync::OnceLock::new();
+    MADE.get_or_init(|| simulated(Faults::default()))
 }

@@ -270,7 +270,12 @@ fn a_stranger_may_not_take_a_job_by_saying_so() {
         worker_owner: worker.owner.clone(),
         prices: Ref::new(PRICES).unwrap(),
     };
-    let message = TakeJob { query_id: 1, bond: Nanoton::new(TON), claim: Ref::new(claim).unwrap() };
+    let message = TakeJob {
+        query_id: 1,
+        bond: Nanoton::new(TON),
+        model_id: market.model_id,
+        claim: Ref::new(claim).unwrap(),
+    };
     let txs = market.tell(&stranger, &job.address, Nanoton::new(2 * TON), &message);
     assert_refused(&txs, &job.address, ContractError::NotSibling);
     assert_eq!(market.status(&job), Some(JobStatus::Open));

@@ -414,7 +414,7 @@ impl Run {
                     prices: Ref::new(PRICES).unwrap(),
                 };
                 let claim = Ref::new(claim).unwrap();
-                let body = TakeJob { query_id: 1, bond, claim };
+                let body = TakeJob { query_id: 1, bond, model_id: self.market.model_id, claim };
                 self.send(&from, &job.address, 2 * u128::from(TON), &body);
             }
         }

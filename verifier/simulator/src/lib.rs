@@ -45,14 +45,15 @@ pub struct Faults {
     pub other_pce: bool,
 }
 
-/// A simulated machine with its certificate authority.
+/// A simulated machine with its certificate authority. **For the local chain only.**
+#[must_use]
 pub struct SimulatedPlatform {
     pki: pki::Pki,
     faults: Faults,
 }
 
 impl SimulatedPlatform {
-    /// A platform whose keys follow from `seed`, with collateral issued a day before `now_s` and good for a month.
+    /// A platform that follows from `seed` and `now_s` to the byte, with collateral issued a day before `now_s` and good for a month.
     ///
     /// # Errors
     /// [`SimulatorError`].

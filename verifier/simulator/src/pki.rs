@@ -4,10 +4,11 @@ use dcap_qvl::QuoteCollateralV3;
 use p256::SecretKey;
 use p256::ecdsa::SigningKey;
 use p256::ecdsa::signature::Signer;
-use p256::pkcs8::EncodePrivateKey;
+use p256::elliptic_curve::sec1::ToEncodedPoint;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DistinguishedName,
-    DnType, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    DnType, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    RevokedCertParams, SerialNumber, SignatureAlgorithm,
 };
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -40,12 +41,12 @@ impl Pki {
         let until = moment(now_s.saturating_add(30 * DAY_S))?;
         let key = |purpose: &str| secret(seed, purpose);
 
-        let root_key = key_pair(&key("root")?)?;
+        let root_key = CertificateKey::new(&key("root")?);
         let root_params = authority("Root CA", 1, issued, until);
         let root = root_params.self_signed(&root_key)?;
         let root_issuer = Issuer::new(root_params, root_key);
 
-        let ca_key = key_pair(&key("platform ca")?)?;
+        let ca_key = CertificateKey::new(&key("platform ca")?);
         let ca_params = authority("PCK Platform CA", 2, issued, until);
         let ca = ca_params.signed_by(&ca_key, &root_issuer)?;
         let ca_issuer = Issuer::new(ca_params, ca_key);
@@ -58,11 +59,11 @@ impl Pki {
         let pck_key = key("pck")?;
         let mut pck_params = leaf("PCK Certificate", PCK_SERIAL, issued, until);
         pck_params.custom_extensions = vec![CustomExtension::from_oid_content(SGX_EXTENSION, sgx.encode())];
-        let pck = pck_params.signed_by(&key_pair(&pck_key)?, &ca_issuer)?;
+        let pck = pck_params.signed_by(&CertificateKey::new(&pck_key), &ca_issuer)?;
 
         let tcb_key = key("tcb signing")?;
         let tcb_signer =
-            leaf("TCB Signing", 4, issued, until).signed_by(&key_pair(&tcb_key)?, &root_issuer)?;
+            leaf("TCB Signing", 4, issued, until).signed_by(&CertificateKey::new(&tcb_key), &root_issuer)?;
         let tcb_signing_key = SigningKey::from(&tcb_key);
 
         let revoked = if faults.revoked_pck { vec![PCK_SERIAL] } else { Vec::new() };
@@ -107,9 +108,36 @@ fn secret(seed: &[u8; 32], purpose: &str) -> Result<SecretKey, SimulatorError> {
     SecretKey::from_slice(&bytes).map_err(|_| SimulatorError::Key)
 }
 
-fn key_pair(secret: &SecretKey) -> Result<KeyPair, SimulatorError> {
-    let document = secret.to_pkcs8_der().map_err(|_| SimulatorError::Key)?;
-    Ok(KeyPair::try_from(document.as_bytes())?)
+/// A P-256 key whose signatures follow from the message (RFC 6979), so that a platform is the same each time.
+struct CertificateKey {
+    signing: SigningKey,
+    point: Vec<u8>,
+}
+
+impl CertificateKey {
+    fn new(secret: &SecretKey) -> Self {
+        Self {
+            signing: SigningKey::from(secret),
+            point: secret.public_key().to_encoded_point(false).as_bytes().to_vec(),
+        }
+    }
+}
+
+impl PublicKeyData for CertificateKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.point
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl rcgen::SigningKey for CertificateKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        let signature: p256::ecdsa::Signature = self.signing.sign(message);
+        Ok(signature.to_der().as_bytes().to_vec())
+    }
 }
 
 fn named(name: &str, serial: u64, from: OffsetDateTime, until: OffsetDateTime) -> CertificateParams {
@@ -138,7 +166,7 @@ fn leaf(name: &str, serial: u64, from: OffsetDateTime, until: OffsetDateTime) ->
 }
 
 fn revocations(
-    issuer: &Issuer<'_, KeyPair>,
+    issuer: &Issuer<'_, CertificateKey>,
     serials: &[u64],
     from: OffsetDateTime,
     until: OffsetDateTime,

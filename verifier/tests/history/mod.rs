@@ -230,8 +230,12 @@ impl Plan {
         let with_init = if self.activated_before { None } else { Some(init) };
         let post = account.from(&self.posted_from, 900_000_000, post, with_init);
         account.transaction(POSTED_LT, self.taken_at_s - 30, post, Vec::new(), true);
-        let take =
-            TakeJob { query_id: 0, bond: self.claim.bond, claim: Ref::new(self.claim.clone()).unwrap() };
+        let take = TakeJob {
+            query_id: 0,
+            bond: self.claim.bond,
+            model_id: MODEL_ID,
+            claim: Ref::new(self.claim.clone()).unwrap(),
+        };
         let value = self.bond_brought.get() + 6_000_000;
         let take = account.from(&self.taken_from, value, take.to_cell().unwrap(), None);
         account.transaction(POSTED_LT + 1_000, self.taken_at_s, take, Vec::new(), true);
