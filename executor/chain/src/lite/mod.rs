@@ -243,6 +243,9 @@ fn exit_code_in(message: &str) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
+
     use super::*;
 
     #[test]
@@ -252,5 +255,47 @@ mod tests {
         assert_eq!(exit_code_in(words), Some(133));
         assert_eq!(exit_code_in("exitcode=-14"), Some(-14));
         assert_eq!(exit_code_in("too big"), None);
+    }
+
+    /// Real answers of the local chain, every byte of them changed in turn: none may pass for another
+    /// account, block or state, and none may panic.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_changed_byte_of_an_answer_is_believed() {
+        let mode = BlockMode::OnDemand;
+        let handle = LocalnetHandle::new(LocalnetOptions::default(), mode, Clock::Virtual).unwrap();
+        let (giver, payee) = (handle.read(|chain| chain.giver().clone()), StdAddr::new(0, [5; 32].into()));
+        handle.give(&payee, 1_000_000_000).unwrap();
+        let server = Liteserver::bind_local(handle.clone()).await.unwrap();
+        let config = GlobalConfig::from_json(&server.global_config_json().unwrap()).unwrap();
+        tokio::spawn(server.serve());
+        let chain = LiteserverChain::new(&config, Timing::default());
+        let head = chain.head().await.unwrap();
+        let absent = StdAddr::new(0, [6; 32].into());
+        for address in [giver, payee, absent] {
+            let view = chain.account(&address, &head).await.unwrap();
+            let request = Request::account_state(&block_id(&head), &address);
+            let body = chain.servers.read(&request, None).await.unwrap();
+            for at in 0..body.len() {
+                let mut changed = body.clone();
+                changed[at] ^= 1 << (at % 8);
+                let Some(answer) = tl::parse_account_state(&changed) else { continue };
+                if answer.id != block_id(&head) {
+                    continue;
+                }
+                if let Ok((account, last)) = proof::account(&answer, &address) {
+                    assert_eq!((&account, last), (&view.account, view.last), "byte {at} of {address}");
+                }
+            }
+        }
+        let request = Request::lookup_masterchain_block(head.seqno);
+        let body = chain.servers.read(&request, None).await.unwrap();
+        for at in 0..body.len() {
+            let mut changed = body.clone();
+            changed[at] ^= 1 << (at % 8);
+            let Some((_, proof)) = tl::parse_block_header(&changed) else { continue };
+            if let Ok(header) = proof::block_header(proof, &head.root_hash) {
+                assert_eq!(header, (head.time_s, head.seqno), "byte {at}");
+            }
+        }
     }
 }
