@@ -8,7 +8,6 @@ use contracts::job::{JobPaid, JobRefund, JobStatus, JobStorage, PostJob, PostRec
 use contracts::measurement::KeyBinding;
 use contracts::model::SharePaid;
 use contracts::money::Split;
-use contracts::receipt::verify_cell;
 use contracts::wire::from_cell;
 use contracts::worker::Attestation;
 use contracts::{Cell, HashBytes, Message as _, Nanoton, Network, StdAddr};
@@ -18,6 +17,7 @@ use tycho_types::models::{ComputePhase, IntAddr, Message, MsgInfo, Transaction, 
 
 use crate::check::{Party, Verdict, holds};
 use crate::quote::{Collateral, QuotePolicy, verify_binding, verify_quote};
+use crate::receipt::{ReceiptTerms, verify_receipt};
 
 /// More transactions than a job's life and the refusals of strangers can explain.
 pub const MAX_TRANSACTIONS: usize = 10_000;
@@ -160,50 +160,18 @@ fn check_claim(verdict: &mut Verdict, history: &JobHistory, story: &Story) {
 }
 
 fn check_receipt(verdict: &mut Verdict, history: &JobHistory, story: &Story) {
-    let (receipt, claim) = (&story.receipt.receipt, &story.claim.claim);
-    verdict.add(
-        "receipt_signature",
-        "the receipt was signed with the key attested at the claim",
-        Party::Worker,
-        verify_cell(receipt.cell(), &story.receipt.signature, &claim.receipt_key)
-            .map(|()| format!("receipt {}", receipt.hash()))
-            .map_err(|error| error.to_string()),
-    );
-    verdict.add(
-        "receipt_names_this_job",
-        "the receipt is of this job, this posting and this network, and the only one",
-        Party::Worker,
-        holds(
-            receipt.network_id == history.network.params.network_id
-                && receipt.job == history.job
-                && receipt.posted_lt == story.post.lt
-                && receipt.sequence == 1
-                && receipt.is_final,
-            format!("posted at lt {}", receipt.posted_lt),
-            "it is of another job, posting or network",
-        ),
-    );
-    verdict.add(
-        "result_posted",
-        "the ciphertext on chain is the one the receipt commits to",
-        Party::Worker,
-        holds(
-            receipt.body.result_hash == *story.receipt.result.repr_hash(),
-            receipt.body.result_hash.to_string(),
-            "the receipt names another result",
-        ),
-    );
-    verdict.add(
-        "units_within_terms",
-        "the units charged are within what the client allowed",
-        Party::Contracts,
-        holds(
-            receipt.units.at_most(&story.posting.terms.limits.max_units),
-            format!("{} in, {} out", receipt.units.input, receipt.units.output),
-            "more units than the terms allow",
-        ),
-    );
-    let settle_by = story.take.at_s.saturating_add(story.posting.terms.settle_within_s);
+    let terms = &story.posting.terms;
+    verdict.extend(verify_receipt(
+        &story.receipt,
+        &ReceiptTerms {
+            network_id: history.network.params.network_id,
+            job: &history.job,
+            posted_lt: story.post.lt,
+            receipt_key: &story.claim.claim.receipt_key,
+            max_units: &terms.limits.max_units,
+        },
+    ));
+    let settle_by = story.take.at_s.saturating_add(terms.settle_within_s);
     verdict.add(
         "settled_in_time",
         "the receipt came before the deadline",

@@ -1,4 +1,4 @@
-//! Verdicts over TDX quotes and whole jobs. No sockets, no clock: the time is an argument.
+//! Verdicts over TDX quotes, receipts and whole jobs. No sockets, no clock: the time is an argument.
 //!
 //! A verdict is a list of named [`Check`]s; every input may be hostile, and then a check fails.
 #![forbid(unsafe_code)]
@@ -7,9 +7,11 @@
 mod audit;
 mod check;
 mod quote;
+mod receipt;
 
 pub use audit::{JobHistory, MAX_TRANSACTIONS, WorkerRegistration, audit};
 pub use check::{Check, Party, Verdict};
 pub use quote::{
     Collateral, MAX_QUOTE_BYTES, QuoteFacts, QuotePolicy, TrustedRoot, verify_binding, verify_quote,
 };
+pub use receipt::{ReceiptTerms, verify_receipt};

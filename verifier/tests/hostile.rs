@@ -1,7 +1,6 @@
 //! Histories that nobody honest would give: no panic, no acceptance, no unbounded work. The fuzz targets' stable twin.
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code)]
 mod history;
 
 use std::time::{Duration, Instant};

@@ -192,7 +192,7 @@ proptest! {
     ) {
         let (platform, quote) = made();
         let mut collateral = platform.collateral().clone();
-        let mut text = |text: &mut String| {
+        let text = |text: &mut String| {
             let mut bytes = text.clone().into_bytes();
             let position = at.index(bytes.len());
             bytes[position] = (bytes[position] ^ flip) & 0x7f;
