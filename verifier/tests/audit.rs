@@ -83,6 +83,7 @@ fn a_job_at_another_address_or_of_another_client_fails() {
 #[test]
 fn a_claim_beyond_the_terms_fails() {
     assert_eq!(fails(|plan| plan.limits.max_prices.output = Nanoton::new(1)), ["claim_within_terms"]);
+    assert_eq!(fails(|plan| plan.claimed_model_id = HashBytes([6; 32])), ["claim_within_terms"]);
     assert_eq!(fails(|plan| plan.terms_measurement = HashBytes([5; 32])), ["claim_within_terms"]);
     assert_eq!(fails(|plan| plan.claim_by = plan.taken_at_s - 1), ["claim_within_terms"]);
     assert_eq!(fails(|plan| plan.limits.max_units.output = 1), ["units_within_terms"]);

@@ -7,7 +7,7 @@ use contracts::network::{CodeRef, Codes};
 use contracts::{HashBytes, Nanoton, Network, Params, Ref, StdAddr};
 use libfuzzer_sys::fuzz_target;
 use tycho_types::boc::de::BocHeader;
-use tycho_types::cell::Cell;
+use tycho_types::cell::{Cell, CellFamily};
 use tycho_types::models::Transaction;
 use verifier::{Collateral, JobHistory, QuotePolicy, audit};
 

@@ -45,6 +45,7 @@ pub(crate) struct Plan {
     pub(crate) claim_by: u32,
     pub(crate) taken_from: StdAddr,
     pub(crate) taken_at_s: u32,
+    pub(crate) claimed_model_id: HashBytes,
     pub(crate) claim: Claim,
     pub(crate) bond_brought: Nanoton,
     pub(crate) receipt: Receipt,
@@ -140,6 +141,7 @@ impl Plan {
             claim_by: now - 50,
             taken_from: worker.clone(),
             taken_at_s: now - 60,
+            claimed_model_id: MODEL_ID,
             bond_brought: claim.bond,
             claim,
             receipt,
@@ -233,7 +235,7 @@ impl Plan {
         let take = TakeJob {
             query_id: 0,
             bond: self.claim.bond,
-            model_id: MODEL_ID,
+            model_id: self.claimed_model_id,
             claim: Ref::new(self.claim.clone()).unwrap(),
         };
         let value = self.bond_brought.get() + 6_000_000;
