@@ -1,0 +1,158 @@
+//! Replays what the official emulator made of each message (`tests/emulator`) and compares.
+//!
+//! Gas, exit codes, fees, balance, messages sent and the account's whole state have to be equal. The transaction's hash
+//! has to be equal too, but for the fixtures that `differences.txt` names, whose reasons are in `DIFFERENCES.md`.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use tvm_executor::{Environment, TvmError, Vm};
+use tycho_types::boc::Boc;
+use tycho_types::cell::{Cell, HashBytes};
+use tycho_types::models::{
+    BlockId, ComputePhase, Message, MsgInfo, OptionalAccount, ShardAccount, StdAddr, Transaction, TxInfo,
+};
+
+#[derive(Deserialize)]
+struct Fixture {
+    name: String,
+    now: u32,
+    lt: String,
+    account: String,
+    message: String,
+    expect: Expected,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Expected {
+    Refused { refused: i32 },
+    Applied { transaction: String, account: String },
+}
+
+fn fixtures() -> Vec<Fixture> {
+    let mut all: Vec<Fixture> = Vec::new();
+    for text in [
+        include_str!("../../../tests/emulator/fixtures/wallets.json"),
+        include_str!("../../../tests/emulator/fixtures/contracts.json"),
+    ] {
+        all.extend(serde_json::from_str::<Vec<Fixture>>(text).unwrap());
+    }
+    all
+}
+
+fn cell(base64: &str) -> Cell {
+    Boc::decode_base64(base64).unwrap()
+}
+
+fn destination(message: &Cell) -> (StdAddr, bool) {
+    match message.parse::<Message<'_>>().unwrap().info {
+        MsgInfo::Int(info) => (info.dst.as_std().unwrap().clone(), false),
+        MsgInfo::ExtIn(info) => (info.dst.as_std().unwrap().clone(), true),
+        MsgInfo::ExtOut(_) => panic!("an outbound message"),
+    }
+}
+
+/// What must be equal, in words that a failure shows.
+fn essence(transaction: &Transaction) -> String {
+    let TxInfo::Ordinary(info) = transaction.load_info().unwrap() else { panic!("a tick-tock") };
+    let compute = match info.compute_phase {
+        ComputePhase::Executed(run) => {
+            format!("exit {} gas {} fees {}", run.exit_code, run.gas_used, run.gas_fees)
+        }
+        ComputePhase::Skipped(skipped) => format!("skipped {:?}", skipped.reason),
+    };
+    let action = info.action_phase.map(|action| {
+        format!(
+            "action {} fees {:?} {:?} messages {}",
+            action.result_code, action.total_fwd_fees, action.total_action_fees, action.messages_created
+        )
+    });
+    let storage = info.storage_phase.map(|storage| {
+        format!(
+            "{} due {:?} {:?}",
+            storage.storage_fees_collected, storage.storage_fees_due, storage.status_change
+        )
+    });
+    let out: Vec<String> =
+        transaction.out_msgs.values().map(|message| message.unwrap().repr_hash().to_string()).collect();
+    format!(
+        "{compute}; {action:?}; storage {storage:?}; aborted {} destroyed {}; total {}; {:?} to {:?}; out {out:?}",
+        info.aborted,
+        info.destroyed,
+        transaction.total_fees.tokens,
+        transaction.orig_status,
+        transaction.end_status
+    )
+}
+
+/// The account without what only accounting of storage statistics says.
+fn state(account: &ShardAccount) -> String {
+    match account.account.load().unwrap() {
+        OptionalAccount(None) => "none".to_owned(),
+        OptionalAccount(Some(account)) => {
+            format!("{} {:?} {:?}", account.address, account.balance, account.state)
+        }
+    }
+}
+
+#[test]
+fn the_official_emulator_makes_the_same_of_every_message() {
+    let vm = Vm::new(-3).unwrap();
+    let all = fixtures();
+    assert!(all.len() >= 60, "{} fixtures", all.len());
+    let named: BTreeSet<&str> = include_str!("../differences.txt").lines().collect();
+    let mut wrong = Vec::new();
+    let mut other_hash = BTreeSet::new();
+    for fixture in &all {
+        let account = cell(&fixture.account).parse::<ShardAccount>().unwrap();
+        let message = cell(&fixture.message);
+        let (address, external) = destination(&message);
+        let lt: u64 = fixture.lt.parse().unwrap();
+        let environment = Environment {
+            utime: fixture.now,
+            block_lt: lt,
+            rand_seed: HashBytes::ZERO,
+            prev_mc_block: BlockId::default(),
+        };
+        let done = vm.execute(&environment, lt, &address, &account, &message, external);
+        match (&fixture.expect, done) {
+            (Expected::Refused { refused }, Err(TvmError::NotAccepted { exit_code })) => {
+                if *refused != exit_code {
+                    wrong.push(format!("{}: refused with {exit_code}, not {refused}", fixture.name));
+                }
+            }
+            (Expected::Applied { transaction, account }, Ok(done)) => {
+                let expected_cell = cell(transaction);
+                let expected = expected_cell.parse::<Transaction>().unwrap();
+                let made = done.transaction.load().unwrap();
+                let (expected_text, made_text) = (essence(&expected), essence(&made));
+                if expected_text != made_text {
+                    wrong.push(format!(
+                        "{}:\n  expected {expected_text}\n  made     {made_text}",
+                        fixture.name
+                    ));
+                    continue;
+                }
+                let expected_account = cell(account).parse::<ShardAccount>().unwrap();
+                if state(&expected_account) != state(&done.account) {
+                    wrong.push(format!("{}: another account", fixture.name));
+                }
+                if expected_cell.repr_hash() != done.transaction.inner().repr_hash() {
+                    other_hash.insert(fixture.name.as_str());
+                }
+            }
+            (_, Ok(_)) => wrong.push(format!("{}: applied, but the emulator refuses it", fixture.name)),
+            (_, Err(error)) => wrong.push(format!("{}: {error}", fixture.name)),
+        }
+    }
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        let text = other_hash.iter().map(|name| format!("{name}\n")).collect::<String>();
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/differences.txt"), text).unwrap();
+    } else {
+        assert_eq!(other_hash, named, "fixtures whose transaction hash differs");
+    }
+    println!("{} fixtures, {} with another transaction hash", all.len(), other_hash.len());
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), all.len(), wrong.join("\n"));
+}

@@ -1,0 +1,66 @@
+// Writes fixtures/*.json: what the official emulator makes of one message, for each kind of message and outcome.
+// `npm ci && npm run generate`
+
+import { createRequire } from 'node:module';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+const require = createRequire(import.meta.url);
+const { Executor } = require('@ton/sandbox');
+const { Cell, loadMessage, loadShardAccount, loadTransaction } = require('@ton/core');
+
+const PER_KIND = 2;
+const seen = new Map();
+const fixtures = [];
+const run = Executor.prototype.runTransaction;
+Executor.prototype.runTransaction = async function (args) {
+    const done = await run.call(this, args);
+    if (!args.ignoreChksig && args.libs == null) record(args, done.result);
+    return done;
+};
+
+function record(args, result) {
+    const message = loadMessage(args.message.beginParse());
+    const account = loadShardAccount(Cell.fromBase64(args.shardAccount).beginParse()).account;
+    const body = message.body.beginParse();
+    const bounced = message.info.type === 'internal' && message.info.bounced;
+    if (bounced && body.remainingBits >= 32) body.loadUint(32);
+    const opcode = body.remainingBits >= 32 ? body.loadUint(32).toString(16) : 'none';
+    const state = account?.storage.state;
+    const code = state?.type === 'active' && state.state.code ? state.state.code.hash().toString('hex').slice(0, 8) : state?.type ?? 'nothing';
+    let outcome = `refused ${result.vmResults?.vmExitCode ?? ''}`;
+    if (result.success) {
+        const { description } = loadTransaction(Cell.fromBase64(result.transaction).beginParse());
+        const compute = description.computePhase;
+        outcome = `${compute.type === 'vm' ? compute.exitCode : compute.reason} ${description.actionPhase?.resultCode ?? '-'} ${description.bouncePhase?.type ?? ''}`;
+    } else if (!result.vmResults) {
+        return;
+    }
+    const kind = [code, message.init ? 'init' : '', message.info.type, bounced ? 'bounced' : '', opcode, outcome].join(' ').replace(/ +/g, ' ').trim();
+    const count = seen.get(kind) ?? 0;
+    seen.set(kind, count + 1);
+    if (count >= PER_KIND) return;
+    fixtures.push({
+        name: `${kind} #${count}`,
+        now: args.now,
+        lt: args.lt.toString(),
+        account: args.shardAccount,
+        message: args.message.toBoc().toString('base64'),
+        expect: result.success
+            ? { transaction: result.transaction, account: result.shardAccount }
+            : { refused: Number(result.vmResults.vmExitCode) },
+    });
+}
+
+await import('./wallets.mjs');
+const wallets = fixtures.splice(0);
+await import('./contracts.mjs');
+const contracts = fixtures.splice(0);
+
+const folder = new URL('fixtures/', import.meta.url);
+rmSync(folder, { recursive: true, force: true });
+mkdirSync(folder);
+for (const [name, list] of Object.entries({ wallets, contracts })) {
+    list.sort((a, b) => (a.name < b.name ? -1 : 1));
+    writeFileSync(new URL(`${name}.json`, folder), JSON.stringify(list, null, 1) + '\n');
+    console.error(`${name}: ${list.length} fixtures`);
+}
+process.exit(0);
