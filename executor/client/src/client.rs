@@ -118,7 +118,8 @@ impl<C: ChainAccess + ?Sized> Client<C> {
     /// Survives a chain that goes away for less than the client's patience.
     ///
     /// # Errors
-    /// [`ClientError::NoJob`] where the account was destroyed before its end was seen.
+    /// [`ClientError::PostingRefused`] where the contract did not take the job; [`ClientError::NoJob`] where
+    /// none appears, or the account was destroyed before its end was seen.
     pub async fn follow(
         &self,
         job: &StdAddr,
@@ -126,7 +127,7 @@ impl<C: ChainAccess + ?Sized> Client<C> {
         mut on_step: impl FnMut(&JobEvent) + Send,
     ) -> Result<Finished, ClientError> {
         let key = reply_key(self.sender.wallet(), self.network.params.network_id, job)?;
-        let mut follower = Follower::new(job.clone());
+        let mut follower = Follower::new(job.clone(), self.sender.wallet().address().clone());
         let mut readable_at = Instant::now();
         let mut expired_at_s = None;
         loop {
@@ -150,6 +151,9 @@ impl<C: ChainAccess + ?Sized> Client<C> {
                     }
                 }
                 Progress::Gone => return Err(ClientError::NoJob(job.clone())),
+                Progress::Refused(exit_code) => {
+                    return Err(ClientError::PostingRefused { job: job.clone(), exit_code });
+                }
                 Progress::Overdue if expire_when_overdue => {
                     let now_s = follower.time_s();
                     if expired_at_s.is_none_or(|at_s| now_s > at_s + EXPIRE_AGAIN_S) {

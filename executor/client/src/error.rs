@@ -1,6 +1,7 @@
 //! What can go wrong for a client, and who has to act.
 
 use chain::{ChainError, WalletError};
+use contracts::errors::ContractError;
 use contracts::sealing::SealError;
 use contracts::{Nanoton, StdAddr, WireError};
 use thiserror::Error;
@@ -59,6 +60,14 @@ pub enum ClientError {
     /// No job was posted there.
     #[error("caller: no job is at {0}; check the address, or wait for its posting")]
     NoJob(StdAddr),
+    /// The contract refused the posting; the value came back.
+    #[error("client: job {job} was refused ({}); nothing is escrowed", refusal_words(*.exit_code))]
+    PostingRefused {
+        /// The job.
+        job: StdAddr,
+        /// The contract's exit code.
+        exit_code: i32,
+    },
     /// The job's history contradicts itself.
     #[error("liteserver: the history of job {job} is not that of a job: {reason}")]
     BadHistory {
@@ -67,6 +76,13 @@ pub enum ClientError {
         /// What is wrong.
         reason: String,
     },
+}
+
+fn refusal_words(exit_code: i32) -> String {
+    match ContractError::from_code(exit_code) {
+        Some(error) => error.to_string(),
+        None => format!("exit code {exit_code}"),
+    }
 }
 
 /// Why a worker cannot take a job.

@@ -7,15 +7,19 @@ use contracts::StdAddr;
 use contracts::job::JobStatus;
 
 use crate::error::ClientError;
-use crate::story::{JobEvent, JobStory};
+use crate::story::{JobEvent, JobStory, refused_posting};
 
 /// Follows one job through final blocks.
 #[derive(Debug)]
 pub struct Follower {
     watcher: Watcher,
+    client: StdAddr,
     story: JobStory,
     time_s: u32,
+    /// Time of the first block read.
+    since_s: Option<u32>,
     gone: bool,
+    refused: Option<i32>,
 }
 
 /// Why [`Follower::advance`] returned.
@@ -27,16 +31,27 @@ pub enum Progress {
     Nothing,
     /// The job's deadline has passed and nobody has expired it.
     Overdue,
-    /// The account destroyed itself before its end was seen; its history has to be found otherwise.
+    /// The contract refused the posting with this exit code.
+    Refused(i32),
+    /// No job is there: none came within [`ABSENT_LIMIT_S`], or the account destroyed itself before its end
+    /// was seen.
     Gone,
 }
 
 impl Follower {
-    /// Follows the job at `job` from its first transaction.
-    pub fn new(job: StdAddr) -> Self {
+    /// Follows the job that `client` posts at `job`, from its first transaction.
+    pub fn new(job: StdAddr, client: StdAddr) -> Self {
         let mut watcher = Watcher::new(MAX_JOB_TRANSACTIONS);
         watcher.watch(job.clone(), None);
-        Self { watcher, story: JobStory::new(job), time_s: 0, gone: false }
+        Self {
+            watcher,
+            client,
+            story: JobStory::new(job),
+            time_s: 0,
+            since_s: None,
+            gone: false,
+            refused: None,
+        }
     }
 
     /// What is known of the job.
@@ -56,18 +71,24 @@ impl Follower {
     pub async fn advance<C: ChainAccess + ?Sized>(&mut self, chain: &C) -> Result<Progress, ClientError> {
         let Some(tick) = self.watcher.next(chain, BLOCK_WAIT).await? else { return Ok(Progress::Nothing) };
         self.time_s = tick.block.time_s;
+        let since_s = *self.since_s.get_or_insert(self.time_s);
         let known = self.story.events.len();
         for update in &tick.updates {
             self.gone = update.cursor.is_none();
             for transaction in &update.transactions {
                 self.story.push(transaction)?;
+                self.refused = refused_posting(transaction, &self.client)?.or(self.refused);
             }
         }
         if self.story.events.len() > known {
             return Ok(Progress::Steps(known));
         }
-        if self.gone && !self.story.status().is_some_and(JobStatus::is_closed) {
+        let absent = self.story.posted().is_none() && self.time_s > since_s.saturating_add(ABSENT_LIMIT_S);
+        if absent || self.gone && !self.story.status().is_some_and(JobStatus::is_closed) {
             return Ok(Progress::Gone);
+        }
+        if let (None, Some(exit_code)) = (self.story.posted(), self.refused) {
+            return Ok(Progress::Refused(exit_code));
         }
         match self.story.deadline_s() {
             Some(deadline_s) if self.time_s > deadline_s => Ok(Progress::Overdue),
@@ -96,6 +117,8 @@ pub async fn read_story<C: ChainAccess + ?Sized>(
     Ok(story)
 }
 
+/// How long after the first block read a posting may take to reach the job, seconds of the chain's time.
+pub const ABSENT_LIMIT_S: u32 = 300;
 /// Anyone may send a job messages that it refuses; more than this is an attack on its reader.
 pub const MAX_JOB_TRANSACTIONS: usize = 10_000;
 const BLOCK_WAIT: Duration = Duration::from_secs(10);

@@ -60,7 +60,8 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
     if *storage.network != *network || network.job_address(&storage.client, storage.nonce)? != *job {
         return Err(not_ours("it belongs to another network"));
     }
-    let state = storage.state.ok_or_else(|| not_ours("it was never posted"))?.into_value();
+    // A refused posting leaves the account with its initial data.
+    let state = storage.state.ok_or_else(|| ClientError::NoJob(job.clone()))?.into_value();
     let transactions = chain.transactions(job, newest, None, MAX_JOB_TRANSACTIONS).await?;
     let mut story = JobStory::new(job.clone());
     for transaction in &transactions {

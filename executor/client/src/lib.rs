@@ -16,13 +16,13 @@ mod worker;
 
 pub use client::{Client, Finished, least_job_value};
 pub use error::{ClientError, Unfit};
-pub use follow::{Follower, MAX_JOB_TRANSACTIONS, Progress, read_story};
+pub use follow::{ABSENT_LIMIT_S, Follower, MAX_JOB_TRANSACTIONS, Progress, read_story};
 pub use history::{CollectedJob, collect_job};
 pub use outcome::{Outcome, Settled, outcome};
 pub use recover::{PostedJob, jobs_in, posted_jobs};
 pub use reply_key::reply_key;
 pub use request::{JobRequest, Posting, SealedJob};
-pub use story::{JobEvent, JobStep, JobStory, event_of};
+pub use story::{JobEvent, JobStep, JobStory, event_of, refused_posting};
 pub use trust::{QuoteJudge, TrustedWorker, WorkerEvidence, check_worker};
 pub use worker::{
     MAX_WALK, Registration, WorkerView, find_registration, newest_registration, read_worker, registration_in,

@@ -90,6 +90,22 @@ pub fn event_of(transaction: &AccountTx) -> Result<Option<JobEvent>, CellError> 
     Ok(Some(JobEvent { id: transaction.id, at_s: transaction.tx.now, step }))
 }
 
+/// The exit code with which the contract refused this posting by `client`; `None` for any other transaction.
+/// A stranger's attempt says nothing of the client's.
+///
+/// # Errors
+/// A cell error for a transaction that does not parse.
+pub fn refused_posting(transaction: &AccountTx, client: &StdAddr) -> Result<Option<i32>, CellError> {
+    let Some(message) = transaction.in_message()? else { return Ok(None) };
+    let result = transaction.result()?;
+    let opcode = message.body.as_slice().ok().and_then(|body| contracts::wire::opcode_of(&body));
+    let by_client = message.from.as_ref() == Some(client) && !message.bounced;
+    if opcode != Some(PostJob::OPCODE) || !by_client || result.succeeded {
+        return Ok(None);
+    }
+    Ok(result.exit_code.filter(|code| !matches!(code, 0 | 1)).or(result.action_code))
+}
+
 /// A job's life so far.
 #[derive(Debug, Clone)]
 pub struct JobStory {

@@ -1,0 +1,596 @@
+//! The client against the real contracts on the local chain. The worker's side is played by hand: quotes from
+//! the TDX simulator, claims and receipts signed with the attested key, no model.
+#![allow(clippy::unwrap_used, clippy::type_complexity)]
+
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chain::{
+    ChainAccess, GlobalConfig, LiteserverChain, SenderTiming, Timing, Transfer, Wallet, WalletSender,
+    external_message,
+};
+use client::{
+    Client, ClientError, JobRequest, JobStep, Outcome, QuoteJudge, SealedJob, Unfit, WorkerEvidence,
+    collect_job, deploy, posted_jobs, read_story,
+};
+use contracts::artifacts::{Contract, code, codes};
+use contracts::errors::RejectionReason;
+use contracts::job::{JobStatus, PostReceipt, PostRejection};
+use contracts::measurement::KeyBinding;
+use contracts::model::Unit;
+use contracts::receipt::{
+    ClaimOrder, ClaimOrderBody, Dtype, Receipt, ReceiptBody, Rejection, generate_signing_key, public_key,
+};
+use contracts::registry::RegistryStorage;
+use contracts::sealing::{
+    ChatMessage, DecryptionKey, FinishReason, InputContext, Output, ResultContext, open_input, seal_result,
+};
+use contracts::transcript::transcript;
+use contracts::worker::{Attestation, ClaimJob, Evidence};
+use contracts::{
+    Cell, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, SigningKey, StdAddr, Units,
+};
+use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use sha2::{Digest, Sha256};
+use tdx_simulator::{Faults, SimulatedPlatform, TdIdentity};
+use tokio::runtime::Runtime;
+use verifier::{QuotePolicy, verify_binding, verify_quote};
+
+const TON: u128 = 1_000_000_000;
+const MODEL: HashBytes = HashBytes([4; 32]);
+const PROMPT: &str = "What is a chrysalis?";
+const PRICES: Prices = Prices {
+    input: Nanoton::new(20_000_000),
+    cached_input: Nanoton::new(10_000_000),
+    output: Nanoton::new(40_000_000),
+};
+
+type Sender = WalletSender<LiteserverChain>;
+type Lie = fn(KeyBinding) -> KeyBinding;
+type Change = fn(&mut JobRequest);
+
+/// A network with a model and one worker that offers it.
+struct World {
+    handle: LocalnetHandle,
+    /// Runs the liteserver, so that it can be killed with all its connections.
+    server: Option<Runtime>,
+    server_at: SocketAddrV4,
+    chain: Arc<LiteserverChain>,
+    network: Network,
+    owner: Sender,
+    worker: Worker,
+    platform: SimulatedPlatform,
+    rng: StdRng,
+}
+
+struct Worker {
+    address: StdAddr,
+    receipt_key: SigningKey,
+    decryption_key: DecryptionKey,
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::with(Faults::default(), |binding| binding).await
+    }
+
+    /// `lie` changes what the quote binds before it is made.
+    async fn with(faults: Faults, lie: Lie) -> Self {
+        let options = LocalnetOptions::default();
+        let (network_id, genesis_s) = (options.global_id, options.genesis_utime_s);
+        let handle =
+            LocalnetHandle::new(options, BlockMode::Interval(Duration::from_millis(20)), Clock::Virtual)
+                .unwrap();
+        handle.advance().unwrap();
+        let blocks = handle.clone();
+        tokio::spawn(async move { blocks.run().await });
+        let (server, config) = serve(&handle, "127.0.0.1:0".parse().unwrap());
+        let timing = Timing { retry_for: Duration::from_secs(1), ..Timing::default() };
+        let chain = Arc::new(LiteserverChain::new(&config, timing));
+
+        let mut rng = StdRng::seed_from_u64(1);
+        let owner = funded(&handle, &chain, network_id, 1).await;
+        let treasury = StdAddr::new(0, HashBytes([9; 32]));
+        let measurement = measurement_of(&identity());
+        let params = Params {
+            network_id,
+            treasury,
+            fee_bps: 100,
+            royalty_cap_bps: 2_000,
+            min_stake: Nanoton::new(5_000_000_000),
+            min_bond: Nanoton::new(100_000_000),
+            bond_bps: 10_000,
+            attestation_ttl_s: 86_400,
+            unbonding_s: 86_400,
+            audit_window_s: 3_600,
+            codes: Ref::new(codes()).unwrap(),
+        };
+        let owned_by = owner.wallet().address().clone();
+        let registry =
+            RegistryStorage::initial(owned_by.clone(), 0, 0, params.clone(), &[measurement]).unwrap();
+        let registry_code = code(Contract::Registry);
+        let network = Network {
+            registry: registry.address(&registry_code).unwrap(),
+            params: Ref::new(params).unwrap(),
+        };
+        owner.send(&deploy::registry(&registry_code, &registry).unwrap()).await.unwrap();
+        let model =
+            deploy::register_model(&network, &code(Contract::Model), &MODEL, 500, Unit::Token, "{}").unwrap();
+        let stake =
+            deploy::top_up_stake(&network, &code(Contract::Worker), &owned_by, Nanoton::new(6_000_000_000));
+        owner.send(&[model, stake.unwrap()]).await.unwrap();
+
+        let worker = Worker {
+            address: network.worker_address(&owned_by).unwrap(),
+            receipt_key: generate_signing_key(&mut rng),
+            decryption_key: DecryptionKey::generate(&mut rng),
+        };
+        let platform = SimulatedPlatform::with_faults(&[3; 32], u64::from(genesis_s), faults).unwrap();
+        let mut world = Self {
+            handle,
+            server: Some(server),
+            server_at: config.liteservers[0].address,
+            chain,
+            network,
+            owner,
+            worker,
+            platform,
+            rng,
+        };
+        world.register(lie).await;
+        world
+    }
+
+    async fn register(&mut self, lie: Lie) {
+        let block = self.chain.head().await.unwrap();
+        let owner = self.owner.wallet().address();
+        let binding = KeyBinding {
+            network_id: self.network.params.network_id,
+            worker: self.worker.address.clone(),
+            receipt_key: public_key(&self.worker.receipt_key),
+            encryption_key: self.worker.decryption_key.public(),
+            mc_seqno: block.seqno,
+            mc_root_hash: block.root_hash,
+        };
+        let quote = self.platform.quote(&lie(binding.clone()).report_data(), &identity());
+        let evidence = Evidence {
+            quote_hash: HashBytes(Sha256::digest(&quote).into()),
+            mc_seqno: block.seqno,
+            mc_root_hash: block.root_hash,
+            registered_at: 0,
+        };
+        let candidate = Attestation {
+            receipt_key: binding.receipt_key,
+            encryption_key: binding.encryption_key,
+            measurement: measurement_of(&identity()),
+            expires_at: block.time_s + 40_000,
+            evidence: Ref::new(evidence).unwrap(),
+        };
+        let transfers = [
+            deploy::register_attestation(&self.network, owner, candidate, quote).unwrap(),
+            deploy::offer_model(&self.network, owner, MODEL, PRICES).unwrap(),
+        ];
+        self.owner.send(&transfers).await.unwrap();
+        self.quiet().await;
+    }
+
+    async fn client(&self, seed: u8) -> Client<LiteserverChain> {
+        let sender = funded(&self.handle, &self.chain, self.network.params.network_id, seed).await;
+        Client::new(sender, self.network.clone(), code(Contract::Job))
+    }
+
+    fn judge(&self) -> Judge<'_> {
+        let root = self.platform.root_der().to_vec();
+        let policy = QuotePolicy::dangerous_simulated(root, vec![measurement_of(&identity())]);
+        Judge { platform: &self.platform, policy }
+    }
+
+    fn request(&self) -> JobRequest {
+        JobRequest {
+            worker: self.worker.address.clone(),
+            model_id: MODEL,
+            messages: vec![ChatMessage::new("user", PROMPT)],
+            max_output_tokens: 100,
+            measurement: HashBytes::ZERO,
+            max_prices: PRICES,
+            max_units: Units { input: 500, cached_input: 0, output: 100 },
+            deposit: None,
+            claim_within_s: 60,
+            settle_within_s: 600,
+        }
+    }
+
+    async fn sealed(&mut self, client: &Client<LiteserverChain>, nonce: u64) -> SealedJob {
+        let judge = self.judge();
+        let trusted = client.check_worker(&self.worker.address, &judge).await.unwrap();
+        client.seal(&self.request(), &trusted, nonce, &mut self.rng).await.unwrap()
+    }
+
+    /// The worker claims the job.
+    async fn claim(&self, client: &StdAddr, nonce: u64, seqno: u32, deposit: Nanoton) {
+        let body = ClaimOrderBody { model_id: MODEL, bond: self.network.params.min_bond_for(deposit) };
+        let order = ClaimOrder {
+            tag: Default::default(),
+            network_id: self.network.params.network_id,
+            worker: self.worker.address.clone(),
+            seqno,
+            valid_until: u32::MAX,
+            job_client: client.clone(),
+            job_nonce: nonce,
+            body: Ref::new(body).unwrap(),
+        };
+        let claim = ClaimJob::signed(order, &self.worker.receipt_key).unwrap().to_cell().unwrap();
+        self.external(&self.worker.address, &claim).await;
+        self.quiet().await;
+    }
+
+    /// The worker opens the input, answers, and posts its receipt.
+    async fn answer(&mut self, job: &StdAddr) {
+        let head = self.chain.head().await.unwrap();
+        let story = read_story(&*self.chain, job, &head).await.unwrap();
+        let (posted, posting) = story.posted().unwrap();
+        let network_id = self.network.params.network_id;
+        let context =
+            InputContext { network_id, job: job.clone(), model_id: MODEL, claim_by: posting.terms.claim_by };
+        let sealed_input = posting.sealed_input().unwrap();
+        let input = open_input(&sealed_input, &self.worker.decryption_key, &context).unwrap();
+        assert_eq!(input.messages[0].content, PROMPT);
+        let (salt, tokens_in, tokens_out) = ([1; 32], vec![1, 2, 3], vec![4, 5]);
+        let committed = transcript(&salt, &MODEL, 1, Dtype::Q4_1, &tokens_in, &tokens_out);
+        let answer = Output::new("A pupa.".into(), FinishReason::Stop, salt, tokens_in, tokens_out);
+        let context = ResultContext { network_id, job: job.clone(), posted_lt: posted.id.lt };
+        let sealed = seal_result(&answer, &HashBytes(input.reply_key), &context, &mut self.rng).unwrap();
+        let units = Units { input: 3, cached_input: 0, output: 2 };
+        let body = ReceiptBody {
+            result_hash: *contracts::wire::to_cell(&sealed).unwrap().repr_hash(),
+            transcript: committed,
+            engine: 1,
+            dtype: Dtype::Q4_1 as u8,
+        };
+        let receipt = Receipt {
+            tag: Default::default(),
+            network_id,
+            job: job.clone(),
+            posted_lt: posted.id.lt,
+            sequence: 1,
+            is_final: true,
+            units,
+            amount: PRICES.cost(&units),
+            body: Ref::new(body).unwrap(),
+        };
+        let post = PostReceipt::signed(receipt, &sealed, &self.worker.receipt_key).unwrap();
+        self.external(job, &post.to_cell().unwrap()).await;
+    }
+
+    async fn external(&self, to: &StdAddr, body: &Cell) {
+        self.chain.send_external(&external_message(to, None, body).unwrap()).await.unwrap();
+    }
+
+    /// Until no message is under way.
+    async fn quiet(&self) {
+        for _ in 0..500 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if !self.handle.read(localnet::Localnet::has_work) {
+                return;
+            }
+        }
+        panic!("the local chain is still busy");
+    }
+
+    /// Moves the clock on, and waits for a block that shows it.
+    async fn skip(&self, seconds: u32) {
+        self.handle.skip_time(seconds);
+        let newest = self.handle.newest().seqno;
+        self.chain.wait_block(newest + 2, Duration::from_secs(10)).await.unwrap();
+    }
+
+    fn kill_server(&mut self) {
+        self.server.take().unwrap().shutdown_background();
+    }
+
+    fn restart_server(&mut self) {
+        self.server = Some(serve(&self.handle, self.server_at).0);
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.shutdown_background();
+        }
+    }
+}
+
+/// The verifier as the client's judge.
+struct Judge<'a> {
+    platform: &'a SimulatedPlatform,
+    policy: QuotePolicy,
+}
+
+impl QuoteJudge for Judge<'_> {
+    fn judge(&self, evidence: &WorkerEvidence<'_>) -> Result<(), String> {
+        let now_s = u64::from(evidence.now_s);
+        let (verdict, facts) = verify_quote(evidence.quote, self.platform.collateral(), &self.policy, now_s);
+        let mut failures = verdict.failures();
+        let facts = facts.ok_or("no quote")?;
+        failures.extend(verify_binding(&facts, &evidence.binding).failures());
+        if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+    }
+}
+
+fn serve(handle: &LocalnetHandle, at: SocketAddrV4) -> (Runtime, GlobalConfig) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let handle = handle.clone();
+    runtime.spawn(async move {
+        let server = loop {
+            // A port that was just closed may need a moment.
+            match Liteserver::bind(handle.clone(), at).await {
+                Ok(server) => break server,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        };
+        tell.send(server.global_config_json().unwrap()).unwrap();
+        server.serve().await;
+    });
+    let config = GlobalConfig::from_json(&told.recv().unwrap()).unwrap();
+    (runtime, config)
+}
+
+async fn funded(handle: &LocalnetHandle, chain: &Arc<LiteserverChain>, network_id: i32, seed: u8) -> Sender {
+    let wallet = Wallet::from_seed(&[seed; 32], network_id).unwrap();
+    handle.give(wallet.address(), 100 * TON).unwrap();
+    while handle.balance(wallet.address()).unwrap() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    WalletSender::new(wallet, chain.clone(), SenderTiming::default())
+}
+
+fn identity() -> TdIdentity {
+    TdIdentity::of_image("client test")
+}
+
+fn measurement_of(identity: &TdIdentity) -> HashBytes {
+    contracts::measurement::TdMeasurements {
+        mr_td: identity.mr_td,
+        rtmr0: identity.rtmr[0],
+        rtmr1: identity.rtmr[1],
+        rtmr2: identity.rtmr[2],
+        rtmr3: identity.rtmr[3],
+        mr_config_id: identity.mr_config_id,
+        mr_owner: identity.mr_owner,
+        mr_owner_config: identity.mr_owner_config,
+        xfam: identity.xfam,
+    }
+    .measurement()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_settles_while_the_liteserver_goes_away_and_the_client_crashes() {
+    let mut world = World::new().await;
+    let client = world.client(50).await;
+    let me = client.sender().wallet().address().clone();
+    let job = world.sealed(&client, 7).await;
+    client.post(&job).await.unwrap();
+    world.quiet().await;
+    world.claim(&me, 7, 0, job.terms.limits.deposit).await;
+
+    let following = {
+        let address = job.address.clone();
+        tokio::spawn(async move {
+            let mut steps = Vec::new();
+            let finished = client.follow(&address, false, |event| steps.push(event.step.name())).await;
+            (finished.unwrap(), steps)
+        })
+    };
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    world.kill_server();
+    // Longer than one read is tried for.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    world.restart_server();
+    world.answer(&job.address).await;
+    let (finished, steps) = following.await.unwrap();
+    assert_eq!(steps, ["posted", "claimed", "settled"]);
+    let Outcome::Settled(settled) = finished.outcome else { panic!("settled") };
+    assert_eq!(settled.answer.as_ref().unwrap().text, "A pupa.");
+    assert!(settled.transcript_matches);
+    // 3 × 0.02 + 2 × 0.04 thousandths of a TON.
+    assert_eq!(settled.paid, Nanoton::new(140_000));
+    assert_eq!((settled.royalty, settled.fee), (Nanoton::new(7_000), Nanoton::new(1_400)));
+
+    // The process died; the same wallet on another machine finds the job and opens the answer.
+    let again = world.client(50).await;
+    let head = world.chain.head().await.unwrap();
+    let found = posted_jobs(&*world.chain, &world.network, &me, &head, 100).await.unwrap();
+    assert_eq!((found[0].address.clone(), found[0].nonce), (job.address.clone(), 7));
+    let finished = again.follow(&found[0].address, false, |_| {}).await.unwrap();
+    let Outcome::Settled(settled) = finished.outcome else { panic!("settled") };
+    assert_eq!(settled.answer.as_ref().unwrap().text, "A pupa.");
+
+    world.quiet().await;
+    let collected = collect_job(&*world.chain, &world.network, &job.address).await.unwrap();
+    assert_eq!(collected.state.status, JobStatus::Settled);
+    assert_eq!((collected.client, collected.nonce), (me, 7));
+    let registration = collected.registration.unwrap();
+    assert_eq!(registration.candidate.receipt_key, public_key(&world.worker.receipt_key));
+    let block = collected.attested_block.unwrap();
+    assert_eq!(block.root_hash, registration.candidate.evidence.mc_root_hash);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_prompt_leaves_for_a_worker_whose_quote_is_refused() {
+    let debug = Faults { debug_td: true, ..Faults::default() };
+    let cases: [(Faults, Lie); 4] = [
+        (debug, |binding| binding),
+        (Faults { revoked_pck: true, ..Faults::default() }, |binding| binding),
+        (Faults::default(), |binding| KeyBinding { encryption_key: HashBytes([1; 32]), ..binding }),
+        (Faults::default(), |binding| KeyBinding { worker: StdAddr::new(0, HashBytes([2; 32])), ..binding }),
+    ];
+    for (faults, lie) in cases {
+        let world = World::with(faults, lie).await;
+        let client = world.client(50).await;
+        let refused = client.check_worker(&world.worker.address, &world.judge()).await.unwrap_err();
+        assert!(matches!(refused, ClientError::QuoteRefused { .. }), "{refused}");
+        assert!(!refused.is_transient());
+    }
+    let world = World::new().await;
+    let client = world.client(50).await;
+    let nobody = StdAddr::new(0, HashBytes([2; 32]));
+    let nothing = client.check_worker(&nobody, &world.judge()).await.unwrap_err();
+    assert!(matches!(nothing, ClientError::NotOurs { .. }), "{nothing}");
+    let wallet = world.owner.wallet().address();
+    let a_wallet = client.check_worker(wallet, &world.judge()).await.unwrap_err();
+    assert!(a_wallet.to_string().contains("its code is another"), "{a_wallet}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_the_worker_could_not_claim_is_not_posted() {
+    let mut world = World::new().await;
+    let client = world.client(50).await;
+    let trusted = client.check_worker(&world.worker.address, &world.judge()).await.unwrap();
+    let changes: [(Change, fn(&Unfit) -> bool); 5] = [
+        (|r| r.model_id = HashBytes([5; 32]), |u| matches!(u, Unfit::ModelNotOffered)),
+        (|r| r.max_prices.input = Nanoton::new(19_999_999), |u| matches!(u, Unfit::PriceOverTerms)),
+        (|r| r.measurement = HashBytes([1; 32]), |u| matches!(u, Unfit::OtherMeasurement)),
+        (|r| r.claim_within_s = 50_000, |u| matches!(u, Unfit::AttestationEnds { .. })),
+        (|r| r.deposit = Some(Nanoton::new(7_000_000_000)), |u| matches!(u, Unfit::UnderStaked { .. })),
+    ];
+    for (change, expected) in changes {
+        let mut request = world.request();
+        change(&mut request);
+        let error = client.seal(&request, &trusted, 1, &mut world.rng).await.unwrap_err();
+        let ClientError::Unfit { reason, .. } = &error else { panic!("{error}") };
+        assert!(expected(reason), "{reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_posting_below_the_least_value_comes_back_and_leaves_no_job() {
+    let mut world = World::new().await;
+    let client = world.client(50).await;
+    let mut job = world.sealed(&client, 7).await;
+    let least = job.transfer.value_nanoton - client::amounts::JOB_MARGIN.get();
+    job.transfer.value_nanoton = least - 1_000_000;
+    let address = client.sender().wallet().address().clone();
+    let before = world.handle.balance(&address).unwrap();
+    client.post(&job).await.unwrap();
+    world.quiet().await;
+    let missing = collect_job(&*world.chain, &world.network, &job.address).await.unwrap_err();
+    assert!(matches!(missing, ClientError::NoJob(_)), "{missing}");
+    let refused = client.follow(&job.address, true, |_| {}).await.unwrap_err();
+    assert!(refused.to_string().contains("ValueTooLow"), "{refused}");
+    assert!(matches!(refused, ClientError::PostingRefused { exit_code: 105, .. }));
+    let lost = before - world.handle.balance(&address).unwrap();
+    assert!(lost < TON / 20, "{lost} nanoTON lost");
+
+    // The least value itself is enough.
+    let mut enough = world.sealed(&client, 8).await;
+    enough.transfer.value_nanoton -= client::amounts::JOB_MARGIN.get();
+    client.post(&enough).await.unwrap();
+    world.quiet().await;
+    let collected = collect_job(&*world.chain, &world.network, &enough.address).await.unwrap();
+    assert_eq!(collected.state.status, JobStatus::Open);
+    assert!(collected.registration.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_cancelled_rejected_or_expired_and_swept() {
+    let mut world = World::new().await;
+    let client = world.client(50).await;
+    let me = client.sender().wallet().address().clone();
+
+    let cancelled = world.sealed(&client, 1).await;
+    client.post(&cancelled).await.unwrap();
+    client.cancel(&cancelled.address).await.unwrap();
+    let finished = client.follow(&cancelled.address, false, |_| {}).await.unwrap();
+    assert!(matches!(finished.outcome, Outcome::Cancelled { .. }));
+
+    let rejected = world.sealed(&client, 2).await;
+    client.post(&rejected).await.unwrap();
+    world.quiet().await;
+    world.claim(&me, 2, 0, rejected.terms.limits.deposit).await;
+    client.cancel(&rejected.address).await.unwrap();
+    let head = world.chain.head().await.unwrap();
+    let story = read_story(&*world.chain, &rejected.address, &head).await.unwrap();
+    assert_eq!(story.status(), Some(JobStatus::Claimed));
+    let rejection = Rejection {
+        tag: Default::default(),
+        network_id: world.network.params.network_id,
+        job: rejected.address.clone(),
+        posted_lt: story.posted().unwrap().0.id.lt,
+        reason: RejectionReason::MalformedInput.code(),
+    };
+    let rejection = PostRejection::signed(rejection, &world.worker.receipt_key).unwrap();
+    world.external(&rejected.address, &rejection.to_cell().unwrap()).await;
+    let finished = client.follow(&rejected.address, false, |_| {}).await.unwrap();
+    let Outcome::Rejected { reason, refund, .. } = finished.outcome else { panic!("rejected") };
+    assert_eq!((reason, refund), (Some(RejectionReason::MalformedInput), rejected.terms.limits.deposit));
+
+    for (nonce, claimed) in [(3, false), (4, true)] {
+        let job = world.sealed(&client, nonce).await;
+        client.post(&job).await.unwrap();
+        world.quiet().await;
+        if claimed {
+            world.claim(&me, nonce, 1, job.terms.limits.deposit).await;
+        }
+        world.skip(if claimed { 601 } else { 61 }).await;
+        let finished = client.follow(&job.address, true, |_| {}).await.unwrap();
+        assert!(matches!(finished.story.events.last().unwrap().step, JobStep::Expired));
+        let Outcome::Expired { bond, refund } = finished.outcome else { panic!("expired") };
+        assert_eq!(refund, job.terms.limits.deposit);
+        assert_eq!(!bond.is_zero(), claimed);
+    }
+
+    client.sweep(&cancelled.address).await.unwrap();
+    world.quiet().await;
+    let early = collect_job(&*world.chain, &world.network, &cancelled.address).await.unwrap();
+    assert_eq!(early.state.status, JobStatus::Cancelled);
+    world.skip(3_601).await;
+    client.sweep(&cancelled.address).await.unwrap();
+    world.quiet().await;
+    let gone = collect_job(&*world.chain, &world.network, &cancelled.address).await.unwrap_err();
+    assert!(matches!(gone, ClientError::NoJob(_)), "{gone}");
+    let following = {
+        let address = cancelled.address.clone();
+        tokio::spawn(async move { client.follow(&address, false, |_| {}).await.unwrap_err() })
+    };
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world.skip(client::ABSENT_LIMIT_S + 1).await;
+    assert!(matches!(following.await.unwrap(), ClientError::NoJob(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shares_earnings_and_stake_are_withdrawn() {
+    let mut world = World::new().await;
+    let client = world.client(50).await;
+    let me = client.sender().wallet().address().clone();
+    let job = world.sealed(&client, 7).await;
+    client.post(&job).await.unwrap();
+    world.quiet().await;
+    world.claim(&me, 7, 0, job.terms.limits.deposit).await;
+    world.answer(&job.address).await;
+    world.quiet().await;
+    let owner = world.owner.wallet().address().clone();
+    let network = &world.network;
+    let withdraw: [Transfer; 4] = [
+        deploy::withdraw_shares(network, &MODEL).unwrap(),
+        deploy::withdraw_earnings(network, &owner).unwrap(),
+        deploy::withdraw_offer(network, &owner, MODEL).unwrap(),
+        deploy::request_unbond(network, &owner, Nanoton::new(6_000_000_000)).unwrap(),
+    ];
+    world.owner.send(&withdraw).await.unwrap();
+    world.quiet().await;
+    assert_eq!(world.handle.balance(&network.params.treasury).unwrap(), 1_400);
+    let head = world.chain.head().await.unwrap();
+    let view = client::read_worker(&*world.chain, network, &world.worker.address, &head).await.unwrap();
+    assert_eq!((view.state.earnings, view.state.stake), (Nanoton::ZERO, Nanoton::ZERO));
+    assert_eq!(view.state.record.settled, 1);
+    assert_eq!(view.offer(&MODEL).unwrap_err(), Unfit::ModelNotOffered);
+    world.skip(86_401).await;
+    world.owner.send(&[deploy::withdraw_unbonded(network, &owner).unwrap()]).await.unwrap();
+    world.quiet().await;
+    assert!(world.handle.balance(&owner).unwrap() > 98 * TON);
+}
