@@ -9,7 +9,7 @@ use burn_tensor::backend::Backend;
 
 use crate::error::{GenerateError, LoadError};
 use crate::files::ModelFiles;
-use crate::gguf::TensorKind;
+use crate::gguf::{Gguf, TensorKind};
 use crate::llama::{Llama, Multiply};
 use crate::text::{ChatMessage, Text};
 use crate::weights;
@@ -79,7 +79,7 @@ pub enum FinishReason {
 pub struct Generation {
     /// Its tokens, without the one that ended it.
     pub output_ids: Vec<u32>,
-    /// Its text.
+    /// Its text: the tokens decoded, a character cut off at the end replaced.
     pub text: String,
     /// Why it ended.
     pub finish_reason: FinishReason,
@@ -114,8 +114,17 @@ impl<B: Backend> Engine<B> {
     /// # Errors
     /// [`LoadError`]: corrupt files or an unsupported model.
     pub fn load_on(files: &ModelFiles, multiply: Multiply, device: B::Device) -> Result<Self, LoadError> {
-        let (shape, weights) = weights::load(files)?;
-        let text = Text::load(files)?;
+        let (shape, weights, text) = match files.gguf() {
+            Some(file) => {
+                let head = Gguf::parse(&file.bytes).map_err(|detail| files.corrupt("model.gguf", detail))?;
+                let (shape, weights) = weights::from_gguf(files, file, &head)?;
+                (shape, weights, Text::from_gguf(files, &head)?)
+            }
+            None => {
+                let (shape, weights) = weights::from_safetensors(files)?;
+                (shape, weights, Text::from_hugging_face(files)?)
+            }
+        };
         if text.tokenizer.get_vocab_size(true) > shape.vocabulary {
             return Err(files.corrupt("tokenizer.json", "it has more tokens than the model"));
         }
@@ -151,6 +160,14 @@ impl<B: Backend> Engine<B> {
         self.text.prompt(messages)
     }
 
+    /// The token ids of a text as it stands. The names of control tokens in it become those tokens.
+    ///
+    /// # Errors
+    /// [`GenerateError::Tokenizer`].
+    pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, GenerateError> {
+        self.text.encode(text)
+    }
+
     /// Answers greedily: the most likely token each time, the lowest id among equals. `on_token` sees each token as
     /// it is made and may break off.
     ///
@@ -175,7 +192,7 @@ impl<B: Backend> Engine<B> {
         let mut logits = self.model.step(prompt_ids, &mut cache)?;
         let prefill_ms = elapsed_ms(began);
         let began = Instant::now();
-        let mut stream = self.text.tokenizer.decode_stream(true);
+        let mut stream = self.text.stream();
         let mut output_ids = Vec::new();
         let mut text = String::new();
         let mut finish_reason = FinishReason::Length;
@@ -186,7 +203,10 @@ impl<B: Backend> Engine<B> {
                 break;
             }
             output_ids.push(id);
-            let piece = stream.step(id).map_err(|_| GenerateError::Tokenizer)?.unwrap_or_default();
+            let mut piece = stream.push(id)?;
+            if output_ids.len() == most {
+                piece.push_str(&stream.finish()?);
+            }
             text.push_str(&piece);
             if on_token(TokenEvent { id, text_piece: &piece }).is_break() {
                 finish_reason = FinishReason::Cancelled;
@@ -196,6 +216,7 @@ impl<B: Backend> Engine<B> {
                 logits = self.model.step(&[id], &mut cache)?;
             }
         }
+        text.push_str(&stream.finish()?);
         Ok(Generation { output_ids, text, finish_reason, prefill_ms, decode_ms: elapsed_ms(began) })
     }
 

@@ -1,4 +1,7 @@
 //! Finds a model's files, reads them whole, and hashes what it read: what is loaded is what was hashed.
+//!
+//! Not a memory map: the host under a confidential machine owns the disk and could change a page between its hash and
+//! its use. Weights are used where they were read, so a model takes its own size once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,8 +87,14 @@ impl ModelFiles {
 }
 
 fn belongs(name: &str) -> bool {
-    matches!(name, "config.json" | "tokenizer.json" | "tokenizer_config.json" | "generation_config.json")
-        || name.ends_with(".safetensors")
+    const NAMES: [&str; 5] = [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+    ];
+    NAMES.contains(&name) || name.ends_with(".safetensors")
 }
 
 fn read(path: &Path, name: String) -> Result<ModelFile, LoadError> {

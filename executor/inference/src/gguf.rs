@@ -9,6 +9,8 @@ use std::ops::Range;
 const MAX_TENSORS: u64 = 100_000;
 /// Metadata entries a file may hold.
 const MAX_ENTRIES: u64 = 10_000;
+/// Array elements of all metadata together: a vocabulary of a million tokens with its scores, types and merges.
+const MAX_ELEMENTS: u64 = 4_000_000;
 const MAX_DIMENSIONS: u32 = 4;
 const MAX_NESTING: u8 = 2;
 
@@ -81,7 +83,7 @@ impl TensorKind {
 impl Gguf {
     /// Reads the head of `file`. The error says what is wrong and where.
     pub(crate) fn parse(file: &[u8]) -> Result<Self, String> {
-        let mut reader = Reader { file, at: 0 };
+        let mut reader = Reader { file, at: 0, elements: 0 };
         if reader.take(4)? != b"GGUF" {
             return Err("it does not begin with GGUF".into());
         }
@@ -113,8 +115,14 @@ impl Gguf {
         };
         let data_at = reader.at.div_ceil(alignment).checked_mul(alignment).ok_or("the head is too long")?;
         let mut tensors = HashMap::new();
+        heads.sort_by_key(|head| head.offset);
+        let mut last_end = data_at;
         for head in heads {
             let info = head.place(data_at, file.len())?;
+            if info.bytes.start < last_end {
+                return Err(format!("the tensor {} overlaps another", head.name));
+            }
+            last_end = info.bytes.end;
             if tensors.insert(head.name.clone(), info).is_some() {
                 return Err(format!("the tensor {} stands twice", head.name));
             }
@@ -191,6 +199,7 @@ impl TensorHead {
 struct Reader<'a> {
     file: &'a [u8],
     at: usize,
+    elements: u64,
 }
 
 impl<'a> Reader<'a> {
@@ -241,6 +250,7 @@ impl<'a> Reader<'a> {
                 // Every element takes a byte at least, so a count beyond the file is a lie.
                 let left = self.file.len().saturating_sub(self.at) as u64;
                 let count = bounded(count, left, "array elements")?;
+                self.elements = bounded(self.elements + count, MAX_ELEMENTS, "array elements in all")?;
                 let mut values = Vec::new();
                 for _ in 0..count {
                     values.push(self.value(of, nesting + 1)?);

@@ -32,6 +32,8 @@ pub(crate) struct Llama<B: Backend> {
     norm: Tensor<B, 1>,
     output: Option<Linear<B>>,
     tied_output: Option<Tensor<B, 2>>,
+    /// Radians a position, of each pair of a head's numbers.
+    frequencies: Vec<f32>,
 }
 
 struct Layer<B: Backend> {
@@ -87,7 +89,14 @@ impl<B: Backend> Llama<B> {
         let output = weights.output.map(linear);
         let tied_output = (output.is_none() && multiply == Multiply::Reference)
             .then(|| transposed(&weights.embedding, &device));
-        Self { shape, device, embedding: weights.embedding, layers, norm, output, tied_output }
+        let frequencies = (0..shape.head_size / 2)
+            .map(|pair| {
+                let exponent = (2 * pair) as f64 / shape.head_size as f64;
+                f64::from(shape.rope_base).powf(exponent).recip() as f32
+            })
+            .collect();
+        let embedding = weights.embedding;
+        Self { shape, device, embedding, layers, norm, output, tied_output, frequencies }
     }
 
     pub(crate) fn shape(&self) -> &Shape {
@@ -100,6 +109,11 @@ impl<B: Backend> Llama<B> {
 
     /// Appends `tokens` to the sequence of `cache` and returns the logits after the last of them, `[vocabulary]`.
     pub(crate) fn step(&self, tokens: &[u32], cache: &mut Cache<B>) -> Result<Vec<f32>, GenerateError> {
+        // Once into the thread pool, instead of once for every matrix.
+        rayon::scope(|_| self.step_here(tokens, cache))
+    }
+
+    fn step_here(&self, tokens: &[u32], cache: &mut Cache<B>) -> Result<Vec<f32>, GenerateError> {
         let mut last = Err(GenerateError::EmptyPrompt);
         for chunk in tokens.chunks(PREFILL_CHUNK) {
             last = Ok(self.hidden(chunk, cache)?);
@@ -203,11 +217,12 @@ impl<B: Backend> Llama<B> {
         let mut cosines = Vec::with_capacity(tokens * half);
         let mut sines = Vec::with_capacity(tokens * half);
         for position in start..start + tokens {
-            for pair in 0..half {
-                let exponent = -((2 * pair) as f32) / self.shape.head_size as f32;
-                let angle = position as f32 * self.shape.rope_base.powf(exponent);
-                cosines.push(angle.cos());
-                sines.push(angle.sin());
+            for frequency in &self.frequencies {
+                // The angle in f32, as the model was trained; its sine in f64, which the libraries of all systems
+                // round to the same f32.
+                let angle = f64::from(position as f32 * frequency);
+                cosines.push(angle.cos() as f32);
+                sines.push(angle.sin() as f32);
             }
         }
         let table = |values: Vec<f32>| tensor(values, [1, tokens, half], &self.device);

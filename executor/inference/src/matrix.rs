@@ -4,17 +4,17 @@
 //! threads; the sum within a row always runs in the same order, so the result depends neither on the number of
 //! threads, nor on what else is in the batch, nor on which vector width the processor has.
 
-use half::{bf16, f16};
+use std::ops::Range;
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use crate::gguf::TensorKind;
 
 /// Rows one task works on.
 const ROWS_PER_TASK: usize = 32;
-/// Accumulators of a dot product; a multiple of every vector width in use.
+/// Accumulators of a dot product: a multiple of every vector width in use, and the numbers in a quantised block.
 const LANES: usize = 32;
-/// Numbers in a quantised block.
-const BLOCK: usize = 32;
 
 /// A matrix `[rows, columns]`, row by row.
 #[derive(Debug, Clone)]
@@ -23,18 +23,50 @@ pub(crate) struct Matrix {
     columns: usize,
     kind: TensorKind,
     row_bytes: usize,
-    bytes: Vec<u8>,
+    bytes: Bytes,
+}
+
+/// Part of a file in memory, shared with whoever else reads the file.
+#[derive(Clone)]
+pub(crate) struct Bytes {
+    file: Arc<Vec<u8>>,
+    range: Range<usize>,
+}
+
+impl Bytes {
+    /// `None` where `range` is not within `file`.
+    pub(crate) fn new(file: &Arc<Vec<u8>>, range: Range<usize>) -> Option<Self> {
+        file.get(range.clone())?;
+        Some(Self { file: Arc::clone(file), range })
+    }
+
+    fn get(&self) -> &[u8] {
+        &self.file[self.range.clone()]
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        let range = 0..bytes.len();
+        Self { file: Arc::new(bytes), range }
+    }
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.range)
+    }
 }
 
 impl Matrix {
     /// `None` where `bytes` are not `rows × columns` numbers of a `kind` that this crate reads.
-    pub(crate) fn new(rows: usize, columns: usize, kind: TensorKind, bytes: Vec<u8>) -> Option<Self> {
+    pub(crate) fn new(rows: usize, columns: usize, kind: TensorKind, bytes: Bytes) -> Option<Self> {
         let (per_block, block_bytes) = kind.block()?;
         if rows == 0 || columns == 0 || !columns.is_multiple_of(per_block) {
             return None;
         }
         let row_bytes = (columns / per_block).checked_mul(block_bytes)?;
-        (row_bytes.checked_mul(rows)? == bytes.len()).then_some(Self {
+        (row_bytes.checked_mul(rows)? == bytes.range.len()).then_some(Self {
             rows,
             columns,
             kind,
@@ -57,11 +89,11 @@ impl Matrix {
 
     /// The same rows in another order: row `i` of the result is row `source(i)`.
     pub(crate) fn reordered(&self, source: impl Fn(usize) -> usize) -> Self {
-        let mut bytes = Vec::with_capacity(self.bytes.len());
+        let mut bytes = Vec::with_capacity(self.bytes.range.len());
         for row in 0..self.rows {
             bytes.extend_from_slice(self.row(source(row)));
         }
-        Self { bytes, ..self.clone() }
+        Self { bytes: bytes.into(), ..self.clone() }
     }
 
     /// Expands row `row` into `out`, which has `columns` numbers.
@@ -99,43 +131,121 @@ impl Matrix {
     }
 
     fn row(&self, row: usize) -> &[u8] {
-        &self.bytes[row * self.row_bytes..(row + 1) * self.row_bytes]
+        &self.bytes.get()[row * self.row_bytes..(row + 1) * self.row_bytes]
     }
 }
 
 fn rows_times(matrix: &Matrix, first: usize, x: &[f32], n: usize, piece: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        return crate::wide::rows_times_avx2(matrix, first, x, n, piece);
+    if crate::wide::rows_times(matrix, first, x, n, piece) {
+        return;
     }
-    rows_times_in_order(matrix, first, x, n, piece);
+    rows_times_in_order::<2>(matrix, first, x, n, piece);
 }
 
-/// The work of a task. Inlined into a caller that may use wider vectors; the order of additions is in the code.
+/// The work of a task, `TILE` positions at once. Inlined into callers that may use wider vectors; the order of
+/// additions within a sum is in the code and the same for every `TILE`.
 #[inline(always)]
-pub(crate) fn rows_times_in_order(matrix: &Matrix, first: usize, x: &[f32], n: usize, piece: &mut [f32]) {
-    let mut row = vec![0.0f32; matrix.columns];
+pub(crate) fn rows_times_in_order<const TILE: usize>(
+    matrix: &Matrix,
+    first: usize,
+    x: &[f32],
+    n: usize,
+    piece: &mut [f32],
+) {
+    match matrix.kind {
+        TensorKind::F32 => rows_of::<TILE, F32, 128>(matrix, first, x, n, piece),
+        TensorKind::F16 => rows_of::<TILE, F16, 64>(matrix, first, x, n, piece),
+        TensorKind::Bf16 => rows_of::<TILE, Bf16, 64>(matrix, first, x, n, piece),
+        TensorKind::Q8_0 => rows_of::<TILE, Q8_0, 34>(matrix, first, x, n, piece),
+        TensorKind::Q4_0 => rows_of::<TILE, Q4_0, 18>(matrix, first, x, n, piece),
+        TensorKind::Q4_1 => rows_of::<TILE, Q4_1, 20>(matrix, first, x, n, piece),
+        // `Matrix::new` lets no other kind in.
+        TensorKind::Other(_) => piece.fill(0.0),
+    }
+}
+
+#[inline(always)]
+fn rows_of<const TILE: usize, K: Kind<BYTES>, const BYTES: usize>(
+    matrix: &Matrix,
+    first: usize,
+    x: &[f32],
+    n: usize,
+    piece: &mut [f32],
+) {
+    let columns = matrix.columns;
+    if n == 1 {
+        for (index, out) in piece.iter_mut().enumerate() {
+            *out = row_times::<K, BYTES>(matrix.row(first + index), x);
+        }
+        return;
+    }
+    let mut row = vec![0.0f32; columns];
     for (index, out) in piece.chunks_exact_mut(n).enumerate() {
-        expand(matrix.kind, matrix.row(first + index), &mut row);
-        for (out, x) in out.iter_mut().zip(x.chunks_exact(matrix.columns)) {
-            *out = dot(&row, x);
+        expand_as::<K, BYTES>(matrix.row(first + index), &mut row);
+        let mut tiles = out.chunks_exact_mut(TILE);
+        let mut position = 0;
+        for out in &mut tiles {
+            let tile = &x[position * columns..(position + TILE) * columns];
+            out.copy_from_slice(&dots::<TILE>(&row, tile));
+            position += TILE;
+        }
+        for out in tiles.into_remainder() {
+            *out = dots::<1>(&row, &x[position * columns..(position + 1) * columns])[0];
+            position += 1;
         }
     }
 }
 
+/// One stored row times one `x`, without the row ever being whole in f32.
 #[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+fn row_times<K: Kind<BYTES>, const BYTES: usize>(row: &[u8], x: &[f32]) -> f32 {
+    let (blocks, rest) = row.as_chunks::<BYTES>();
+    let (pieces, x_rest) = x.as_chunks::<LANES>();
     let mut lanes = [0.0f32; LANES];
-    let (a_body, a_tail) = a.as_chunks::<LANES>();
-    let (b_body, b_tail) = b.as_chunks::<LANES>();
-    for (a, b) in a_body.iter().zip(b_body) {
-        for lane in 0..LANES {
-            lanes[lane] += a[lane] * b[lane];
+    for (block, x) in blocks.iter().zip(pieces) {
+        multiply_add(&mut lanes, &K::expand(block), x);
+    }
+    if !x_rest.is_empty() {
+        multiply_add(&mut lanes, &K::expand(&padded(rest)), &padded(x_rest));
+    }
+    sum(lanes)
+}
+
+/// An expanded row times `TILE` positions.
+#[inline(always)]
+fn dots<const TILE: usize>(row: &[f32], x: &[f32]) -> [f32; TILE] {
+    let columns = row.len();
+    let whole = columns / LANES * LANES;
+    let mut lanes = [[0.0f32; LANES]; TILE];
+    for (index, weights) in row.as_chunks::<LANES>().0.iter().enumerate() {
+        for (tile, lanes) in lanes.iter_mut().enumerate() {
+            let at = tile * columns + index * LANES;
+            if let Some(x) = x.get(at..at + LANES).and_then(|x| x.as_array()) {
+                multiply_add(lanes, weights, x);
+            }
         }
     }
-    for (lane, (a, b)) in a_tail.iter().zip(b_tail).enumerate() {
-        lanes[lane] += a * b;
+    if whole < columns {
+        let weights = padded(&row[whole..]);
+        for (tile, lanes) in lanes.iter_mut().enumerate() {
+            let x = &x[tile * columns + whole..(tile + 1) * columns];
+            multiply_add(lanes, &weights, &padded(x));
+        }
     }
+    lanes.map(sum)
+}
+
+/// Fused, so that a processor with fused multiply-add and one without give the same bits.
+#[inline(always)]
+fn multiply_add(lanes: &mut [f32; LANES], a: &[f32; LANES], b: &[f32; LANES]) {
+    for lane in 0..LANES {
+        lanes[lane] = a[lane].mul_add(b[lane], lanes[lane]);
+    }
+}
+
+#[inline(always)]
+fn sum(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
@@ -146,67 +256,194 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes[0]
 }
 
+/// `values`, which are fewer than `N`, and zeros.
 #[inline(always)]
+fn padded<T: Copy + Default, const N: usize>(values: &[T]) -> [T; N] {
+    let mut out = [T::default(); N];
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = *value;
+    }
+    out
+}
+
 fn expand(kind: TensorKind, bytes: &[u8], out: &mut [f32]) {
     match kind {
-        TensorKind::F32 => {
-            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                *out = f32::from_le_bytes(*bytes);
-            }
-        }
-        TensorKind::F16 => {
-            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *out = f16::from_le_bytes(*bytes).to_f32();
-            }
-        }
-        TensorKind::Bf16 => {
-            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *out = bf16::from_le_bytes(*bytes).to_f32();
-            }
-        }
-        TensorKind::Q8_0 => {
-            for (out, block) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(bytes.as_chunks::<34>().0) {
-                let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
-                for (out, quant) in out.iter_mut().zip(&block[2..]) {
-                    *out = f32::from(quant.cast_signed()) * scale;
-                }
-            }
-        }
-        TensorKind::Q4_0 => {
-            for (out, block) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(bytes.as_chunks::<18>().0) {
-                let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
-                for (index, pair) in block[2..].iter().enumerate() {
-                    out[index] = (f32::from(pair & 15) - 8.0) * scale;
-                    out[index + BLOCK / 2] = (f32::from(pair >> 4) - 8.0) * scale;
-                }
-            }
-        }
-        TensorKind::Q4_1 => {
-            for (out, block) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(bytes.as_chunks::<20>().0) {
-                let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
-                let least = f16::from_le_bytes([block[2], block[3]]).to_f32();
-                for (index, pair) in block[4..].iter().enumerate() {
-                    out[index] = f32::from(pair & 15) * scale + least;
-                    out[index + BLOCK / 2] = f32::from(pair >> 4) * scale + least;
-                }
-            }
-        }
+        TensorKind::F32 => expand_as::<F32, 128>(bytes, out),
+        TensorKind::F16 => expand_as::<F16, 64>(bytes, out),
+        TensorKind::Bf16 => expand_as::<Bf16, 64>(bytes, out),
+        TensorKind::Q8_0 => expand_as::<Q8_0, 34>(bytes, out),
+        TensorKind::Q4_0 => expand_as::<Q4_0, 18>(bytes, out),
+        TensorKind::Q4_1 => expand_as::<Q4_1, 20>(bytes, out),
         // `Matrix::new` lets no other kind in.
         TensorKind::Other(_) => out.fill(0.0),
     }
 }
 
+#[inline(always)]
+fn expand_as<K: Kind<BYTES>, const BYTES: usize>(bytes: &[u8], out: &mut [f32]) {
+    let (blocks, rest) = bytes.as_chunks::<BYTES>();
+    let (pieces, out_rest) = out.as_chunks_mut::<LANES>();
+    for (block, out) in blocks.iter().zip(pieces) {
+        *out = K::expand(block);
+    }
+    if !out_rest.is_empty() {
+        let last = K::expand(&padded(rest));
+        out_rest.copy_from_slice(&last[..out_rest.len()]);
+    }
+}
+
+/// How `BYTES` bytes hold [`LANES`] numbers.
+trait Kind<const BYTES: usize> {
+    fn expand(block: &[u8; BYTES]) -> [f32; LANES];
+}
+
+struct F32;
+struct F16;
+struct Bf16;
+struct Q8_0;
+struct Q4_0;
+struct Q4_1;
+
+impl Kind<128> for F32 {
+    #[inline(always)]
+    fn expand(block: &[u8; 128]) -> [f32; LANES] {
+        let mut out = [0.0; LANES];
+        for (out, bytes) in out.iter_mut().zip(block.as_chunks::<4>().0) {
+            *out = f32::from_le_bytes(*bytes);
+        }
+        out
+    }
+}
+
+impl Kind<64> for F16 {
+    #[inline(always)]
+    fn expand(block: &[u8; 64]) -> [f32; LANES] {
+        let mut out = [0.0; LANES];
+        for (out, bytes) in out.iter_mut().zip(block.as_chunks::<2>().0) {
+            *out = from_f16(u16::from_le_bytes(*bytes));
+        }
+        out
+    }
+}
+
+impl Kind<64> for Bf16 {
+    #[inline(always)]
+    fn expand(block: &[u8; 64]) -> [f32; LANES] {
+        let mut out = [0.0; LANES];
+        for (out, bytes) in out.iter_mut().zip(block.as_chunks::<2>().0) {
+            *out = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+        }
+        out
+    }
+}
+
+impl Kind<34> for Q8_0 {
+    #[inline(always)]
+    fn expand(block: &[u8; 34]) -> [f32; LANES] {
+        let scale = from_f16(u16::from_le_bytes([block[0], block[1]]));
+        let mut quants = [0u8; LANES];
+        quants.copy_from_slice(&block[2..]);
+        quants.map(|quant| f32::from(quant.cast_signed()) * scale)
+    }
+}
+
+impl Kind<18> for Q4_0 {
+    #[inline(always)]
+    fn expand(block: &[u8; 18]) -> [f32; LANES] {
+        let scale = from_f16(u16::from_le_bytes([block[0], block[1]]));
+        nibbles(&block[2..]).map(|quant| (quant - 8.0) * scale)
+    }
+}
+
+impl Kind<20> for Q4_1 {
+    #[inline(always)]
+    fn expand(block: &[u8; 20]) -> [f32; LANES] {
+        let scale = from_f16(u16::from_le_bytes([block[0], block[1]]));
+        let least = from_f16(u16::from_le_bytes([block[2], block[3]]));
+        nibbles(&block[4..]).map(|quant| quant.mul_add(scale, least))
+    }
+}
+
+/// The sixteen low halves, then the sixteen high ones, of sixteen bytes.
+#[inline(always)]
+fn nibbles(bytes: &[u8]) -> [f32; LANES] {
+    let mut pairs = [0u8; LANES / 2];
+    pairs.copy_from_slice(bytes);
+    let mut quants = [0u8; LANES];
+    for (index, pair) in pairs.iter().enumerate() {
+        quants[index] = pair & 15;
+    }
+    for (index, pair) in pairs.iter().enumerate() {
+        quants[index + LANES / 2] = pair >> 4;
+    }
+    quants.map(f32::from)
+}
+
+/// IEEE 754 binary16 to binary32, exact, without a branch or a call so that loops over it become vector code.
+#[inline(always)]
+fn from_f16(bits: u16) -> f32 {
+    let magnitude = u32::from(bits & 0x7fff);
+    // Shifted into binary32's fields the exponent is 112 too small; a product with 2^112 also makes subnormals right.
+    let finite = f32::from_bits(magnitude << 13) * f32::from_bits(0x7780_0000);
+    let special = f32::from_bits((magnitude << 13) | 0x7f80_0000);
+    let value = if magnitude >= 0x7c00 { special } else { finite };
+    f32::from_bits(value.to_bits() | (u32::from(bits & 0x8000) << 16))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use half::f16;
+
     use super::*;
+
+    #[test]
+    fn every_half_converts_as_ieee_says() {
+        for bits in 0..=u16::MAX {
+            let (ours, theirs) = (from_f16(bits), f16::from_bits(bits).to_f32());
+            assert!(ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(), "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn every_kind_gives_the_same_bits_at_every_width_tile_and_thread_count() {
+        let columns = 96;
+        for (kind, row_bytes) in [
+            (TensorKind::F32, 384),
+            (TensorKind::F16, 192),
+            (TensorKind::Bf16, 192),
+            (TensorKind::Q8_0, 102),
+            (TensorKind::Q4_0, 54),
+            (TensorKind::Q4_1, 60),
+        ] {
+            let rows = 70;
+            // Bytes below 0x40 keep every stored float finite and small.
+            let bytes: Vec<u8> = (0..rows * row_bytes).map(|i| (i * 37 % 61) as u8).collect();
+            let matrix = Matrix::new(rows, columns, kind, bytes.into()).unwrap();
+            let x: Vec<f32> = (0..7 * columns).map(|i| (i as f32 * 0.11).cos()).collect();
+            let mut plain = vec![0.0; rows * 7];
+            rows_times_in_order::<1>(&matrix, 0, &x, 7, &mut plain);
+            for threads in [1, 3] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let product = pool.install(|| matrix.multiply(&x));
+                for (at, value) in product.iter().enumerate() {
+                    let (position, row) = (at / rows, at % rows);
+                    assert_eq!(value.to_bits(), plain[row * 7 + position].to_bits(), "{kind:?}");
+                }
+                for (position, x) in x.chunks_exact(columns).enumerate() {
+                    let alone = pool.install(|| matrix.multiply(x));
+                    assert_eq!(alone, product[position * rows..(position + 1) * rows], "{kind:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_product_does_not_depend_on_its_company() {
         let (rows, columns) = (70, 96);
         let weights: Vec<u8> =
             (0..rows * columns).flat_map(|i| ((i as f32 * 0.37).sin()).to_le_bytes()).collect();
-        let matrix = Matrix::new(rows, columns, TensorKind::F32, weights).unwrap();
+        let matrix = Matrix::new(rows, columns, TensorKind::F32, weights.into()).unwrap();
         let x: Vec<f32> = (0..5 * columns).map(|i| (i as f32 * 0.11).cos()).collect();
         let together = matrix.multiply(&x);
         for (position, alone) in x.chunks_exact(columns).enumerate() {
@@ -218,8 +455,8 @@ mod tests {
     fn a_product_is_the_sum_it_should_be() {
         let (rows, columns) = (3, 40);
         let values: Vec<f32> = (0..rows * columns).map(|i| (i % 7) as f32 - 3.0).collect();
-        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let matrix = Matrix::new(rows, columns, TensorKind::F32, bytes).unwrap();
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let matrix = Matrix::new(rows, columns, TensorKind::F32, bytes.into()).unwrap();
         let x: Vec<f32> = (0..columns).map(|i| (i % 5) as f32).collect();
         let expected: Vec<f32> =
             values.chunks_exact(columns).map(|row| row.iter().zip(&x).map(|(a, b)| a * b).sum()).collect();
@@ -231,12 +468,12 @@ mod tests {
         let half = f16::from_f32(0.5).to_le_bytes();
         let mut q8 = half.to_vec();
         q8.extend((0..32).map(|i| (i as i8 - 16).cast_unsigned()));
-        let row = Matrix::new(1, 32, TensorKind::Q8_0, q8).unwrap().expand_all();
+        let row = Matrix::new(1, 32, TensorKind::Q8_0, q8.into()).unwrap().expand_all();
         assert_eq!((row[0], row[31]), (-8.0, 7.5));
         let mut q4 = half.to_vec();
         q4.extend(f16::from_f32(-1.0).to_le_bytes());
         q4.extend((0..16).map(|i| i as u8 | 0xf0));
-        let row = Matrix::new(1, 32, TensorKind::Q4_1, q4).unwrap().expand_all();
+        let row = Matrix::new(1, 32, TensorKind::Q4_1, q4.into()).unwrap().expand_all();
         assert_eq!((row[0], row[2], row[16]), (-1.0, 0.0, 6.5));
     }
 }

@@ -12,6 +12,8 @@ use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::{AddedToken, Tokenizer};
 
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
 use crate::error::{GenerateError, LoadError};
 use crate::files::ModelFiles;
 use crate::gguf::{Gguf, Value};
@@ -20,8 +22,11 @@ use crate::gguf::{Gguf, Value};
 const CONTROL_TOKEN: u64 = 3;
 const TEMPLATE: &str = "chat";
 
-/// One message of a conversation. Its `Debug` shows no text.
-#[derive(Clone, Serialize)]
+/// Tokens that may wait for the rest of a character before they are shown as they are.
+const MAX_WAITING_TOKENS: usize = 16;
+
+/// One message of a conversation. Its `Debug` shows no text; dropped, it is overwritten.
+#[derive(Clone, Serialize, Zeroize, ZeroizeOnDrop)]
 pub struct ChatMessage {
     /// `system`, `user` or `assistant`.
     pub role: String,
@@ -45,13 +50,6 @@ pub(crate) struct Text {
 }
 
 impl Text {
-    pub(crate) fn load(files: &ModelFiles) -> Result<Self, LoadError> {
-        match files.gguf() {
-            Some(file) => Self::from_gguf(files, &file.bytes),
-            None => Self::from_hugging_face(files),
-        }
-    }
-
     /// The conversation as the model was trained to see it, with the opening of its own turn.
     pub(crate) fn prompt(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, GenerateError> {
         let template = self.template.get_template(TEMPLATE).map_err(|_| GenerateError::Template)?;
@@ -61,7 +59,7 @@ impl Text {
             bos_token => self.begin.as_str(),
             eos_token => self.end.as_str(),
         };
-        let text = template.render(context).map_err(|_| GenerateError::Template)?;
+        let text = Zeroizing::new(template.render(context).map_err(|_| GenerateError::Template)?);
         self.encode(&text)
     }
 
@@ -70,8 +68,13 @@ impl Text {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// The text of an answer that is made token by token.
+    pub(crate) fn stream(&self) -> TextStream<'_> {
+        TextStream { tokenizer: &self.tokenizer, ids: Vec::new(), shown: 0 }
+    }
+
     fn new(
-        tokenizer: Tokenizer,
+        mut tokenizer: Tokenizer,
         template: String,
         begin: String,
         end: String,
@@ -80,7 +83,13 @@ impl Text {
         for name in [end.as_str(), "<|im_end|>", "<|eot_id|>"] {
             stop_ids.extend(tokenizer.token_to_id(name));
         }
+        // A tokenizer.json may ask for either; a prompt is neither cut nor filled up here.
+        tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
+        tokenizer.with_padding(None);
         let mut environment = Environment::new();
+        environment.add_function("raise_exception", |_: String| -> Result<String, minijinja::Error> {
+            Err(minijinja::ErrorKind::InvalidOperation.into())
+        });
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
@@ -91,9 +100,9 @@ impl Text {
         Ok(Self { tokenizer, template: environment, begin, end, stop_ids })
     }
 
-    fn from_gguf(files: &ModelFiles, bytes: &[u8]) -> Result<Self, LoadError> {
+    /// The tokenizer and the template in the head of a GGUF file.
+    pub(crate) fn from_gguf(files: &ModelFiles, head: &Gguf) -> Result<Self, LoadError> {
         let corrupt = |detail: String| files.corrupt("model.gguf", detail);
-        let head = Gguf::parse(bytes).map_err(corrupt)?;
         let kind = (head.text("tokenizer.ggml.model"), head.text("tokenizer.ggml.pre"));
         if kind != (Some("gpt2"), Some("smollm")) {
             let what =
@@ -147,7 +156,8 @@ impl Text {
         Self::new(tokenizer, template.to_owned(), begin, end, HashSet::new()).map_err(corrupt)
     }
 
-    fn from_hugging_face(files: &ModelFiles) -> Result<Self, LoadError> {
+    /// The tokenizer and the template of a Hugging Face directory.
+    pub(crate) fn from_hugging_face(files: &ModelFiles) -> Result<Self, LoadError> {
         let json = |name: &str| -> Result<serde_json::Value, LoadError> {
             match files.find(name) {
                 Some(file) => serde_json::from_slice(&file.bytes).map_err(|error| files.corrupt(name, error)),
@@ -163,9 +173,12 @@ impl Text {
             let value = &config[key];
             value.as_str().or_else(|| value["content"].as_str()).unwrap_or_default().to_owned()
         };
-        let template = config["chat_template"]
-            .as_str()
-            .ok_or_else(|| LoadError::Unsupported { what: "a model without a chat template".into() })?;
+        let template = match files.find("chat_template.jinja") {
+            Some(file) => std::str::from_utf8(&file.bytes)
+                .map_err(|error| files.corrupt("chat_template.jinja", error))?,
+            None => template_of(&config)
+                .ok_or_else(|| LoadError::Unsupported { what: "a model without a chat template".into() })?,
+        };
         let mut stop_ids = HashSet::new();
         for source in [json("generation_config.json")?, json("config.json")?] {
             let eos = &source["eos_token_id"];
@@ -176,5 +189,93 @@ impl Text {
         }
         Self::new(tokenizer, template.to_owned(), token("bos_token"), token("eos_token"), stop_ids)
             .map_err(|detail| files.corrupt("tokenizer_config.json", detail))
+    }
+}
+
+/// The one template, or the one called `default` of several.
+fn template_of(config: &serde_json::Value) -> Option<&str> {
+    let template = &config["chat_template"];
+    template
+        .as_str()
+        .or_else(|| template.as_array()?.iter().find(|one| one["name"] == "default")?["template"].as_str())
+}
+
+/// Decodes token by token, holding a character back until all its bytes are there.
+pub(crate) struct TextStream<'a> {
+    tokenizer: &'a Tokenizer,
+    /// The last tokens that were shown, as context, and those that wait.
+    ids: Vec<u32>,
+    shown: usize,
+}
+
+impl TextStream<'_> {
+    /// The text that became whole with `id`.
+    pub(crate) fn push(&mut self, id: u32) -> Result<String, GenerateError> {
+        self.ids.push(id);
+        self.advance(self.ids.len() - self.shown > MAX_WAITING_TOKENS)
+    }
+
+    /// What still waited, with a replacement character for a character that never became whole.
+    pub(crate) fn finish(&mut self) -> Result<String, GenerateError> {
+        self.advance(true)
+    }
+
+    fn advance(&mut self, all: bool) -> Result<String, GenerateError> {
+        let decode = |ids: &[u32]| self.tokenizer.decode(ids, true).map_err(|_| GenerateError::Tokenizer);
+        let before = Zeroizing::new(decode(&self.ids[..self.shown])?);
+        let now = Zeroizing::new(decode(&self.ids)?);
+        if now.ends_with(char::REPLACEMENT_CHARACTER) && !all {
+            return Ok(String::new());
+        }
+        let piece = now.get(before.len()..).unwrap_or_default().to_owned();
+        self.ids.drain(..self.shown);
+        self.shown = self.ids.len();
+        Ok(piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn bytes_only() -> Tokenizer {
+        let mut letters: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+        letters.sort();
+        let tokens: AHashMap<String, u32> = letters.into_iter().map(String::from).zip(0..).collect();
+        let mut tokenizer = Tokenizer::new(BPE::builder().vocab_and_merges(tokens, vec![]).build().unwrap());
+        tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
+        tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
+        tokenizer
+    }
+
+    fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> (Vec<String>, String) {
+        let mut stream = TextStream { tokenizer, ids: Vec::new(), shown: 0 };
+        let pieces: Vec<String> = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+        let rest = stream.finish().unwrap();
+        let whole = pieces.concat() + &rest;
+        (pieces, whole)
+    }
+
+    #[test]
+    fn a_character_comes_whole_or_not_yet() {
+        let tokenizer = bytes_only();
+        let text = "aé你 👩\u{200d}🚀 \u{fffd}z";
+        let ids = tokenizer.encode(text, false).unwrap().get_ids().to_vec();
+        let (pieces, whole) = streamed(&tokenizer, &ids);
+        assert_eq!(whole, text);
+        // A replacement character that is meant looks like half a character until the next one comes.
+        assert_eq!(pieces.iter().filter(|piece| !piece.is_empty()).count(), text.chars().count() - 1);
+    }
+
+    #[test]
+    fn broken_bytes_neither_fail_nor_wait_for_ever() {
+        let tokenizer = bytes_only();
+        let lead = tokenizer.encode("é", false).unwrap().get_ids()[0];
+        let (pieces, whole) = streamed(&tokenizer, &[lead; 40]);
+        assert!(pieces.iter().any(|piece| !piece.is_empty()));
+        assert!(whole.chars().all(|c| c == char::REPLACEMENT_CHARACTER));
+        let cut = tokenizer.encode("ab👋", false).unwrap().get_ids()[..4].to_vec();
+        assert_eq!(streamed(&tokenizer, &cut).1, tokenizer.decode(&cut, true).unwrap());
     }
 }

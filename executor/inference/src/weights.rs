@@ -1,14 +1,15 @@
 //! A Llama-family model's shape and weights, from either kind of file, in one layout: that of Hugging Face.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use crate::error::LoadError;
-use crate::files::ModelFiles;
+use crate::files::{ModelFile, ModelFiles};
 use crate::gguf::{Gguf, TensorKind};
-use crate::matrix::Matrix;
+use crate::matrix::{Bytes, Matrix};
 
 /// The numbers that fix the architecture.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,14 +69,6 @@ impl Shape {
             && self.norm_epsilon.is_finite()
             && self.norm_epsilon > 0.0;
         if sane { Ok(self) } else { Err(format!("its dimensions cannot be: {self:?}")) }
-    }
-}
-
-/// Reads shape and weights.
-pub(crate) fn load(files: &ModelFiles) -> Result<(Shape, Weights), LoadError> {
-    match files.gguf() {
-        Some(file) => from_gguf(files, &file.bytes),
-        None => from_safetensors(files),
     }
 }
 
@@ -142,7 +135,15 @@ const HUGGING_FACE_NAMES: Names = Names {
     down: "mlp.down_proj.weight",
 };
 
-fn collect(source: &impl Source, names: &Names, shape: &Shape) -> Result<Weights, LoadError> {
+/// Whether the embedding is also the output matrix.
+#[derive(Clone, Copy)]
+enum Tied {
+    Always,
+    Never,
+    IfAbsent,
+}
+
+fn collect(source: &impl Source, names: &Names, shape: &Shape, tied: Tied) -> Result<Weights, LoadError> {
     let (hidden, wide) = (shape.hidden, shape.feed_forward);
     let (q_rows, kv_rows) = (shape.heads * shape.head_size, shape.kv_heads * shape.head_size);
     let mut layers = Vec::new();
@@ -164,7 +165,11 @@ fn collect(source: &impl Source, names: &Names, shape: &Shape) -> Result<Weights
         embedding: source.required(names.embedding, shape.vocabulary, hidden)?,
         layers,
         norm: source.vector(names.norm, hidden)?,
-        output: source.matrix(names.output, shape.vocabulary, hidden)?,
+        output: match tied {
+            Tied::Always => None,
+            Tied::Never => Some(source.required(names.output, shape.vocabulary, hidden)?),
+            Tied::IfAbsent => source.matrix(names.output, shape.vocabulary, hidden)?,
+        },
     })
 }
 
@@ -173,7 +178,7 @@ fn collect(source: &impl Source, names: &Names, shape: &Shape) -> Result<Weights
 struct GgufSource<'a> {
     files: &'a ModelFiles,
     head: &'a Gguf,
-    bytes: &'a [u8],
+    bytes: &'a Arc<Vec<u8>>,
 }
 
 impl Source for GgufSource<'_> {
@@ -187,8 +192,7 @@ impl Source for GgufSource<'_> {
             let detail = format!("{name} is {:?}, not {expected:?}", info.dimensions);
             return Err(self.files.corrupt("model.gguf", detail));
         }
-        let bytes = self.bytes.get(info.bytes.clone()).map(<[u8]>::to_vec);
-        bytes
+        Bytes::new(self.bytes, info.bytes.clone())
             .and_then(|bytes| Matrix::new(rows, columns, info.kind, bytes))
             .map(Some)
             .ok_or_else(|| self.files.corrupt("model.gguf", format!("{name} has the wrong size")))
@@ -199,9 +203,13 @@ impl Source for GgufSource<'_> {
     }
 }
 
-fn from_gguf(files: &ModelFiles, bytes: &[u8]) -> Result<(Shape, Weights), LoadError> {
+/// Shape and weights of a GGUF `file` whose head is `head`.
+pub(crate) fn from_gguf(
+    files: &ModelFiles,
+    file: &ModelFile,
+    head: &Gguf,
+) -> Result<(Shape, Weights), LoadError> {
     let corrupt = |detail: String| files.corrupt("model.gguf", detail);
-    let head = Gguf::parse(bytes).map_err(corrupt)?;
     let architecture = head.text("general.architecture").unwrap_or_default();
     if architecture != "llama" {
         return Err(LoadError::Unsupported { what: format!("the architecture {architecture:?}") });
@@ -241,7 +249,8 @@ fn from_gguf(files: &ModelFiles, bytes: &[u8]) -> Result<(Shape, Weights), LoadE
     }
     .checked()
     .map_err(corrupt)?;
-    let mut weights = collect(&GgufSource { files, head: &head, bytes }, &GGUF_NAMES, &shape)?;
+    let mut weights =
+        collect(&GgufSource { files, head, bytes: &file.bytes }, &GGUF_NAMES, &shape, Tied::IfAbsent)?;
     // ggml rotates neighbours, Hugging Face halves: its converter interleaved each head's rows, this undoes it.
     let half = shape.head_size / 2;
     let source = |row: usize| {
@@ -276,6 +285,8 @@ struct Config {
     rms_norm_eps: f32,
     hidden_act: Option<String>,
     #[serde(default)]
+    tie_word_embeddings: bool,
+    #[serde(default)]
     attention_bias: bool,
     #[serde(default)]
     mlp_bias: bool,
@@ -283,7 +294,7 @@ struct Config {
 
 struct SafetensorsSource<'a> {
     files: &'a ModelFiles,
-    tensors: HashMap<String, (TensorKind, Vec<usize>, &'a [u8])>,
+    tensors: HashMap<String, (TensorKind, Vec<usize>, Bytes)>,
 }
 
 impl Source for SafetensorsSource<'_> {
@@ -294,7 +305,7 @@ impl Source for SafetensorsSource<'_> {
             let detail = format!("{name} is {dimensions:?}, not {expected:?}");
             return Err(self.files.corrupt("*.safetensors", detail));
         }
-        Matrix::new(rows, columns, *kind, bytes.to_vec())
+        Matrix::new(rows, columns, *kind, bytes.clone())
             .map(Some)
             .ok_or_else(|| self.files.corrupt("*.safetensors", format!("{name} has the wrong size")))
     }
@@ -304,7 +315,8 @@ impl Source for SafetensorsSource<'_> {
     }
 }
 
-fn from_safetensors(files: &ModelFiles) -> Result<(Shape, Weights), LoadError> {
+/// Shape and weights of a Hugging Face directory.
+pub(crate) fn from_safetensors(files: &ModelFiles) -> Result<(Shape, Weights), LoadError> {
     let unsupported = |what: String| LoadError::Unsupported { what };
     let config = files.find("config.json").ok_or_else(|| files.corrupt("config.json", "it is missing"))?;
     let config: Config =
@@ -362,11 +374,16 @@ fn from_safetensors(files: &ModelFiles) -> Result<(Shape, Weights), LoadError> {
                 Dtype::BF16 => TensorKind::Bf16,
                 other => return Err(unsupported(format!("the type {other:?} of {name}"))),
             };
-            if tensors.insert(name.to_owned(), (kind, view.shape().to_vec(), view.data())).is_some() {
+            let start = view.data().as_ptr().addr() - file.bytes.as_ptr().addr();
+            let bytes = Bytes::new(&file.bytes, start..start + view.data().len())
+                .ok_or_else(|| files.corrupt(&file.name, format!("{name} lies outside it")))?;
+            if tensors.insert(name.to_owned(), (kind, view.shape().to_vec(), bytes)).is_some() {
                 return Err(files.corrupt(&file.name, format!("the tensor {name} stands twice")));
             }
         }
     }
-    let weights = collect(&SafetensorsSource { files, tensors }, &HUGGING_FACE_NAMES, &shape)?;
+    // Where the config ties them, a stored output matrix is a leftover that transformers ignores too.
+    let tied = if config.tie_word_embeddings { Tied::Always } else { Tied::Never };
+    let weights = collect(&SafetensorsSource { files, tensors }, &HUGGING_FACE_NAMES, &shape, tied)?;
     Ok((shape, weights))
 }

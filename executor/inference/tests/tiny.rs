@@ -78,7 +78,7 @@ fn write_hugging_face(folder: &Path) {
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": LAYERS,
         "hidden_size": HIDDEN, "intermediate_size": WIDE, "num_attention_heads": HEADS,
         "num_key_value_heads": KV_HEADS, "vocab_size": vocabulary().len(), "max_position_embeddings": CONTEXT,
-        "rope_theta": 10_000.0, "rms_norm_eps": 1e-5, "hidden_act": "silu"
+        "rope_theta": 10_000.0, "rms_norm_eps": 1e-5, "hidden_act": "silu", "tie_word_embeddings": true
     });
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let tokens: HashMap<String, u32> = vocabulary().into_iter().zip(0..).collect();

@@ -1,0 +1,161 @@
+//! Against transformers in f32 on the same weights; `scripts/regenerate-logits-golden` made the files.
+#![allow(clippy::unwrap_used)]
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use burn_flex::FlexDevice;
+use inference::{
+    ChatMessage, Cpu, Engine, FinishReason, GenerateError, GenerateParams, ModelFiles, Multiply,
+};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+const MODELS: [(&str, &str); 4] =
+    [("hf", "hf"), ("q8_0", "q8_0.gguf"), ("q4_0", "q4_0.gguf"), ("q4_1", "q4_1.gguf")];
+/// Of logits up to 50: the sums run in another order than torch's.
+const TOLERANCE: f32 = 1e-4;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn json(name: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(golden(name)).unwrap()).unwrap()
+}
+
+fn engine(file: &str, multiply: Multiply) -> Engine {
+    let files = ModelFiles::open(&golden(file)).unwrap();
+    Engine::<Cpu>::load_on(&files, multiply, FlexDevice).unwrap()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+fn messages(value: &Value) -> Vec<ChatMessage> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let one =
+        |message: &Value| ChatMessage { role: text(&message["role"]), content: text(&message["content"]) };
+    value.as_array().unwrap().iter().map(one).collect()
+}
+
+#[test]
+fn logits_agree_with_transformers() {
+    let bytes = std::fs::read(golden("logits.safetensors")).unwrap();
+    let stored = SafeTensors::deserialize(&bytes).unwrap();
+    let words = |name: &str| stored.tensor(name).unwrap().data().as_chunks::<4>().0.to_vec();
+    let ids: Vec<u32> = words("ids").into_iter().map(u32::from_le_bytes).collect();
+    for (name, file) in MODELS {
+        let expected: Vec<f32> = words(name).into_iter().map(f32::from_le_bytes).collect();
+        let spread = expected.iter().copied().fold(0.0f32, |most, logit| most.max(logit.abs()));
+        assert!(spread > 3.0, "the weights of {name} say something: {spread}");
+        for multiply in [Multiply::Stored, Multiply::Reference] {
+            let ours = engine(file, multiply).logits(&ids).unwrap().concat();
+            assert_eq!(ours.len(), expected.len());
+            let furthest = ours.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            println!("{name} {multiply:?}: max |Δlogit| {furthest:.1e} of {spread:.1}");
+            assert!(furthest < TOLERANCE, "{name} {multiply:?}: {furthest}");
+        }
+    }
+}
+
+#[test]
+fn greedy_answers_agree_with_transformers() {
+    let text = json("text.json");
+    let bytes = std::fs::read(golden("logits.safetensors")).unwrap();
+    let stored = SafeTensors::deserialize(&bytes).unwrap();
+    let prompt: Vec<u32> = stored
+        .tensor("ids")
+        .unwrap()
+        .data()
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|id| u32::from_le_bytes(*id))
+        .collect();
+    for (name, file) in MODELS {
+        let engine = engine(file, Multiply::Stored);
+        let params = GenerateParams { max_output_tokens: 32 };
+        let answer = engine.generate(&prompt, params, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(answer.output_ids, ids(&text["greedy"][name]), "{name}");
+    }
+}
+
+#[test]
+fn tokens_agree_with_transformers_from_either_format() {
+    let text = json("text.json");
+    for (_, file) in MODELS {
+        let engine = engine(file, Multiply::Stored);
+        for case in text["texts"].as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            assert_eq!(engine.tokenize(text).unwrap(), ids(&case["ids"]), "{file}: {text:?}");
+        }
+        for case in text["chats"].as_array().unwrap() {
+            let chat = messages(&case["messages"]);
+            assert_eq!(engine.tokenize_chat(&chat).unwrap(), ids(&case["ids"]), "{file}");
+        }
+        let stranger = ChatMessage { role: "stranger".into(), content: "hello".into() };
+        assert!(matches!(engine.tokenize_chat(&[stranger]), Err(GenerateError::Template)));
+    }
+}
+
+#[test]
+fn a_template_in_its_own_file_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(golden("hf")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let settings = folder.path().join("tokenizer_config.json");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&settings).unwrap()).unwrap();
+    let template = config["chat_template"].take();
+    let load = || Engine::load(&ModelFiles::open(folder.path()).unwrap());
+    std::fs::write(&settings, config.to_string()).unwrap();
+    assert!(load().is_err());
+    config["chat_template"] = serde_json::json!([{ "name": "default", "template": template }]);
+    std::fs::write(&settings, config.to_string()).unwrap();
+    let text = json("text.json");
+    let chat = messages(&text["chats"][1]["messages"]);
+    let expected = ids(&text["chats"][1]["ids"]);
+    assert_eq!(load().unwrap().tokenize_chat(&chat).unwrap(), expected);
+    std::fs::write(&settings, "{\"eos_token\": \"<|im_end|>\"}").unwrap();
+    std::fs::write(folder.path().join("chat_template.jinja"), template.as_str().unwrap()).unwrap();
+    let engine = load().unwrap();
+    assert_eq!(engine.tokenize_chat(&chat).unwrap(), expected);
+}
+
+#[test]
+#[ignore = "needs the model that scripts/fetch-model fetches"]
+fn smollm2_agrees_with_transformers() {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
+    let model = cache.join("chrysalis/models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let engine = Engine::load(&ModelFiles::open(&model).unwrap()).unwrap();
+    for case in json("smollm2.json").as_array().unwrap() {
+        let question = case["question"].as_str().unwrap();
+        let chat = [ChatMessage { role: "user".into(), content: question.into() }];
+        let prompt = engine.tokenize_chat(&chat).unwrap();
+        assert_eq!(prompt, ids(&case["prompt_ids"]));
+        let last = engine.logits(&prompt).unwrap().pop().unwrap();
+        let ours = last.iter().step_by(case["sample_step"].as_u64().unwrap() as usize);
+        let theirs =
+            case["sample_logits"].as_array().unwrap().iter().map(|logit| logit.as_f64().unwrap() as f32);
+        let furthest = ours.zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        println!("max |Δlogit| {furthest:.1e}");
+        assert!(furthest < 1e-3, "{furthest}");
+        let params = GenerateParams { max_output_tokens: 48 };
+        let mut streamed = String::new();
+        let answer = engine
+            .generate(&prompt, params, &mut |token| {
+                streamed.push_str(token.text_piece);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(answer.output_ids, ids(&case["output_ids"]));
+        assert_eq!(answer.text, case["text"].as_str().unwrap());
+        if answer.finish_reason == FinishReason::Length {
+            assert_eq!(streamed, answer.text);
+        }
+    }
+}
