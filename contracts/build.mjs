@@ -7,7 +7,13 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { getTolkCompilerVersion, runTolkCompiler } from '@ton/tolk-js';
 
-const CONTRACTS = { Registry: 'registry.tolk', Model: 'model.tolk', Worker: 'worker.tolk', Job: 'job.tolk' };
+const CONTRACTS = {
+    Registry: 'registry.tolk',
+    Model: 'model.tolk',
+    Worker: 'worker.tolk',
+    Job: 'job.tolk',
+    P256Probe: 'testing/p256_probe.tolk',
+};
 const here = dirname(fileURLToPath(import.meta.url));
 const check = process.argv.includes('--check');
 const compiler = `tolk-js ${await getTolkCompilerVersion()}`;
