@@ -3,6 +3,7 @@
 //! The wire truth is `contracts/chrysalis.tlb`; what is signed, sealed and paid is in `docs/protocol.md`.
 
 pub mod artifacts;
+pub mod attestor;
 pub mod config_file;
 pub mod errors;
 pub mod job;

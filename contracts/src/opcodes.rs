@@ -1,7 +1,7 @@
 //! Every message of the contracts by opcode, for explorers and tests.
 
 use crate::wire::Message;
-use crate::{job, model, registry, worker};
+use crate::{attestor, job, model, registry, worker};
 
 /// `(opcode, name in the TL-B)` of every message.
 pub const ALL: &[(u32, &str)] = &[
@@ -43,6 +43,14 @@ pub const ALL: &[(u32, &str)] = &[
     entry::<job::JobPosted>(),
     entry::<job::Payout>(),
     entry::<job::Excesses>(),
+    entry::<attestor::VerifyQuote>(),
+    entry::<attestor::QuoteVerified>(),
+    entry::<attestor::PostAuthority>(),
+    entry::<attestor::PostCrl>(),
+    entry::<attestor::PostTcbInfo>(),
+    entry::<attestor::PostQeIdentity>(),
+    entry::<attestor::ReportRevocation>(),
+    entry::<attestor::CertificateRevoked>(),
 ];
 
 /// The TL-B name of an opcode.

@@ -1,0 +1,531 @@
+//! The Attestor: Intel's certificate authorities, revocation lists, TCB info and QE identity, and quotes verified
+//! against them.
+
+use std::fmt;
+
+use tycho_types::cell::{Cell, CellBuilder, CellContext, CellSlice, HashBytes, Load, Store};
+use tycho_types::dict::{Dict, DictKey, LoadDictKey, StoreDictKey};
+use tycho_types::error::Error as CellError;
+use tycho_types::models::StdAddr;
+
+use crate::wire::{Ref, WireError, messages, to_cell};
+
+/// Most pieces a text may be cut into.
+pub const MAX_PIECES: usize = 250;
+/// Most bytes in a piece.
+pub const MAX_PIECE_BYTES: usize = 127;
+/// Most levels of one list in TCB info, a module identity or a QE identity.
+pub const MAX_LEVELS: usize = 128;
+/// Numbers in one cell of [`Advisories`].
+const ADVISORIES_PER_CELL: usize = 56;
+const ADVISORY_BITS: u16 = 17;
+
+/// Bits of [`TcbLevel::needs`] and [`VerifiedReport::needs`]: what a status asks for besides being up to date.
+pub mod needs {
+    pub const OUT_OF_DATE: u8 = 1;
+    pub const CONFIGURATION: u8 = 2;
+    pub const SW_HARDENING: u8 = 4;
+    pub const REVOKED: u8 = 128;
+}
+
+/// `N` bytes as they stand: a serial number, a set of SVNs, a register.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bytes<const N: usize>(pub [u8; N]);
+
+/// Serial number of a certificate, without the zero byte that DER puts before a high bit.
+pub type Serial = Bytes<20>;
+/// Family, model, stepping, platform type and custom SKU of a processor.
+pub type Fmspc = Bytes<6>;
+/// Sixteen security version numbers, component 1 first.
+pub type Svns = Bytes<16>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct AttestorStorage {
+    /// SHA-256 of the DER Name that is every PCK certificate's subject.
+    pub pck_subject: HashBytes,
+    pub trust: Ref<Trust>,
+    /// SHA-256 of the public key x ‖ y → authority.
+    pub authorities: Dict<HashBytes, Ref<Authority>>,
+    pub root_crl: Option<Ref<Crl>>,
+    pub collateral: Ref<Collateral>,
+}
+
+impl AttestorStorage {
+    /// As deployed: nothing posted yet.
+    pub fn initial(pck_subject: HashBytes, trust: Trust) -> Result<Self, WireError> {
+        Ok(Self {
+            pck_subject,
+            trust: Ref::new(trust)?,
+            authorities: Dict::new(),
+            root_crl: None,
+            collateral: Ref::new(Collateral { qe_identity: None, tcb_infos: Dict::new() })?,
+        })
+    }
+}
+
+/// The root authority, and who may be what under it.
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct Trust {
+    pub root_x: HashBytes,
+    pub root_y: HashBytes,
+    /// SHA-256 of the DER Name.
+    pub root_subject: HashBytes,
+    pub root_serial: Serial,
+    pub roles: Ref<RoleNames>,
+}
+
+/// SHA-256 of DER Names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
+pub struct RoleNames {
+    pub platform_ca: HashBytes,
+    pub processor_ca: HashBytes,
+    pub tcb_signer: HashBytes,
+}
+
+/// What an [`Authority`] may sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Role {
+    /// PCK certificates and their revocation list.
+    PckIssuer = 1,
+    /// TCB info and QE identity.
+    TcbSigner = 2,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct Authority {
+    pub role: Role,
+    pub x: HashBytes,
+    pub y: HashBytes,
+    /// SHA-256 of the DER Name.
+    pub subject: HashBytes,
+    /// Unix time.
+    pub not_before: u32,
+    /// Unix time.
+    pub not_after: u32,
+    pub serial: Serial,
+    pub crl: Option<Ref<Crl>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct Crl {
+    /// Unix time.
+    pub this_update: u32,
+    /// Unix time.
+    pub next_update: u32,
+    pub number: u64,
+    pub revoked: Dict<Serial, bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct Collateral {
+    pub qe_identity: Option<Ref<QeIdentity>>,
+    pub tcb_infos: Dict<Fmspc, Ref<TcbInfo>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
+pub struct DocumentLife {
+    /// Unix time.
+    pub issue_date: u32,
+    /// Unix time.
+    pub next_update: u32,
+    pub evaluation_number: u32,
+    pub signer_serial: Serial,
+    /// Unix time.
+    pub signer_not_after: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct TcbInfo {
+    pub life: DocumentLife,
+    pub pce_id: u16,
+    /// `TEE_TCB_SVN[1]` → identity; 0 is `tdxModule`.
+    pub modules: Dict<u8, Ref<TdxModule>>,
+    pub levels: Ref<Levels<TcbLevel>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct TdxModule {
+    pub mrsigner: Bytes<48>,
+    pub attributes: Bytes<8>,
+    pub attributes_mask: Bytes<8>,
+    pub levels: Option<Ref<Levels<SvnLevel>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
+pub struct TcbLevel {
+    pub sgx: Svns,
+    pub pce_svn: u16,
+    pub tdx: Svns,
+    /// Zero for `UpToDate`, else of [`needs`].
+    pub needs: u8,
+    /// Hash of the [`Advisories`] cell; zero for none.
+    pub advisories: HashBytes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
+pub struct SvnLevel {
+    pub isv_svn: u16,
+    /// Zero for `UpToDate`, else of [`needs`].
+    pub needs: u8,
+    /// Hash of the [`Advisories`] cell; zero for none.
+    pub advisories: HashBytes,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct QeIdentity {
+    pub life: DocumentLife,
+    pub miscselect: u32,
+    pub miscselect_mask: u32,
+    pub attributes: Bytes<16>,
+    pub attributes_mask: Bytes<16>,
+    pub mrsigner: HashBytes,
+    pub isv_prod_id: u16,
+    pub levels: Ref<Levels<SvnLevel>>,
+}
+
+/// Levels from the highest down, each in a cell that refers to the next. At least one, at most [`MAX_LEVELS`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Levels<T>(pub Vec<T>);
+
+/// The ddddd of INTEL-SA-ddddd, in Intel's order. Never stored: levels hold the hash of its cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advisories(pub Vec<u32>);
+
+impl Advisories {
+    /// What levels hold: zero for none, else the hash of the cell.
+    pub fn digest(&self) -> Result<HashBytes, WireError> {
+        if self.0.is_empty() { Ok(HashBytes::ZERO) } else { Ok(*to_cell(self)?.repr_hash()) }
+    }
+}
+
+/// A signed text cut into 1 to [`MAX_PIECES`] pieces of 1 to [`MAX_PIECE_BYTES`] bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pieces(Vec<Vec<u8>>);
+
+/// A text cannot be carried in these pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PiecesError {
+    #[error(
+        "a text in {count} pieces; the contract reads 1 to {MAX_PIECES}, so whoever wrote so long a text is at fault"
+    )]
+    Count { count: usize },
+    #[error(
+        "a piece of {bytes} bytes; a cell takes 1 to {MAX_PIECE_BYTES}, so whoever cut the text is at fault"
+    )]
+    Length { bytes: usize },
+}
+
+impl Pieces {
+    /// # Errors
+    /// [`PiecesError`]: too many pieces, none, or one that is empty or too long.
+    pub fn new(pieces: Vec<Vec<u8>>) -> Result<Self, PiecesError> {
+        if pieces.is_empty() || pieces.len() > MAX_PIECES {
+            return Err(PiecesError::Count { count: pieces.len() });
+        }
+        match pieces.iter().map(Vec::len).find(|bytes| !(1..=MAX_PIECE_BYTES).contains(bytes)) {
+            Some(bytes) => Err(PiecesError::Length { bytes }),
+            None => Ok(Self(pieces)),
+        }
+    }
+
+    pub fn as_slice(&self) -> &[Vec<u8>] {
+        &self.0
+    }
+
+    /// The text they are pieces of.
+    pub fn concat(&self) -> Vec<u8> {
+        self.0.concat()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct P256Signature {
+    pub r: HashBytes,
+    pub s: HashBytes,
+    pub witness: Ref<P256Witness>,
+}
+
+/// What the contract needs besides a signature to check it; `docs/p256.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
+pub struct P256Witness {
+    /// Compressed point (SEC 1 §2.3.3).
+    pub blinded_key: Bytes<33>,
+    pub scale: HashBytes,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct QuoteProof {
+    /// The attestation key.
+    pub key_x: HashBytes,
+    pub key_y: HashBytes,
+    /// Who issued the PCK certificate: SHA-256 of its public key x ‖ y.
+    pub authority: HashBytes,
+    /// Header and report.
+    pub signed: Ref<Pieces>,
+    pub qe_report: Ref<Pieces>,
+    /// The signed part of the PCK certificate.
+    pub pck: Ref<Pieces>,
+    pub signatures: Ref<QuoteSignatures>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct QuoteSignatures {
+    /// The quoting enclave's.
+    pub authentication_data: HashBytes,
+    pub quote: Ref<P256Signature>,
+    pub qe_report: Ref<P256Signature>,
+    pub pck: Ref<P256Signature>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct VerifiedReport {
+    pub measurement: HashBytes,
+    pub report_data: Bytes<64>,
+    /// Of [`needs`], over the platform's, the module's and the quoting enclave's level.
+    pub needs: u8,
+    /// Unix time: the first end among certificates, revocation lists, TCB info and QE identity.
+    pub expires_at: u32,
+    /// Of the PCK certificate.
+    pub serial: Serial,
+    pub origin: Ref<QuoteOrigin>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct QuoteOrigin {
+    /// SHA-256 of header and report.
+    pub quote_digest: HashBytes,
+    /// Zero, or SHA-256 over the levels' `advisories` that are not zero.
+    pub advisories: HashBytes,
+    /// Who issued the PCK certificate: SHA-256 of its public key x ‖ y.
+    pub authority: HashBytes,
+    pub ppid: Bytes<16>,
+    pub fmspc: Fmspc,
+    pub evaluation_number: u32,
+}
+
+messages! {
+    /// Anyone. The answer carries the rest of the value; refused, the message bounces.
+    "verify_quote" "#43480501" VerifyQuote {
+        query_id: u64,
+        answer_to: StdAddr,
+        quote: Ref<QuoteProof>,
+        /// Comes back with the answer.
+        payload: Cell,
+    }
+    /// Attestor to `answer_to`.
+    "quote_verified" "#43480502" QuoteVerified {
+        query_id: u64,
+        requester: StdAddr,
+        report: Ref<VerifiedReport>,
+        payload: Cell,
+    }
+    /// Anyone: a certificate signed by the root.
+    "post_authority" "#43480503" PostAuthority { query_id: u64, certificate: Ref<Pieces>, signature: Ref<P256Signature> }
+    /// Anyone.
+    "post_crl" "#43480504" PostCrl {
+        query_id: u64,
+        /// SHA-256 of the issuer's public key x ‖ y; zero for the root.
+        issuer: HashBytes,
+        list: Ref<Pieces>,
+        signature: Ref<P256Signature>,
+    }
+    /// Anyone.
+    "post_tcb_info" "#43480505" PostTcbInfo {
+        query_id: u64,
+        /// SHA-256 of the signer's public key x ‖ y.
+        signer: HashBytes,
+        document: Ref<Pieces>,
+        signature: Ref<P256Signature>,
+    }
+    /// Anyone.
+    "post_qe_identity" "#43480506" PostQeIdentity {
+        query_id: u64,
+        /// SHA-256 of the signer's public key x ‖ y.
+        signer: HashBytes,
+        document: Ref<Pieces>,
+        signature: Ref<P256Signature>,
+    }
+    /// Anyone, for a serial on the authority's revocation list.
+    "report_revocation" "#43480507" ReportRevocation { query_id: u64, authority: HashBytes, serial: Serial, worker: StdAddr }
+    /// Attestor to the Worker.
+    "certificate_revoked" "#43480508" CertificateRevoked { query_id: u64, authority: HashBytes, serial: Serial }
+}
+
+impl<const N: usize> fmt::Debug for Bytes<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl<const N: usize> Store for Bytes<N> {
+    fn store_into(&self, builder: &mut CellBuilder, _: &dyn CellContext) -> Result<(), CellError> {
+        builder.store_raw(&self.0, Self::BITS)
+    }
+}
+
+impl<'a, const N: usize> Load<'a> for Bytes<N> {
+    fn load_from(slice: &mut CellSlice<'a>) -> Result<Self, CellError> {
+        let mut bytes = [0; N];
+        slice.load_raw(&mut bytes, Self::BITS)?;
+        Ok(Self(bytes))
+    }
+}
+
+impl<const N: usize> DictKey for Bytes<N> {
+    const BITS: u16 = (N * 8) as u16;
+}
+
+impl<const N: usize> StoreDictKey for Bytes<N> {
+    fn store_into_data(&self, data: &mut tycho_types::cell::CellDataBuilder) -> Result<(), CellError> {
+        data.store_raw(&self.0, Self::BITS)
+    }
+}
+
+impl<const N: usize> LoadDictKey for Bytes<N> {
+    fn load_from_data(data: &tycho_types::cell::CellDataBuilder) -> Option<Self> {
+        data.raw_data().first_chunk().map(|bytes| Self(*bytes))
+    }
+}
+
+impl Store for Role {
+    fn store_into(&self, builder: &mut CellBuilder, _: &dyn CellContext) -> Result<(), CellError> {
+        builder.store_u8(*self as u8)
+    }
+}
+
+impl<'a> Load<'a> for Role {
+    fn load_from(slice: &mut CellSlice<'a>) -> Result<Self, CellError> {
+        match slice.load_u8()? {
+            1 => Ok(Self::PckIssuer),
+            2 => Ok(Self::TcbSigner),
+            _ => Err(CellError::InvalidData),
+        }
+    }
+}
+
+/// A text is long, and its hash says more in a log.
+impl fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes: usize = self.0.iter().map(Vec::len).sum();
+        write!(f, "Pieces({bytes} bytes in {})", self.0.len())
+    }
+}
+
+impl Store for Pieces {
+    fn store_into(&self, builder: &mut CellBuilder, _: &dyn CellContext) -> Result<(), CellError> {
+        let (first, rest) = self.0.split_first().ok_or(CellError::InvalidData)?;
+        let mut next = None;
+        for piece in rest.iter().rev() {
+            let mut cell = CellBuilder::new();
+            store_piece(&mut cell, piece, next)?;
+            next = Some(cell.build()?);
+        }
+        store_piece(builder, first, next)
+    }
+}
+
+impl<'a> Load<'a> for Pieces {
+    fn load_from(slice: &mut CellSlice<'a>) -> Result<Self, CellError> {
+        let mut pieces = Vec::new();
+        let mut next = load_piece(slice, &mut pieces)?;
+        while let Some(cell) = next {
+            next = load_piece(&mut cell.as_slice()?, &mut pieces)?;
+        }
+        Ok(Self(pieces))
+    }
+}
+
+impl<T: Store> Store for Levels<T> {
+    fn store_into(&self, builder: &mut CellBuilder, context: &dyn CellContext) -> Result<(), CellError> {
+        let (first, rest) = self.0.split_first().ok_or(CellError::InvalidData)?;
+        let mut next: Option<Cell> = None;
+        for level in rest.iter().rev() {
+            let mut cell = CellBuilder::new();
+            level.store_into(&mut cell, context)?;
+            next.store_into(&mut cell, context)?;
+            next = Some(cell.build()?);
+        }
+        first.store_into(builder, context)?;
+        next.store_into(builder, context)
+    }
+}
+
+impl<'a, T: for<'b> Load<'b>> Load<'a> for Levels<T> {
+    fn load_from(slice: &mut CellSlice<'a>) -> Result<Self, CellError> {
+        let mut levels = vec![T::load_from(slice)?];
+        let mut next = Option::<Cell>::load_from(slice)?;
+        while let Some(cell) = next {
+            if levels.len() == MAX_LEVELS {
+                return Err(CellError::InvalidData);
+            }
+            let mut inner = cell.as_slice()?;
+            levels.push(T::load_from(&mut inner)?);
+            next = Option::<Cell>::load_from(&mut inner)?;
+            if !inner.is_empty() {
+                return Err(CellError::InvalidData);
+            }
+        }
+        Ok(Self(levels))
+    }
+}
+
+impl Store for Advisories {
+    fn store_into(&self, builder: &mut CellBuilder, _: &dyn CellContext) -> Result<(), CellError> {
+        let mut cells = self.0.chunks(ADVISORIES_PER_CELL).peekable();
+        let mut earlier: Option<Cell> = None;
+        while let Some(numbers) = cells.next() {
+            if cells.peek().is_none() {
+                return store_advisories(builder, numbers, earlier);
+            }
+            let mut cell = CellBuilder::new();
+            store_advisories(&mut cell, numbers, earlier)?;
+            earlier = Some(cell.build()?);
+        }
+        builder.store_bit_zero()
+    }
+}
+
+fn store_piece(builder: &mut CellBuilder, piece: &[u8], next: Option<Cell>) -> Result<(), CellError> {
+    builder.store_raw(piece, (piece.len() * 8) as u16)?;
+    match next {
+        Some(cell) => builder.store_reference(cell),
+        None => Ok(()),
+    }
+}
+
+/// Appends one cell's bytes; returns the next cell.
+fn load_piece<'a>(
+    slice: &mut CellSlice<'a>,
+    pieces: &mut Vec<Vec<u8>>,
+) -> Result<Option<&'a tycho_types::cell::DynCell>, CellError> {
+    let bits = slice.size_bits();
+    if bits == 0 || !bits.is_multiple_of(8) || slice.size_refs() > 1 || pieces.len() == MAX_PIECES {
+        return Err(CellError::InvalidData);
+    }
+    let mut buffer = [0; 128];
+    pieces.push(slice.load_raw(&mut buffer, bits)?.to_vec());
+    if slice.size_refs() == 1 { slice.load_reference().map(Some) } else { Ok(None) }
+}
+
+fn store_advisories(
+    builder: &mut CellBuilder,
+    numbers: &[u32],
+    earlier: Option<Cell>,
+) -> Result<(), CellError> {
+    match earlier {
+        Some(cell) => {
+            builder.store_bit_one()?;
+            builder.store_reference(cell)?;
+        }
+        None => builder.store_bit_zero()?,
+    }
+    for number in numbers {
+        if *number >= 1 << ADVISORY_BITS {
+            return Err(CellError::IntOverflow);
+        }
+        builder.store_uint(u64::from(*number), ADVISORY_BITS)?;
+    }
+    Ok(())
+}
