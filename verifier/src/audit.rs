@@ -1,34 +1,44 @@
-//! Re-checks a whole job from what is on the chain.
+//! Re-checks a whole job from what is on the chain, however it ended.
 //!
 //! The history may come from anybody. Transactions are bound to each other by their hashes, and the caller binds the
 //! newest to the account's state; so a server that lies can withhold or invent a whole history, not alter a true one.
 //! Masterchain signatures are not part of it.
 
-use contracts::job::{JobPaid, JobRefund, JobStatus, JobStorage, PostJob, PostReceipt, TakeJob};
+mod ledger;
+mod life;
+mod payments;
+mod steps;
+
+use contracts::errors::RejectionReason;
+use contracts::job::{JobState, JobStatus, PostRejection};
 use contracts::measurement::KeyBinding;
-use contracts::model::SharePaid;
-use contracts::money::Split;
+use contracts::registry::RegistryStorage;
 use contracts::wire::from_cell;
 use contracts::worker::Attestation;
-use contracts::{Cell, HashBytes, Message as _, Nanoton, Network, StdAddr};
+use contracts::{Cell, HashBytes, Nanoton, Network, StdAddr};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
-use tycho_types::cell::CellBuilder;
-use tycho_types::models::{ComputePhase, IntAddr, Message, MsgInfo, Transaction, TxInfo};
+
+pub use ledger::Ledger;
 
 use crate::check::{Party, Verdict, holds};
 use crate::quote::{Collateral, QuotePolicy, verify_binding, verify_quote};
-use crate::receipt::{ReceiptTerms, verify_receipt};
+use crate::receipt::{ReceiptTerms, verify_receipt, verify_rejection};
+use life::{End, Life, Taken};
+use steps::Step;
 
 /// More transactions than a job's life and the refusals of strangers can explain.
 pub const MAX_TRANSACTIONS: usize = 10_000;
-/// TON allows a transaction 255 actions. A hostile one may name the same cell as 2^15 messages.
-const MAX_OUT_MESSAGES: usize = 255;
 
 /// What the chain has on one job.
 #[derive(Debug, Clone)]
 pub struct JobHistory {
     /// The generation of contracts, from the network file.
     pub network: Network,
+    /// Hash of the Registry's code, from the network file.
+    pub registry_code: HashBytes,
+    /// The Registry's account as the chain has it.
+    pub registry: Option<RegistryAccount>,
     /// The job's address.
     pub job: StdAddr,
     /// Every transaction of the job's account, oldest first: root cells. The caller has compared the hash of the last
@@ -36,8 +46,21 @@ pub struct JobHistory {
     pub transactions: Vec<Cell>,
     /// The account's balance after them, nanoTON.
     pub balance_nanoton: u128,
+    /// The contract's own state after them; nothing where the account is gone.
+    pub state: Option<JobState>,
     /// What the worker registered its keys with.
     pub registration: Option<WorkerRegistration>,
+}
+
+/// The Registry's account, which lies at the address that the network names.
+#[derive(Debug, Clone)]
+pub struct RegistryAccount {
+    /// Its code cell.
+    pub code: Cell,
+    /// Its data cell.
+    pub data: Cell,
+    /// Time of the block it was read at, Unix seconds.
+    pub as_of_s: u32,
 }
 
 /// A worker's registration, as its contract received it.
@@ -53,91 +76,275 @@ pub struct WorkerRegistration {
     pub mc_root_hash: Option<HashBytes>,
 }
 
-/// Audits a settled job. A job that ended otherwise, or has not ended, fails `settled`.
-pub fn audit(history: &JobHistory, collateral: &Collateral, policy: &QuotePolicy, now_s: u64) -> Verdict {
-    let mut verdict = Verdict::default();
-    let steps = read_steps(history);
+/// What an audit found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Audit {
+    /// Where the job is in its life; nothing where the history is not that of a job.
+    pub status: Option<JobStatus>,
+    /// Where every nanoTON went; nothing where the history is not that of a job.
+    pub ledger: Option<Ledger>,
+    /// The checks.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+/// An audit in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conclusion {
+    /// The job is over, and every check held.
+    Holds,
+    /// The job is open or claimed, and every other check held: ask again later.
+    Unfinished,
+    /// A check did not hold.
+    Fails,
+}
+
+impl Audit {
+    /// The word. Only [`Conclusion::Holds`] is a success.
+    pub fn conclusion(&self) -> Conclusion {
+        let is_open = self.status.is_some_and(|status| !status.is_closed());
+        let rest_holds = || {
+            let checks = &self.verdict.checks;
+            checks.iter().all(|check| check.passed || check.name == ENDED)
+        };
+        if self.status.is_some() && self.verdict.all_passed() {
+            Conclusion::Holds
+        } else if is_open && rest_holds() {
+            Conclusion::Unfinished
+        } else {
+            Conclusion::Fails
+        }
+    }
+}
+
+/// Audits the newest posting of a job as of `now_s`, Unix seconds.
+///
+/// The check `ended` fails for a job that is open or claimed: [`Conclusion::Unfinished`] where nothing else does.
+pub fn audit(history: &JobHistory, collateral: &Collateral, policy: &QuotePolicy, now_s: u64) -> Audit {
+    let mut audit = Audit::default();
+    let verdict = &mut audit.verdict;
+    let steps = steps::read_steps(history);
     verdict.add(
         "transactions_linked",
         "the history is the account's whole history, in order, and unaltered",
         Party::Chain,
         steps.as_ref().map(|steps| format!("{} transactions", steps.len())).map_err(Clone::clone),
     );
-    let Ok(steps) = steps else { return verdict };
+    let Ok(steps) = steps else { return audit };
     verdict.add(
         "conservation",
         "what came in is what went out, what the chain charged, and what is left",
         Party::Contracts,
-        conservation(&steps, history.balance_nanoton),
+        steps::conservation(&steps, history.balance_nanoton),
     );
-    let story = Story::read(history, &steps);
+    let life = Life::read(history, &steps);
     verdict.add(
-        "settled",
-        "the job was posted, claimed and settled, once each",
-        Party::Worker,
-        story.as_ref().map(|_| "posted, claimed, settled".to_owned()).map_err(Clone::clone),
+        "life",
+        "the job was posted, claimed and ended once each at most, in this order",
+        Party::Chain,
+        life.as_ref().map(|life| life.status().name().to_owned()).map_err(Clone::clone),
     );
-    let Ok(story) = story else { return verdict };
-    check_contracts(&mut verdict, history, &story);
-    check_claim(&mut verdict, history, &story);
-    check_receipt(&mut verdict, history, &story);
-    check_payments(&mut verdict, history, &story);
-    check_registration(&mut verdict, history, &story, collateral, policy, now_s);
-    verdict
+    let Ok(life) = life else { return audit };
+    audit.status = Some(life.status());
+    audit.ledger = Some(Ledger::of(&history.network, &life, &steps, history.balance_nanoton));
+    verdict.add(ENDED, "the job is over: nobody can be paid any more", Party::Worker, ended(&life, now_s));
+    check_registry(verdict, history, &life);
+    check_posting(verdict, history, &life);
+    check_state(verdict, history, &life);
+    if let Some(taken) = &life.taken {
+        check_claim(verdict, history, &life, taken);
+    }
+    check_ending(verdict, history, &life, &steps);
+    if let Some(taken) = &life.taken {
+        check_registration(verdict, history, &life, taken, collateral, policy, now_s);
+    }
+    audit
 }
 
-fn check_contracts(verdict: &mut Verdict, history: &JobHistory, story: &Story) {
-    let network = &history.network;
+const ENDED: &str = "ended";
+
+fn ended(life: &Life<'_>, now_s: u64) -> Result<String, String> {
+    let deadline_s = life.deadline_s();
+    let is_over = now_s > u64::from(deadline_s);
+    match life.status() {
+        JobStatus::Open if is_over => {
+            Err(format!("not finished: nobody claimed it by {deadline_s}; anybody may expire it now"))
+        }
+        JobStatus::Open => Err(format!("not finished: open, its worker may claim it until {deadline_s}")),
+        JobStatus::Claimed if is_over => Err(format!(
+            "not finished: claimed, and no receipt came by {deadline_s}; anybody may expire it now"
+        )),
+        JobStatus::Claimed => Err(format!("not finished: claimed, a receipt is due by {deadline_s}")),
+        status if life.swept => Ok(format!("{}, and swept since", status.name())),
+        status => Ok(status.name().to_owned()),
+    }
+}
+
+fn check_registry(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>) {
+    let missing = || Err("the Registry was not read".to_owned());
+    let registry = history.registry.as_ref();
+    verdict.add(
+        "registry_code",
+        "the account that the network file calls its Registry runs the code that the file names",
+        Party::Chain,
+        registry.map_or_else(missing, |registry| {
+            let found = *registry.code.repr_hash();
+            holds(found == history.registry_code, found.to_string(), format!("it runs {found}"))
+        }),
+    );
+    let storage = registry.map(|registry| {
+        from_cell::<RegistryStorage>(&registry.data).map_err(|_| "its storage does not parse".to_owned())
+    });
+    let params = match &storage {
+        None => missing(),
+        Some(Err(error)) => Err(error.clone()),
+        Some(Ok(storage)) => holds(
+            storage.params.hash() == history.network.params.hash(),
+            storage.params.hash().to_string(),
+            "the Registry has other params",
+        ),
+    };
+    verdict.add(
+        "registry_params",
+        "fee, caps, stakes, windows and the children's codes are those the Registry was deployed with",
+        Party::Chain,
+        params,
+    );
+    let (Some(taken), Some(registry)) = (&life.taken, registry) else { return };
+    let measurement = taken.message.claim.measurement;
+    let listed = storage.unwrap_or_else(missing_storage).and_then(|storage| {
+        match storage.measurements.get(measurement) {
+            Ok(Some(from_s)) => holds(
+                from_s <= registry.as_of_s,
+                format!("{measurement}, admitted from {from_s}"),
+                format!("{measurement} is admitted from {from_s} on, after {}", registry.as_of_s),
+            ),
+            Ok(None) => Err(format!("{measurement} is not on the Registry's list, or was revoked")),
+            Err(_) => Err("the Registry's list does not parse".to_owned()),
+        }
+    });
+    verdict.add(
+        "measurement_listed",
+        "the Registry on chain admits the image that the worker stated, and has not revoked it",
+        Party::Worker,
+        listed,
+    );
+}
+
+fn missing_storage() -> Result<RegistryStorage, String> {
+    Err("the Registry was not read".to_owned())
+}
+
+fn check_posting(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>) {
+    let address = history.network.job_address(&life.client, life.nonce);
     verdict.add(
         "job_address",
         "the account is a Job of this network, made for this client, with the code the manifest names",
         Party::Client,
-        network.job_address(&story.client, story.nonce).map_err(|error| error.to_string()).and_then(
-            |address| {
-                holds(
-                    address == history.job,
-                    format!("nonce {}", story.nonce),
-                    format!("it would be {address}"),
-                )
-            },
-        ),
+        address.map_err(|error| error.to_string()).and_then(|address| {
+            holds(address == history.job, format!("nonce {}", life.nonce), format!("it would be {address}"))
+        }),
     );
     verdict.add(
         "posted_by_client",
         "terms and input came from the client's wallet",
         Party::Client,
         holds(
-            story.post.from.as_ref() == Some(&story.client),
-            story.client.to_string(),
+            life.post.from.as_ref() == Some(&life.client),
+            life.client.to_string(),
             "the posting came from somebody else",
         ),
     );
-    let posted = &story.posting;
+    let deposit = life.posting.terms.limits.deposit;
     verdict.add(
-        "worker_address",
-        "the claim came from the Worker contract of the terms, with the code the manifest names",
-        Party::Worker,
-        network.worker_address(&story.claim.claim.worker_owner).map_err(|error| error.to_string()).and_then(
-            |address| {
-                let right = address == posted.terms.worker && story.take.from.as_ref() == Some(&address);
-                holds(right, address.to_string(), "the claim came from another contract")
-            },
+        "deposit",
+        "the client brought what the terms promise the worker",
+        Party::Client,
+        holds(
+            !deposit.is_zero() && life.post.value >= deposit.get(),
+            format!("{} nanoTON", deposit.get()),
+            "the posting brought less than the deposit",
         ),
     );
 }
 
-fn check_claim(verdict: &mut Verdict, history: &JobHistory, story: &Story) {
-    let (terms, claim) = (&story.posting.terms, &story.claim.claim);
+/// Whether the contract's own storage tells the same.
+fn check_state(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>) {
+    let finding = match &history.state {
+        None if life.swept => Ok("the account is gone".to_owned()),
+        None => Err("the contract's state was not read".to_owned()),
+        Some(_) if life.swept => Err("the account has a state though it was swept".to_owned()),
+        Some(state) => state_agrees(state, life),
+    };
+    verdict.add(
+        "state_agrees",
+        "the contract's own storage tells the same posting, claim and end as its transactions",
+        Party::Chain,
+        finding,
+    );
+}
+
+fn state_agrees(state: &JobState, life: &Life<'_>) -> Result<String, String> {
+    let closed_at = life.end_step().map_or(0, |step| step.at_s);
+    let posting = (state.posted_lt, state.posted_at, state.input_hash, state.terms.hash())
+        == (life.post.lt, life.post.at_s, life.posting.input_hash(), life.posting.terms.hash());
+    let claim = match (&state.claim, &life.taken) {
+        (None, None) => true,
+        (Some(stored), Some(taken)) => {
+            let mut claimed = (*taken.message.claim).clone();
+            claimed.settle_by = life.deadline_s();
+            **stored == claimed
+        }
+        _ => false,
+    };
+    let settlement = match (&state.settlement, &life.end) {
+        (Some(stored), End::Settled(_, post)) => {
+            (stored.receipt_hash, stored.result_hash) == (post.receipt.hash(), *post.result.repr_hash())
+        }
+        (Some(stored), End::Rejected(_, post)) => {
+            let amounts = [stored.paid, stored.royalty, stored.fee];
+            stored.receipt_hash == post.rejection.hash() && amounts == [Nanoton::ZERO; 3]
+        }
+        (None, End::Settled(..) | End::Rejected(..)) | (Some(_), _) => false,
+        (None, _) => true,
+    };
+    for (agrees, what) in [
+        (state.status == life.status(), "status"),
+        (posting, "posting"),
+        (claim, "claim"),
+        (settlement, "settlement"),
+        (state.closed_at == closed_at, "time of the end"),
+    ] {
+        if !agrees {
+            return Err(format!("it has another {what}"));
+        }
+    }
+    Ok(state.status.name().to_owned())
+}
+
+fn check_claim(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>, taken: &Taken<'_>) {
+    let (terms, claim) = (&life.posting.terms, &taken.message.claim);
     let limits = &terms.limits;
+    let address = history.network.worker_address(&claim.worker_owner);
+    verdict.add(
+        "worker_address",
+        "the claim came from the Worker contract of the terms, with the code the manifest names",
+        Party::Worker,
+        address.map_err(|error| error.to_string()).and_then(|address| {
+            let right = address == terms.worker && taken.step.from.as_ref() == Some(&address);
+            holds(right, address.to_string(), "the claim came from another contract")
+        }),
+    );
     verdict.add(
         "claim_within_terms",
         "model, price, measurement and time of the claim are what the client asked for",
         Party::Contracts,
         holds(
-            story.claim.model_id == terms.model_id
+            taken.message.model_id == terms.model_id
                 && claim.prices.at_most(&limits.max_prices)
                 && (terms.measurement == HashBytes::ZERO || terms.measurement == claim.measurement)
-                && story.take.at_s <= terms.claim_by,
+                && taken.step.at_s <= terms.claim_by,
             format!(
                 "input {} output {} nanoTON per 1 000",
                 claim.prices.input.get(),
@@ -152,104 +359,134 @@ fn check_claim(verdict: &mut Verdict, history: &JobHistory, story: &Story) {
         "the worker put up what it would have lost by not answering",
         Party::Contracts,
         holds(
-            claim.bond >= bond && story.claim.bond == claim.bond && story.take.value >= claim.bond.get(),
+            claim.bond >= bond && taken.message.bond == claim.bond && taken.step.value >= claim.bond.get(),
             format!("{} nanoTON", claim.bond.get()),
             "the bond is too low or did not come",
         ),
     );
 }
 
-fn check_receipt(verdict: &mut Verdict, history: &JobHistory, story: &Story) {
-    let terms = &story.posting.terms;
-    verdict.extend(verify_receipt(
-        &story.receipt,
-        &ReceiptTerms {
-            network_id: history.network.params.network_id,
-            job: &history.job,
-            posted_lt: story.post.lt,
-            receipt_key: &story.claim.claim.receipt_key,
-            max_units: &terms.limits.max_units,
-        },
-    ));
-    let settle_by = story.take.at_s.saturating_add(terms.settle_within_s);
-    verdict.add(
-        "settled_in_time",
-        "the receipt came before the deadline",
-        Party::Contracts,
-        holds(story.settle.at_s <= settle_by, format!("by {settle_by}"), "it came after the deadline"),
-    );
-}
-
-fn check_payments(verdict: &mut Verdict, history: &JobHistory, story: &Story) {
-    let (receipt, claim) = (&story.receipt.receipt, &story.claim.claim);
-    let deposit = story.posting.terms.limits.deposit;
-    let cost = claim.prices.cost(&receipt.units);
-    let split = Split::of(receipt.amount, cost, deposit, claim.royalty_bps, history.network.params.fee_bps);
-    let finding = split
-        .ok_or_else(|| "royalty and fee exceed the payment".to_owned())
-        .and_then(|split| paid_as_split(history, story, &split));
+/// What the end was, by whom and when, and what it paid.
+fn check_ending(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>, steps: &[Step]) {
+    let terms = &life.posting.terms;
+    let deadline_s = life.deadline_s();
+    let in_time = |verdict: &mut Verdict, name, proves, step: &Step| {
+        verdict.add(
+            name,
+            proves,
+            Party::Contracts,
+            holds(step.at_s <= deadline_s, format!("by {deadline_s}"), "it came after the deadline"),
+        );
+    };
+    match (&life.end, &life.taken) {
+        (End::Settled(step, post), Some(taken)) => {
+            verdict.extend(verify_receipt(
+                post,
+                &ReceiptTerms {
+                    network_id: history.network.params.network_id,
+                    job: &history.job,
+                    posted_lt: life.post.lt,
+                    receipt_key: &taken.message.claim.receipt_key,
+                    max_units: &terms.limits.max_units,
+                },
+            ));
+            in_time(verdict, "settled_in_time", "the receipt came before the deadline", step);
+        }
+        (End::Rejected(step, post), Some(taken)) => {
+            check_rejection(verdict, history, life, taken, post);
+            in_time(verdict, "rejected_in_time", "the rejection came before the deadline", step);
+        }
+        (End::Cancelled(step), _) => verdict.add(
+            "cancelled_by_client",
+            "the client took the job back, before anybody had claimed it",
+            Party::Contracts,
+            holds(
+                step.from.as_ref() == Some(&life.client),
+                life.client.to_string(),
+                "somebody else took it back",
+            ),
+        ),
+        (End::Expired(step), taken) => verdict.add(
+            "expired_after_deadline",
+            "the job was ended for want of a claim, or of a receipt, after the time for it and not before",
+            Party::Contracts,
+            holds(
+                step.at_s > deadline_s,
+                format!(
+                    "no {} by {deadline_s}",
+                    if taken.is_some() { "receipt or rejection" } else { "claim" }
+                ),
+                format!("it was ended at {}, and there was time until {deadline_s}", step.at_s),
+            ),
+        ),
+        _ => return,
+    }
+    let left = left_after_end(life, steps);
     verdict.add(
         "payments",
-        "the payment is min(receipt, units × prices, deposit), split as the protocol says, in one transaction",
+        match life.status() {
+            JobStatus::Settled => {
+                "the payment is min(receipt, units × prices, deposit), split as the protocol says, in one transaction"
+            }
+            JobStatus::Rejected => "the deposit went back to the client, the bond to the worker, in one transaction",
+            JobStatus::Expired => "the deposit, and the bond of a worker that did not answer, went to the client",
+            _ => "the deposit went back to the client",
+        },
         Party::Contracts,
-        finding,
+        left.and_then(|left| payments::payments(&history.network, life, left)),
     );
+    if let Some(finding) = payments::bounces(life) {
+        verdict.add(
+            "bounces_forwarded",
+            "a payment that its receiver could not take went to the receiver's owner or to the client",
+            Party::Contracts,
+            finding,
+        );
+    }
 }
 
-/// Whether the settlement sent each party its part, once.
-fn paid_as_split(history: &JobHistory, story: &Story, split: &Split) -> Result<String, String> {
-    let model =
-        history.network.model_address(&story.posting.terms.model_id).map_err(|error| error.to_string())?;
-    let (client, nonce, bond) = (&story.client, story.nonce, story.claim.claim.bond);
-    let shares = split.royalty.get().saturating_add(split.fee.get());
-    let (mut to_worker, mut to_model, mut to_client) = (Vec::new(), Vec::new(), Vec::new());
-    for sent in &story.settle.sent {
-        if let Ok(paid) = JobPaid::from_cell(&sent.body) {
-            let named =
-                (paid.paid, paid.bond, &paid.client, paid.nonce) == (split.to_worker, bond, client, nonce);
-            let value = split.to_worker.get().saturating_add(bond.get());
-            to_worker.push(named && sent.to == story.posting.terms.worker && sent.value >= value);
-        } else if let Ok(share) = SharePaid::from_cell(&sent.body) {
-            let named = (share.royalty, share.fee, &share.client, share.nonce)
-                == (split.royalty, split.fee, client, nonce);
-            to_model.push(named && sent.to == model && sent.value >= shares);
-        } else if let Ok(refund) = JobRefund::from_cell(&sent.body) {
-            let named = (refund.paid, refund.bond, refund.status)
-                == (split.paid, Nanoton::ZERO, JobStatus::Settled as u8);
-            to_client.push(named && sent.to == *client && sent.value >= split.to_client.get());
-        } else {
-            return Err("the settlement sent a message that is no part of it".to_owned());
-        }
-    }
-    let model_due: &[bool] = if shares == 0 { &[] } else { &[true] };
-    for (found, due, whom) in [
-        (to_worker, &[true][..], "worker"),
-        (to_model, model_due, "model"),
-        (to_client, &[true][..], "client"),
-    ] {
-        if found != due {
-            return Err(format!("the {whom} did not get its part, once"));
-        }
-    }
-    Ok(format!(
-        "paid {}: worker {}, royalty {}, fee {}; refund {}",
-        amount(split.paid),
-        amount(split.to_worker),
-        amount(split.royalty),
-        amount(split.fee),
-        amount(split.to_client)
-    ))
+/// What the account had after the transaction that ended the job.
+fn left_after_end(life: &Life<'_>, steps: &[Step]) -> Result<u128, String> {
+    let end = life.end_step().ok_or("the job has not ended")?;
+    let balances = steps::balances(steps)?;
+    let at = steps.iter().position(|step| step.lt == end.lt).ok_or("the end is not in the history")?;
+    balances.get(at).copied().ok_or_else(|| "the end is not in the history".to_owned())
+}
+
+fn check_rejection(
+    verdict: &mut Verdict,
+    history: &JobHistory,
+    life: &Life<'_>,
+    taken: &Taken<'_>,
+    post: &PostRejection,
+) {
+    verdict.extend(verify_rejection(
+        post,
+        history.network.params.network_id,
+        &history.job,
+        life.post.lt,
+        &taken.message.claim.receipt_key,
+    ));
+    let code = post.rejection.reason;
+    let reason = RejectionReason::from_code(code);
+    verdict.add(
+        "rejection_reason",
+        "the worker gave a reason that the protocol knows",
+        Party::Worker,
+        reason.map(|reason| reason.to_string()).ok_or(format!("reason {code} is none of the protocol's")),
+    );
 }
 
 fn check_registration(
     verdict: &mut Verdict,
     history: &JobHistory,
-    story: &Story,
+    life: &Life<'_>,
+    taken: &Taken<'_>,
     collateral: &Collateral,
     policy: &QuotePolicy,
     now_s: u64,
 ) {
-    let claim = &story.claim.claim;
+    let (claim, claimed_at_s) = (&taken.message.claim, taken.step.at_s);
     let found =
         history.registration.as_ref().ok_or_else(|| "the worker's registration was not found".to_owned());
     verdict.add(
@@ -266,8 +503,8 @@ fn check_registration(
                 candidate.receipt_key == claim.receipt_key
                     && candidate.measurement == claim.measurement
                     && candidate.evidence.quote_hash == quote_hash
-                    && registration.at_s <= story.take.at_s
-                    && expires_at > story.take.at_s,
+                    && registration.at_s <= claimed_at_s
+                    && expires_at > claimed_at_s,
                 format!("quote {quote_hash}"),
                 "it is of another key, measurement or quote, or was not in force at the claim",
             )
@@ -302,200 +539,11 @@ fn check_registration(
         &facts,
         &KeyBinding {
             network_id: history.network.params.network_id,
-            worker: story.posting.terms.worker.clone(),
+            worker: life.posting.terms.worker.clone(),
             receipt_key: candidate.receipt_key,
             encryption_key: candidate.encryption_key,
             mc_seqno: candidate.evidence.mc_seqno,
             mc_root_hash: candidate.evidence.mc_root_hash,
         },
     ));
-}
-
-/// One transaction, as far as an audit needs it.
-struct Step {
-    lt: u64,
-    at_s: u32,
-    succeeded: bool,
-    external: bool,
-    from: Option<StdAddr>,
-    value: u128,
-    bounced: bool,
-    body: Cell,
-    deployed_with: Option<Cell>,
-    sent: Vec<Sent>,
-    fees: u128,
-    sent_external: bool,
-}
-
-struct Sent {
-    to: StdAddr,
-    value: u128,
-    forward_fee: u128,
-    body: Cell,
-}
-
-/// The three transactions that make a settled job.
-struct Story<'a> {
-    client: StdAddr,
-    nonce: u64,
-    post: &'a Step,
-    posting: PostJob,
-    take: &'a Step,
-    claim: TakeJob,
-    settle: &'a Step,
-    receipt: PostReceipt,
-}
-
-impl<'a> Story<'a> {
-    fn read(history: &JobHistory, steps: &'a [Step]) -> Result<Self, String> {
-        let done = || steps.iter().filter(|step| step.succeeded && !step.bounced);
-        let once = |what: &str, found: Vec<&'a Step>| match found.as_slice() {
-            [step] => Ok(*step),
-            [] => Err(format!("there is no {what}")),
-            more => Err(format!("there are {} times {what}", more.len())),
-        };
-        let inner = |opcode: u32, external: bool| -> Vec<&'a Step> {
-            done().filter(|step| step.external == external && opcode_of(&step.body) == Some(opcode)).collect()
-        };
-        let post = once("post_job", inner(PostJob::OPCODE, false))?;
-        let take = once("take_job", inner(TakeJob::OPCODE, false))?;
-        let settle = once("post_receipt", inner(PostReceipt::OPCODE, true))?;
-        let (client, nonce) = identity(history, steps)?;
-        Ok(Self {
-            client,
-            nonce,
-            posting: PostJob::from_cell(&post.body).map_err(|error| error.to_string())?,
-            claim: TakeJob::from_cell(&take.body).map_err(|error| error.to_string())?,
-            receipt: PostReceipt::from_cell(&settle.body).map_err(|error| error.to_string())?,
-            post,
-            take,
-            settle,
-        })
-    }
-}
-
-/// Client and nonce: from the initial data that gives this address, which anybody may have brought, before or with the
-/// posting; else from the first that came.
-fn identity(history: &JobHistory, steps: &[Step]) -> Result<(StdAddr, u64), String> {
-    let mut first = None;
-    for data in steps.iter().filter_map(|step| step.deployed_with.as_ref()) {
-        let Ok(storage) = from_cell::<JobStorage>(data) else { continue };
-        let found = (storage.client, storage.nonce);
-        if history.network.job_address(&found.0, found.1).is_ok_and(|address| address == history.job) {
-            return Ok(found);
-        }
-        first.get_or_insert(found);
-    }
-    first.ok_or_else(|| "no message brought the job's initial data".to_owned())
-}
-
-fn read_steps(history: &JobHistory) -> Result<Vec<Step>, String> {
-    if history.transactions.len() > MAX_TRANSACTIONS {
-        return Err(format!("more than {MAX_TRANSACTIONS} transactions"));
-    }
-    let mut previous: Option<(u64, HashBytes)> = None;
-    let mut steps = Vec::new();
-    for cell in &history.transactions {
-        let malformed = |_| format!("transaction {} does not parse", cell.repr_hash());
-        let transaction = cell.parse::<Transaction>().map_err(malformed)?;
-        if transaction.account != history.job.address {
-            return Err(format!("transaction {} is of another account", cell.repr_hash()));
-        }
-        let stated = (transaction.prev_trans_lt, transaction.prev_trans_hash);
-        let linked = match previous {
-            Some(previous) => stated == previous,
-            None => transaction.prev_trans_lt == 0,
-        };
-        if !linked {
-            return Err(format!("transaction {} does not follow the one before it", cell.repr_hash()));
-        }
-        previous = Some((transaction.lt, *cell.repr_hash()));
-        steps.push(read_step(&transaction).map_err(malformed)?);
-    }
-    Ok(steps)
-}
-
-fn read_step(transaction: &Transaction) -> Result<Step, tycho_types::error::Error> {
-    let info = transaction.load_info()?;
-    let succeeded = match &info {
-        TxInfo::Ordinary(info) => {
-            !info.aborted && matches!(&info.compute_phase, ComputePhase::Executed(run) if run.success)
-        }
-        TxInfo::TickTock(_) => false,
-    };
-    let mut step = Step {
-        lt: transaction.lt,
-        at_s: transaction.now,
-        succeeded,
-        external: false,
-        from: None,
-        value: 0,
-        bounced: false,
-        body: Cell::default(),
-        deployed_with: None,
-        sent: Vec::new(),
-        fees: transaction.total_fees.tokens.into_inner(),
-        sent_external: false,
-    };
-    if let Some(cell) = &transaction.in_msg {
-        let message = cell.parse::<Message<'_>>()?;
-        match &message.info {
-            MsgInfo::Int(info) => {
-                step.from = std_address(&info.src);
-                step.value = info.value.tokens.into_inner();
-                step.bounced = info.bounced;
-            }
-            MsgInfo::ExtIn(_) => step.external = true,
-            MsgInfo::ExtOut(_) => return Err(tycho_types::error::Error::InvalidData),
-        }
-        step.deployed_with = message.init.and_then(|init| init.data);
-        step.body = CellBuilder::build_from(message.body)?;
-    }
-    for (index, cell) in transaction.out_msgs.values().enumerate() {
-        if index >= MAX_OUT_MESSAGES {
-            return Err(tycho_types::error::Error::InvalidData);
-        }
-        let cell = cell?;
-        let message = cell.parse::<Message<'_>>()?;
-        match &message.info {
-            MsgInfo::Int(info) => step.sent.push(Sent {
-                to: std_address(&info.dst).ok_or(tycho_types::error::Error::InvalidData)?,
-                value: info.value.tokens.into_inner(),
-                forward_fee: info.fwd_fee.into_inner(),
-                body: CellBuilder::build_from(message.body)?,
-            }),
-            _ => step.sent_external = true,
-        }
-    }
-    Ok(step)
-}
-
-fn conservation(steps: &[Step], balance: u128) -> Result<String, String> {
-    let mut held: u128 = 0;
-    for step in steps {
-        if step.sent_external {
-            return Err("a message to the outer world, whose fee is not known here".into());
-        }
-        let out = step
-            .sent
-            .iter()
-            .fold(step.fees, |sum, sent| sum.saturating_add(sent.value).saturating_add(sent.forward_fee));
-        held = held
-            .saturating_add(step.value)
-            .checked_sub(out)
-            .ok_or_else(|| format!("the transaction at lt {} spends more than there was", step.lt))?;
-    }
-    holds(held == balance, format!("{held} nanoTON left"), format!("{held} should be left, {balance} are"))
-}
-
-fn opcode_of(body: &Cell) -> Option<u32> {
-    body.as_slice().ok().and_then(|slice| contracts::wire::opcode_of(&slice))
-}
-
-fn std_address(address: &IntAddr) -> Option<StdAddr> {
-    address.as_std().cloned()
-}
-
-fn amount(nanoton: Nanoton) -> u128 {
-    nanoton.get()
 }

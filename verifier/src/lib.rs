@@ -9,9 +9,11 @@ mod check;
 mod quote;
 mod receipt;
 
-pub use audit::{JobHistory, MAX_TRANSACTIONS, WorkerRegistration, audit};
+pub use audit::{
+    Audit, Conclusion, JobHistory, Ledger, MAX_TRANSACTIONS, RegistryAccount, WorkerRegistration, audit,
+};
 pub use check::{Check, Party, Verdict};
 pub use quote::{
     Collateral, MAX_QUOTE_BYTES, QuoteFacts, QuotePolicy, TrustedRoot, verify_binding, verify_quote,
 };
-pub use receipt::{ReceiptTerms, verify_receipt};
+pub use receipt::{ReceiptTerms, verify_receipt, verify_rejection};

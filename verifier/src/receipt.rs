@@ -1,6 +1,6 @@
-//! A receipt against the job it is for.
+//! A receipt, or a rejection, against the job it is for.
 
-use contracts::job::PostReceipt;
+use contracts::job::{PostReceipt, PostRejection};
 use contracts::receipt::verify_cell;
 use contracts::{HashBytes, StdAddr, Units};
 
@@ -66,6 +66,37 @@ pub fn verify_receipt(posted: &PostReceipt, terms: &ReceiptTerms<'_>) -> Verdict
             receipt.units.at_most(terms.max_units),
             format!("{} in, {} out", receipt.units.input, receipt.units.output),
             "more units than the terms allow",
+        ),
+    );
+    verdict
+}
+
+/// Whether the rejection is signed with the key attested at the claim, and of this job and posting.
+pub fn verify_rejection(
+    posted: &PostRejection,
+    network_id: i32,
+    job: &StdAddr,
+    posted_lt: u64,
+    receipt_key: &HashBytes,
+) -> Verdict {
+    let rejection = &posted.rejection;
+    let mut verdict = Verdict::default();
+    verdict.add(
+        "rejection_signature",
+        "the rejection was signed with the key attested at the claim",
+        Party::Worker,
+        verify_cell(rejection.cell(), &posted.signature, receipt_key)
+            .map(|()| format!("rejection {}", rejection.hash()))
+            .map_err(|error| error.to_string()),
+    );
+    verdict.add(
+        "rejection_names_this_job",
+        "the rejection is of this job, this posting and this network",
+        Party::Worker,
+        holds(
+            rejection.network_id == network_id && rejection.job == *job && rejection.posted_lt == posted_lt,
+            format!("posted at lt {}", rejection.posted_lt),
+            "it is of another job, posting or network",
         ),
     );
     verdict

@@ -3,16 +3,21 @@
 
 mod history;
 
+use contracts::job::JobStatus;
 use contracts::wire::Message as _;
 use contracts::{HashBytes, Nanoton};
-use history::{NETWORK_ID, NOW_S, Plan, address, signing_key};
-use verifier::{QuotePolicy, Verdict, audit};
+use history::{Ending, NETWORK_ID, NOW_S, Plan, address, registry_code, signing_key};
+use verifier::{Audit, Conclusion, QuotePolicy, Verdict, audit};
 
 fn judge(plan: &Plan) -> Verdict {
     judge_history(plan, &plan.history())
 }
 
 fn judge_history(plan: &Plan, history: &verifier::JobHistory) -> Verdict {
+    audit_history(plan, history).verdict
+}
+
+fn audit_history(plan: &Plan, history: &verifier::JobHistory) -> Audit {
     audit(history, plan.platform.collateral(), &plan.policy(), NOW_S)
 }
 
@@ -22,7 +27,12 @@ fn failed(verdict: &Verdict) -> Vec<&'static str> {
 
 /// What fails once `change` was made.
 fn fails(change: impl FnOnce(&mut Plan)) -> Vec<&'static str> {
-    let mut plan = Plan::honest();
+    fails_with(Ending::Settled, change)
+}
+
+/// What fails in a job with this end, once `change` was made.
+fn fails_with(ending: Ending, change: impl FnOnce(&mut Plan)) -> Vec<&'static str> {
+    let mut plan = Plan::ending(ending);
     change(&mut plan);
     failed(&judge(&plan))
 }
@@ -34,9 +44,15 @@ fn an_honest_job_passes_every_check() {
     for name in [
         "transactions_linked",
         "conservation",
-        "settled",
+        "life",
+        "ended",
+        "registry_code",
+        "registry_params",
+        "measurement_listed",
         "job_address",
         "posted_by_client",
+        "deposit",
+        "state_agrees",
         "worker_address",
         "claim_within_terms",
         "bond",
@@ -182,19 +198,213 @@ fn a_history_with_a_gap_a_swap_or_a_stranger_in_it_fails() {
 }
 
 #[test]
-fn a_job_that_has_not_settled_fails() {
-    let plan = Plan::honest();
-    let mut open = plan.history();
-    open.transactions.truncate(2);
-    assert!(failed(&judge_history(&plan, &open)).contains(&"settled"));
-    let mut nothing = plan.history();
+fn every_ending_has_its_verdict_and_accounts_for_every_nanoton() {
+    for ending in Ending::ALL {
+        let plan = Plan::ending(ending);
+        let history = plan.history();
+        let found = audit_history(&plan, &history);
+        assert_eq!(found.status, Some(ending.status()), "{ending:?}");
+        let ledger = found.ledger.unwrap();
+        assert_eq!(ledger.unaccounted_nanoton(), 0, "{ending:?}: {ledger:?}");
+        assert_eq!(ledger.left_nanoton, history.balance_nanoton);
+        let failures = found.verdict.failures();
+        if ending.status().is_closed() {
+            assert_eq!(found.conclusion(), Conclusion::Holds, "{ending:?}: {failures:?}");
+            let deposit = plan.limits.deposit.get();
+            let bond = if ending == Ending::ExpiredClaimed { plan.claim.bond.get() } else { 0 };
+            let back = ledger.to_client_nanoton;
+            assert!(back >= deposit + bond - plan.paid.get(), "{ending:?}: {back}");
+        } else {
+            assert_eq!(found.conclusion(), Conclusion::Unfinished, "{ending:?}: {failures:?}");
+            assert_eq!(failed(&found.verdict), ["ended"], "{ending:?}");
+            assert!(failures[0].contains("not finished"), "{failures:?}");
+        }
+        let has = |name: &str| found.verdict.checks.iter().any(|check| check.name == name);
+        assert_eq!(has("payments"), ending.status().is_closed(), "{ending:?}");
+        for name in ["bond", "claim_within_terms", "measurement_listed", "report_data_binds_keys"] {
+            assert_eq!(has(name), ending.has_claim(), "{ending:?}: {name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_with_an_unfinished_job_is_not_hidden_by_its_being_unfinished() {
+    let mut plan = Plan::ending(Ending::Claimed);
+    plan.bond_brought = Nanoton::new(1);
+    let found = audit_history(&plan, &plan.history());
+    assert_eq!(found.conclusion(), Conclusion::Fails);
+    assert_eq!(failed(&found.verdict), ["ended", "bond"]);
+    let mut nothing = Plan::honest().history();
     nothing.transactions.clear();
-    assert!(!judge_history(&plan, &nothing).all_passed());
+    let found = audit_history(&plan, &nothing);
+    assert_eq!((found.status, found.conclusion()), (None, Conclusion::Fails));
+}
+
+#[test]
+fn an_overdue_job_says_that_anybody_may_end_it() {
+    for ending in [Ending::Open, Ending::Claimed] {
+        let mut plan = Plan::ending(ending);
+        plan.claim_by = plan.taken_at_s + 5;
+        let history = plan.history();
+        let late = NOW_S + 86_400;
+        let found = audit(&history, plan.platform.collateral(), &plan.policy(), late);
+        assert!(found.verdict.failures()[0].contains("anybody may expire it now"), "{ending:?}");
+        assert_eq!(found.conclusion(), Conclusion::Unfinished);
+    }
+}
+
+#[test]
+fn a_rejection_of_anything_else_fails() {
+    let fails = |change: fn(&mut Plan)| fails_with(Ending::Rejected, change);
+    assert_eq!(fails(|plan| plan.rejection.job = address(96)), ["rejection_names_this_job"]);
+    assert_eq!(fails(|plan| plan.rejection.posted_lt += 1), ["rejection_names_this_job"]);
+    assert_eq!(fails(|plan| plan.rejection.network_id += 1), ["rejection_names_this_job"]);
+    assert_eq!(fails(|plan| plan.receipt_signer = signing_key(41)), ["rejection_signature"]);
+    assert_eq!(fails(|plan| plan.rejection.reason = 99), ["rejection_reason"]);
+    assert_eq!(fails(|plan| plan.settled_at_s += 10_000), ["rejected_in_time"]);
+}
+
+#[test]
+fn a_rejection_returns_deposit_and_bond_once() {
+    let fails = |change: fn(&mut Plan)| fails_with(Ending::Rejected, change);
+    let one = Nanoton::new(1);
+    assert_eq!(fails(|plan| plan.bond_value = plan.claim.bond.get() - 1), ["payments"]);
+    assert_eq!(fails(|plan| plan.payment_to = address(93)), ["payments"]);
+    assert_eq!(fails(|plan| plan.worker_paid_twice = true), ["payments"]);
+    assert_eq!(fails(|plan| plan.refund_value = plan.limits.deposit.get() - 1), ["payments"]);
+    assert_eq!(fails(|plan| plan.refund_to = address(95)), ["payments"]);
+    assert_eq!(fails(|plan| plan.refund_status = 3), ["payments"]);
+    assert_eq!(fails(|plan| plan.paid = Nanoton::new(1)), ["payments"]);
+    let names =
+        fails_with(Ending::Rejected, |plan| plan.bond_named = plan.bond_named.checked_sub(one).unwrap());
+    assert_eq!(names, ["payments"]);
+}
+
+#[test]
+fn only_the_client_cancels_and_only_an_open_job() {
+    let fails = |change: fn(&mut Plan)| fails_with(Ending::Cancelled, change);
+    assert_eq!(fails(|plan| plan.ended_from = address(87)), ["cancelled_by_client"]);
+    assert_eq!(fails(|plan| plan.refund_value = 1), ["payments"]);
+    assert_eq!(fails(|plan| plan.refund_to = address(87)), ["payments"]);
+    // A claim that succeeded before it.
+    assert_eq!(fails(|plan| plan.claimed_all_the_same = true), ["life"]);
+}
+
+#[test]
+fn nobody_ends_a_job_before_its_deadline() {
+    assert_eq!(
+        fails_with(Ending::ExpiredOpen, |plan| plan.settled_at_s = plan.claim_by),
+        ["expired_after_deadline"]
+    );
+    assert_eq!(fails_with(Ending::ExpiredClaimed, |plan| plan.settled_at_s -= 1), ["expired_after_deadline"]);
+}
+
+#[test]
+fn an_expired_job_pays_the_client_the_deposit_and_a_silent_workers_bond() {
+    let fails = |change: fn(&mut Plan)| fails_with(Ending::ExpiredClaimed, change);
+    // More than the rent that the end may have cost.
+    assert_eq!(fails(|plan| plan.refund_value -= 400_000_000), ["payments"]);
+    assert_eq!(fails(|plan| plan.refund_value -= 20_000_000), ["payments"]);
+    assert_eq!(fails(|plan| plan.refund_to = plan.worker.clone()), ["payments"]);
+    assert_eq!(fails(|plan| plan.bond_named = Nanoton::ZERO), ["payments"]);
+    assert_eq!(fails(|plan| plan.payment_to = address(93)), ["payments"]);
+    assert_eq!(fails(|plan| plan.back_to_caller = 50_000_001), ["payments"]);
+    let open = fails_with(Ending::ExpiredOpen, |plan| plan.refund_status = 4);
+    assert_eq!(open, ["payments"]);
+    assert_eq!(fails(|plan| plan.posted_value = plan.limits.deposit.get() - 1), ["deposit"]);
+}
+
+#[test]
+fn rent_may_have_eaten_into_a_job_that_nobody_ended() {
+    // All that came is the posting's 60 and the caller's 50 million; the chain took most of it.
+    let names = fails_with(Ending::ExpiredOpen, |plan| {
+        plan.end_fees = 90_000_000;
+        plan.refund_value = 10_000_000;
+    });
+    assert!(names.is_empty(), "{names:?}");
+    // A receipt or a rejection is refused where the job cannot pay for it, so there rent is no excuse.
+    let names = fails_with(Ending::Rejected, |plan| {
+        plan.end_fees = 9_000_000;
+        plan.refund_value = plan.limits.deposit.get() - 5_000_000;
+    });
+    assert_eq!(names, ["payments"]);
+}
+
+#[test]
+fn a_swept_job_is_audited_from_its_transactions() {
+    for ending in [Ending::Settled, Ending::Rejected, Ending::Cancelled, Ending::ExpiredClaimed] {
+        let mut plan = Plan::ending(ending);
+        plan.swept = true;
+        let found = audit_history(&plan, &plan.history());
+        assert_eq!(found.conclusion(), Conclusion::Holds, "{ending:?}: {:?}", found.verdict.failures());
+        let mut history = plan.history();
+        history.balance_nanoton = 1;
+        assert_eq!(failed(&judge_history(&plan, &history)), ["conservation"]);
+    }
+    let mut open = Plan::ending(Ending::Open);
+    open.swept = true;
+    assert!(failed(&judge(&open)).contains(&"life"));
+}
+
+#[test]
+fn a_payment_that_came_back_must_go_on_to_the_workers_owner() {
+    for ending in [Ending::Settled, Ending::Rejected] {
+        let went_on = fails_with(ending, |plan| {
+            plan.payment_bounces_to = Some(plan.claim.worker_owner.clone());
+        });
+        assert!(went_on.is_empty(), "{went_on:?}");
+        let kept = fails_with(ending, |plan| plan.payment_bounces_to = Some(address(87)));
+        assert_eq!(kept, ["bounces_forwarded"]);
+    }
+}
+
+#[test]
+fn the_registry_on_chain_has_the_last_word() {
+    assert_eq!(fails(|plan| plan.trusted_registry_code = HashBytes([8; 32])), ["registry_code"]);
+    assert_eq!(fails(|plan| plan.registry_code = registry_code(2)), ["registry_code"]);
+    assert_eq!(fails(|plan| plan.admitted_from = None), ["measurement_listed"]);
+    assert_eq!(fails(|plan| plan.admitted_from = Some(NOW_S as u32 + 1)), ["measurement_listed"]);
+    let names = fails(|plan| {
+        let mut params = plan.params().clone();
+        params.fee_bps += 1;
+        plan.registry_params = Some(params);
+    });
+    assert_eq!(names, ["registry_params"]);
+    let plan = Plan::honest();
+    let mut history = plan.history();
+    history.registry = None;
+    assert_eq!(failed(&judge_history(&plan, &history)), ["registry_code", "registry_params"]);
+    let mut history = plan.history();
+    history.registry.as_mut().unwrap().data = registry_code(1);
+    assert_eq!(failed(&judge_history(&plan, &history)), ["registry_params", "measurement_listed"]);
+}
+
+#[test]
+fn the_contracts_own_state_must_tell_the_same() {
+    let changes: [fn(&mut contracts::job::JobState); 6] = [
+        |state| state.status = JobStatus::Expired,
+        |state| state.posted_lt += 1,
+        |state| state.input_hash = HashBytes([1; 32]),
+        |state| state.closed_at += 1,
+        |state| state.claim = None,
+        |state| state.settlement = None,
+    ];
+    for change in changes {
+        assert_eq!(fails(|plan| plan.stored = Box::new(change)), ["state_agrees"]);
+    }
+    let plan = Plan::honest();
+    let mut history = plan.history();
+    history.state = None;
+    assert_eq!(failed(&judge_history(&plan, &history)), ["state_agrees"]);
 }
 
 #[test]
 fn a_failed_receipt_is_no_settlement() {
-    assert_eq!(fails(|plan| plan.settlement_succeeds = false), ["settled"]);
+    let mut plan = Plan::honest();
+    plan.settlement_succeeds = false;
+    let found = audit_history(&plan, &plan.history());
+    assert_eq!(found.status, Some(JobStatus::Claimed));
+    assert_eq!(found.conclusion(), Conclusion::Unfinished);
 }
 
 #[test]
@@ -230,7 +440,7 @@ fn a_quote_of_other_keys_another_worker_or_another_image_fails() {
 fn a_simulated_worker_fails_where_intel_is_asked_for() {
     let plan = Plan::honest();
     let policy = QuotePolicy::production(plan.policy().measurements.unwrap());
-    let verdict = audit(&plan.history(), plan.platform.collateral(), &policy, NOW_S);
+    let verdict = audit(&plan.history(), plan.platform.collateral(), &policy, NOW_S).verdict;
     assert!(failed(&verdict).contains(&"quote_chain"), "{:?}", verdict.failures());
 }
 

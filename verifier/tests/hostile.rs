@@ -27,7 +27,7 @@ fn honest() -> &'static (Plan, JobHistory) {
 
 fn judge(history: &JobHistory) -> Verdict {
     let plan = &honest().0;
-    audit(history, plan.platform.collateral(), &plan.policy(), NOW_S)
+    audit(history, plan.platform.collateral(), &plan.policy(), NOW_S).verdict
 }
 
 fn with_transaction(at: usize, cell: Cell) -> JobHistory {

@@ -1,12 +1,31 @@
 //! Quotes and their judgement: the simulator as a source, the verifier as the judge.
 
 use client::{QuoteJudge, WorkerEvidence};
+use contracts::HashBytes;
+use contracts::measurement::TdMeasurements;
 use tdx_simulator::{SimulatedPlatform, TdIdentity};
 use verifier::{Collateral, QuotePolicy, verify_binding, verify_quote};
 use worker::{AttestationError, AttestationSource};
 
 /// Name of the simulated image that the local chain's workers run.
 pub(crate) const SIMULATED_IMAGE: &str = "chrysalis worker, local chain";
+
+/// As the Registry lists a simulated image.
+pub(crate) fn measurement_of(identity: &TdIdentity) -> HashBytes {
+    let [rtmr0, rtmr1, rtmr2, rtmr3] = identity.rtmr;
+    TdMeasurements {
+        mr_td: identity.mr_td,
+        rtmr0,
+        rtmr1,
+        rtmr2,
+        rtmr3,
+        mr_config_id: identity.mr_config_id,
+        mr_owner: identity.mr_owner,
+        mr_owner_config: identity.mr_owner_config,
+        xfam: identity.xfam,
+    }
+    .measurement()
+}
 
 /// A worker's source of **simulated** quotes.
 pub(crate) struct SimulatedQuotes {

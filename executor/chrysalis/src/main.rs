@@ -3,7 +3,10 @@
 mod commands;
 mod engine;
 mod evidence;
+mod exit;
 mod market;
+mod network;
+mod ready;
 mod report;
 
 use std::process::ExitCode;
@@ -28,8 +31,12 @@ enum Command {
     Worker(commands::worker::WorkerArguments),
     /// Re-check a job from chain data and the worker's quote.
     Verify(commands::verify::VerifyArguments),
-    /// Show a model's id and files.
-    Model(commands::model::ModelArguments),
+    /// Post a job, follow it, open its answer, take it back.
+    #[command(subcommand)]
+    Job(commands::job::JobCommand),
+    /// Show a model's id, or register it.
+    #[command(subcommand)]
+    Model(commands::model::ModelCommand),
 }
 
 #[tokio::main]
@@ -42,11 +49,11 @@ async fn main() -> ExitCode {
         Command::Localnet(arguments) => commands::localnet::run(arguments).await,
         Command::Worker(arguments) => commands::worker::run(arguments).await,
         Command::Verify(arguments) => commands::verify::run(arguments).await,
-        Command::Model(arguments) => commands::model::run(&arguments),
+        Command::Job(command) => commands::job::run(command).await,
+        Command::Model(command) => commands::model::run(command).await,
     };
     match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -1,17 +1,15 @@
 //! A whole market on an embedded local chain: contracts, parties with wallets, a model, a worker.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use chain::{
     ChainAccess, GlobalConfig, LiteserverChain, SenderTiming, Timing, Transfer, Wallet, WalletSender,
 };
 use client::{ClientError, WorkerView, deploy, read_worker};
 use contracts::artifacts::{Contract, code, codes};
 use contracts::model::Unit;
-use contracts::network_file::NetworkFile;
 use contracts::registry::RegistryStorage;
 use contracts::{HashBytes, Nanoton, Network, Params, Ref, StdAddr};
 use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
@@ -68,19 +66,7 @@ impl Market {
             wait_for_balance(&handle, wallet.wallet().address()).await?;
         }
 
-        let params = Params {
-            network_id,
-            treasury: treasury.clone(),
-            fee_bps: 100,
-            royalty_cap_bps: 2_000,
-            min_stake: Nanoton::new(5_000_000_000),
-            min_bond: Nanoton::new(100_000_000),
-            bond_bps: 10_000,
-            attestation_ttl_s: 7 * 86_400,
-            unbonding_s: 14 * 86_400,
-            audit_window_s: 7 * 86_400,
-            codes: Ref::new(codes())?,
-        };
+        let params = local_params(network_id, treasury.clone())?;
         let registry =
             RegistryStorage::initial(owner.wallet().address().clone(), 0, 0, params.clone(), &[measurement])?;
         let registry_code = code(Contract::Registry);
@@ -155,16 +141,21 @@ impl Market {
     }
 }
 
-/// The liteservers a network file names, or those of the global config beside it.
-pub(crate) fn global_config(file: &NetworkFile, path: &Path) -> anyhow::Result<GlobalConfig> {
-    if let Some(name) = &file.global_config {
-        let path = path.parent().unwrap_or(Path::new(".")).join(name);
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read the global config {}", path.display()))?;
-        return Ok(GlobalConfig::from_json(&text)?);
-    }
-    let named = file.liteservers.iter().map(|server| (server.address.as_str(), server.public_key.as_str()));
-    Ok(GlobalConfig::from_liteservers(named)?)
+/// The parameters of every network on a local chain.
+pub(crate) fn local_params(network_id: i32, treasury: StdAddr) -> anyhow::Result<Params> {
+    Ok(Params {
+        network_id,
+        treasury,
+        fee_bps: 100,
+        royalty_cap_bps: 2_000,
+        min_stake: Nanoton::new(5_000_000_000),
+        min_bond: Nanoton::new(100_000_000),
+        bond_bps: 10_000,
+        attestation_ttl_s: 7 * 86_400,
+        unbonding_s: 14 * 86_400,
+        audit_window_s: 7 * 86_400,
+        codes: Ref::new(codes())?,
+    })
 }
 
 /// Unix time.

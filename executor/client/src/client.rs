@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chain::{ChainAccess, ChainError, Confirmed, McBlock, StackValue, Transfer, WalletSender};
 use contracts::job::{CancelJob, ExpireJob, JobTerms, SweepJob};
-use contracts::{Cell, Message, Nanoton, Network, StdAddr};
+use contracts::{Cell, CodeRef, Message, Nanoton, Network, StdAddr};
 use rand_core::CryptoRng;
 use tokio::time::{Instant, sleep};
 
@@ -21,6 +21,7 @@ use crate::trust::{QuoteJudge, TrustedWorker, check_worker};
 pub struct Client<C: ChainAccess + ?Sized> {
     sender: WalletSender<C>,
     network: Network,
+    registry_code: CodeRef,
     job_code: Cell,
     /// How long the chain may stay unreadable before following gives up.
     patience: Duration,
@@ -36,9 +37,10 @@ pub struct Finished {
 }
 
 impl<C: ChainAccess + ?Sized> Client<C> {
-    /// A client; `job_code` is the code cell of the network's Job contract.
-    pub fn new(sender: WalletSender<C>, network: Network, job_code: Cell) -> Self {
-        Self { sender, network, job_code, patience: DEFAULT_PATIENCE }
+    /// A client. `registry_code` is the code that the network's Registry has to run, `job_code` the code cell of its Job
+    /// contract.
+    pub fn new(sender: WalletSender<C>, network: Network, registry_code: CodeRef, job_code: Cell) -> Self {
+        Self { sender, network, registry_code, job_code, patience: DEFAULT_PATIENCE }
     }
 
     /// The wallet and its sender.
@@ -59,13 +61,14 @@ impl<C: ChainAccess + ?Sized> Client<C> {
     /// needed or sent.
     ///
     /// # Errors
-    /// [`ClientError::QuoteRefused`] with the failed checks; [`ClientError::Unfit`] where it has no quote.
+    /// [`ClientError::QuoteRefused`] with the failed checks; [`ClientError::Unfit`] where it has no quote, or the
+    /// Registry on chain does not admit its image.
     pub async fn check_worker(
         &self,
         address: &StdAddr,
         judge: &dyn QuoteJudge,
     ) -> Result<TrustedWorker, ClientError> {
-        check_worker(self.chain(), &self.network, address, judge).await
+        check_worker(self.chain(), &self.network, &self.registry_code, address, judge).await
     }
 
     /// Builds the job of `request` for a worker whose quote was checked.

@@ -4,6 +4,7 @@
 
 use chain::Transfer;
 use contracts::model::{DeprecateModel, RegisterModel, Unit, WithdrawShares};
+use contracts::money::BPS;
 use contracts::registry::{AllowMeasurement, RegistryStorage, RevokeMeasurement, TransferOwnership};
 use contracts::wire::{Ref, Snake};
 use contracts::worker::{
@@ -22,8 +23,15 @@ use crate::error::ClientError;
 /// message offers the ownership to nobody, which changes nothing.
 ///
 /// # Errors
-/// A wire error for storage that does not fit.
+/// [`ClientError::Request`] where royalty cap and fee come to more than the whole payment; a wire error for storage
+/// that does not fit.
 pub fn registry(code: &Cell, storage: &RegistryStorage) -> Result<[Transfer; 2], ClientError> {
+    let (cap_bps, fee_bps) = (storage.params.royalty_cap_bps, storage.params.fee_bps);
+    if u128::from(cap_bps) + u128::from(fee_bps) > BPS {
+        return Err(ClientError::Request(format!(
+            "a royalty cap of {cap_bps} and a fee of {fee_bps} basis points come to more than 10 000; lower one"
+        )));
+    }
     let address = storage.address(code)?;
     let deploy = order(&address, &TransferOwnership { query_id: 0, new_owner: None })?;
     Ok([

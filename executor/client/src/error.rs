@@ -3,7 +3,7 @@
 use chain::{ChainError, WalletError};
 use contracts::errors::ContractError;
 use contracts::sealing::SealError;
-use contracts::{Nanoton, StdAddr, WireError};
+use contracts::{HashBytes, Nanoton, StdAddr, WireError};
 use thiserror::Error;
 use tycho_types::error::Error as CellError;
 
@@ -85,6 +85,10 @@ fn refusal_words(exit_code: i32) -> String {
     }
 }
 
+fn admitted_later(from_s: Option<u32>) -> String {
+    from_s.map(|from_s| format!(" before {from_s}")).unwrap_or_default()
+}
+
 /// Why a worker cannot take a job.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -97,6 +101,14 @@ pub enum Unfit {
     AttestationEnds {
         /// Unix seconds.
         expires_at_s: u32,
+    },
+    /// The Registry does not admit its image.
+    #[error("the Registry does not admit its image {measurement}{}", admitted_later(*.from_s))]
+    MeasurementNotAdmitted {
+        /// The image's.
+        measurement: HashBytes,
+        /// When it will be admitted, Unix seconds; `None`: it is not listed, or was revoked.
+        from_s: Option<u32>,
     },
     /// Its image is not the one asked for.
     #[error("its image has another measurement than the one asked for")]

@@ -127,6 +127,6 @@ impl JobEvent {
     /// Whether the event closes the job.
     pub fn closes(&self) -> bool {
         use crate::story::JobStep;
-        !matches!(self.step, JobStep::Posted(_) | JobStep::Claimed(_))
+        !matches!(self.step, JobStep::Posted(_) | JobStep::Claimed { .. })
     }
 }

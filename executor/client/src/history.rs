@@ -28,6 +28,8 @@ pub struct CollectedJob {
     pub transactions: Vec<AccountTx>,
     /// The same as steps.
     pub story: JobStory,
+    /// The Registry's account as of the same block.
+    pub registry: AccountView,
     /// The registration that published the quote for the key of the claim; `None` for a job never claimed,
     /// or where no such registration was found.
     pub registration: Option<Registration>,
@@ -67,6 +69,7 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
     for transaction in &transactions {
         story.push(transaction)?;
     }
+    let registry = chain.account(&network.registry, &as_of).await?;
     let registration = claimed_registration(chain, &story, &as_of).await?;
     let attested_block = match &registration {
         Some(found) => match chain.block(found.candidate.evidence.mc_seqno).await {
@@ -85,6 +88,7 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
         account,
         transactions,
         story,
+        registry,
         registration,
         attested_block,
     })

@@ -8,6 +8,7 @@ mod follow;
 mod history;
 mod outcome;
 mod recover;
+mod registry;
 mod reply_key;
 mod request;
 mod story;
@@ -20,6 +21,7 @@ pub use follow::{ABSENT_LIMIT_S, Follower, MAX_JOB_TRANSACTIONS, Progress, read_
 pub use history::{CollectedJob, collect_job};
 pub use outcome::{Outcome, Settled, outcome};
 pub use recover::{PostedJob, jobs_in, posted_jobs};
+pub use registry::{RegistryView, read_registry};
 pub use reply_key::reply_key;
 pub use request::{JobRequest, Posting, SealedJob};
 pub use story::{JobEvent, JobStep, JobStory, event_of, refused_posting};

@@ -115,6 +115,9 @@ fn settled(story: &JobStory, network: &Network, key: &DecryptionKey) -> Result<S
     let bad = |reason: &str| ClientError::BadHistory { job: story.job.clone(), reason: reason.into() };
     let (posted, posting) = story.posted().ok_or_else(|| bad("settled without having been posted"))?;
     let (_, claim) = story.claim().ok_or_else(|| bad("settled without a claim"))?;
+    if story.claimed_model() != Some(&posting.terms.model_id) {
+        return Err(bad("the claim is for another model than the job"));
+    }
     let (_, post) = story.receipt().ok_or_else(|| bad("settled without a receipt"))?;
     let split = story.split(network).ok_or_else(|| bad("its shares exceed what was paid"))?;
     post.verify(&claim.receipt_key).map_err(|error| bad(&error.to_string()))?;

@@ -5,7 +5,7 @@ use contracts::job::{
     CancelJob, Claim, ExpireJob, JobStatus, JobTerms, PostJob, PostReceipt, PostRejection, SweepJob, TakeJob,
 };
 use contracts::money::Split;
-use contracts::{Message, Nanoton, Network, StdAddr};
+use contracts::{HashBytes, Message, Nanoton, Network, StdAddr};
 use tycho_types::error::Error as CellError;
 
 /// A successful step of a job.
@@ -24,8 +24,13 @@ pub struct JobEvent {
 pub enum JobStep {
     /// The client posted it.
     Posted(Box<PostJob>),
-    /// The worker took it.
-    Claimed(Box<Claim>),
+    /// The worker took it, with its offer of a model.
+    Claimed {
+        /// Whose offer the claim's prices and royalty are.
+        model_id: HashBytes,
+        /// The claim.
+        claim: Box<Claim>,
+    },
     /// A receipt settled it.
     Settled(Box<PostReceipt>),
     /// The worker gave it back.
@@ -43,7 +48,7 @@ impl JobStep {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Posted(_) => "posted",
-            Self::Claimed(_) => "claimed",
+            Self::Claimed { .. } => "claimed",
             Self::Settled(_) => "settled",
             Self::Rejected(_) => "rejected",
             Self::Cancelled => "cancelled",
@@ -74,7 +79,7 @@ pub fn event_of(transaction: &AccountTx) -> Result<Option<JobEvent>, CellError> 
         (false, PostJob::OPCODE) => JobStep::Posted(Box::new(PostJob::from_cell(body).map_err(malformed)?)),
         (false, TakeJob::OPCODE) => {
             let taken = TakeJob::from_cell(body).map_err(malformed)?;
-            JobStep::Claimed(Box::new(taken.claim.into_value()))
+            JobStep::Claimed { model_id: taken.model_id, claim: Box::new(taken.claim.into_value()) }
         }
         (true, PostReceipt::OPCODE) => {
             JobStep::Settled(Box::new(PostReceipt::from_cell(body).map_err(malformed)?))
@@ -151,7 +156,15 @@ impl JobStory {
     /// The claim, and when it was made.
     pub fn claim(&self) -> Option<(&JobEvent, &Claim)> {
         self.events.iter().find_map(|event| match &event.step {
-            JobStep::Claimed(claim) => Some((event, claim.as_ref())),
+            JobStep::Claimed { claim, .. } => Some((event, claim.as_ref())),
+            _ => None,
+        })
+    }
+
+    /// The model whose offer the claim was made with.
+    pub fn claimed_model(&self) -> Option<&HashBytes> {
+        self.events.iter().find_map(|event| match &event.step {
+            JobStep::Claimed { model_id, .. } => Some(model_id),
             _ => None,
         })
     }
@@ -169,7 +182,7 @@ impl JobStory {
         let last = self.events.iter().rev().find(|event| !matches!(event.step, JobStep::Swept))?;
         Some(match last.step {
             JobStep::Posted(_) => JobStatus::Open,
-            JobStep::Claimed(_) => JobStatus::Claimed,
+            JobStep::Claimed { .. } => JobStatus::Claimed,
             JobStep::Settled(_) => JobStatus::Settled,
             JobStep::Rejected(_) => JobStatus::Rejected,
             JobStep::Cancelled => JobStatus::Cancelled,

@@ -1,10 +1,12 @@
-//! Whether to trust a worker with a prompt: its keys, the quote behind them, and the block the quote names.
+//! Whether to trust a worker with a prompt: the Registry that admits its image, its keys, the quote behind them, and the
+//! block the quote names.
 
 use chain::ChainAccess;
 use contracts::measurement::KeyBinding;
-use contracts::{HashBytes, Network, StdAddr};
+use contracts::{CodeRef, HashBytes, Network, StdAddr};
 
 use crate::error::{ClientError, Unfit};
+use crate::registry::read_registry;
 use crate::worker::{Registration, WorkerView, find_registration, read_worker};
 
 /// What a worker shows for its keys.
@@ -39,17 +41,21 @@ pub struct TrustedWorker {
     pub receipt_key: HashBytes,
 }
 
-/// Reads the worker at `address`, finds the quote it published, and has it judged.
+/// Reads the network's Registry, which has to run `registry_code`, and the worker at `address`; finds the quote it
+/// published, and has it judged.
 ///
 /// # Errors
-/// [`ClientError::QuoteRefused`] with what failed; [`ClientError::Unfit`] where there is no quote to judge.
+/// [`ClientError::NotOurs`] where Registry or worker is another contract; [`ClientError::QuoteRefused`] with what failed;
+/// [`ClientError::Unfit`] where the Registry does not admit its image or there is no quote to judge.
 pub async fn check_worker<C: ChainAccess + ?Sized>(
     chain: &C,
     network: &Network,
+    registry_code: &CodeRef,
     address: &StdAddr,
     judge: &dyn QuoteJudge,
 ) -> Result<TrustedWorker, ClientError> {
     let head = chain.head().await?;
+    let registry = read_registry(chain, network, registry_code, &head).await?;
     let view = read_worker(chain, network, address, &head).await?;
     let unfit = |reason| ClientError::Unfit { address: address.clone(), reason };
     let refused = |failed: String| ClientError::QuoteRefused { address: address.clone(), failed };
@@ -57,6 +63,7 @@ pub async fn check_worker<C: ChainAccess + ?Sized>(
     if attestation.expires_at <= head.time_s {
         return Err(unfit(Unfit::AttestationEnds { expires_at_s: attestation.expires_at }));
     }
+    registry.check_admitted(&attestation.measurement).map_err(unfit)?;
     let registration = find_registration(chain, &view).await?;
     let (mc_seqno, mc_root_hash) = (attestation.evidence.mc_seqno, attestation.evidence.mc_root_hash);
     if mc_seqno > head.seqno || chain.block(mc_seqno).await?.root_hash != mc_root_hash {

@@ -29,7 +29,7 @@ use contracts::sealing::{
 use contracts::transcript::transcript;
 use contracts::worker::{Attestation, ClaimJob, Evidence};
 use contracts::{
-    Cell, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, SigningKey, StdAddr, Units,
+    Cell, CodeRef, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, SigningKey, StdAddr, Units,
 };
 use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
 use rand::SeedableRng;
@@ -37,7 +37,10 @@ use rand::rngs::StdRng;
 use sha2::{Digest, Sha256};
 use tdx_simulator::{Faults, SimulatedPlatform, TdIdentity};
 use tokio::runtime::Runtime;
-use verifier::{QuotePolicy, verify_binding, verify_quote};
+use verifier::{
+    Audit, Conclusion, JobHistory, QuotePolicy, RegistryAccount, WorkerRegistration, audit, verify_binding,
+    verify_quote,
+};
 
 const TON: u128 = 1_000_000_000;
 const MODEL: HashBytes = HashBytes([4; 32]);
@@ -179,7 +182,8 @@ impl World {
 
     async fn client(&self, seed: u8) -> Client<LiteserverChain> {
         let sender = funded(&self.handle, &self.chain, self.network.params.network_id, seed).await;
-        Client::new(sender, self.network.clone(), code(Contract::Job))
+        let registry_code = CodeRef::of(&code(Contract::Registry));
+        Client::new(sender, self.network.clone(), registry_code, code(Contract::Job))
     }
 
     fn judge(&self) -> Judge<'_> {
@@ -201,6 +205,49 @@ impl World {
             claim_within_s: 60,
             settle_within_s: 600,
         }
+    }
+
+    /// The audit of a job as the chain has it now.
+    async fn audit(&self, job: &StdAddr) -> Audit {
+        let found = collect_job(&*self.chain, &self.network, job).await.unwrap();
+        let registration = found.registration.map(|registration| WorkerRegistration {
+            candidate: registration.candidate,
+            quote: registration.quote,
+            at_s: registration.transaction.tx.now,
+            mc_root_hash: found.attested_block.map(|block| block.root_hash),
+        });
+        let history = JobHistory {
+            network: self.network.clone(),
+            registry_code: *code(Contract::Registry).repr_hash(),
+            registry: Some(RegistryAccount {
+                code: found.registry.code().unwrap().clone(),
+                data: found.registry.data().unwrap().clone(),
+                as_of_s: found.as_of.time_s,
+            }),
+            job: job.clone(),
+            transactions: found.transactions.iter().map(|transaction| transaction.cell.clone()).collect(),
+            balance_nanoton: found.account.balance_nanoton(),
+            state: Some(found.state),
+            registration,
+        };
+        let policy = self.judge().policy;
+        audit(&history, self.platform.collateral(), &policy, u64::from(found.as_of.time_s))
+    }
+
+    /// The audit holds, for a job that ended like this, and accounts for every nanoTON.
+    async fn audited(&self, job: &StdAddr, status: JobStatus) {
+        self.quiet().await;
+        let found = self.audit(job).await;
+        assert_eq!(found.status, Some(status));
+        assert_eq!(found.conclusion(), Conclusion::Holds, "{status:?}: {:?}", found.verdict.failures());
+        assert_eq!(found.ledger.unwrap().unaccounted_nanoton(), 0);
+    }
+
+    /// The job is not over, and nothing else is wrong with it.
+    async fn unfinished(&self, job: &StdAddr, status: JobStatus) {
+        let found = self.audit(job).await;
+        assert_eq!(found.status, Some(status));
+        assert_eq!(found.conclusion(), Conclusion::Unfinished, "{status:?}: {:?}", found.verdict.failures());
     }
 
     async fn sealed(&mut self, client: &Client<LiteserverChain>, nonce: u64) -> SealedJob {
@@ -418,6 +465,47 @@ async fn a_job_settles_while_the_liteserver_goes_away_and_the_client_crashes() {
     assert_eq!(registration.candidate.receipt_key, public_key(&world.worker.receipt_key));
     let block = collected.attested_block.unwrap();
     assert_eq!(block.root_hash, registration.candidate.evidence.mc_root_hash);
+    world.audited(&job.address, JobStatus::Settled).await;
+
+    // The image turns out to be bad: the Registry on chain says so, whatever a network file lists.
+    let revoke = deploy::revoke_measurement(&world.network.registry, measurement_of(&identity())).unwrap();
+    world.owner.send(&[revoke]).await.unwrap();
+    world.quiet().await;
+    let revoked = world.audit(&job.address).await;
+    assert_eq!(revoked.conclusion(), Conclusion::Fails);
+    let failures = revoked.verdict.failures();
+    assert!(failures.len() == 1 && failures[0].starts_with("measurement_listed"), "{failures:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_prompt_leaves_for_a_worker_whose_image_the_registry_on_chain_does_not_admit() {
+    let world = World::new().await;
+    let client = world.client(50).await;
+    let (worker, judge) = (&world.worker.address, world.judge());
+    let registry_code = CodeRef::of(&code(Contract::Registry));
+    client.check_worker(worker, &judge).await.unwrap();
+
+    let other_code = CodeRef { hash: HashBytes([1; 32]), ..registry_code };
+    let check = client::check_worker(&*world.chain, &world.network, &other_code, worker, &judge);
+    let refused = check.await.unwrap_err();
+    assert!(
+        refused.to_string().contains("is no Registry of this network (its code is another)"),
+        "{refused}"
+    );
+    let mut params = (*world.network.params).clone();
+    params.fee_bps += 1;
+    let network = Network { params: Ref::new(params).unwrap(), ..world.network.clone() };
+    let check = client::check_worker(&*world.chain, &network, &registry_code, worker, &judge);
+    let refused = check.await.unwrap_err();
+    assert!(refused.to_string().contains("its parameters are others"), "{refused}");
+
+    let measurement = measurement_of(&identity());
+    let revoke = deploy::revoke_measurement(&world.network.registry, measurement).unwrap();
+    world.owner.send(&[revoke]).await.unwrap();
+    world.quiet().await;
+    let refused = client.check_worker(worker, &judge).await.unwrap_err();
+    let ClientError::Unfit { reason, .. } = &refused else { panic!("{refused}") };
+    assert_eq!(*reason, Unfit::MeasurementNotAdmitted { measurement, from_s: None });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -504,9 +592,12 @@ async fn a_job_is_cancelled_rejected_or_expired_and_swept() {
 
     let cancelled = world.sealed(&client, 1).await;
     client.post(&cancelled).await.unwrap();
+    world.quiet().await;
+    world.unfinished(&cancelled.address, JobStatus::Open).await;
     client.cancel(&cancelled.address).await.unwrap();
     let finished = client.follow(&cancelled.address, false, |_| {}).await.unwrap();
     assert!(matches!(finished.outcome, Outcome::Cancelled { .. }));
+    world.audited(&cancelled.address, JobStatus::Cancelled).await;
 
     let rejected = world.sealed(&client, 2).await;
     client.post(&rejected).await.unwrap();
@@ -516,6 +607,7 @@ async fn a_job_is_cancelled_rejected_or_expired_and_swept() {
     let head = world.chain.head().await.unwrap();
     let story = read_story(&*world.chain, &rejected.address, &head).await.unwrap();
     assert_eq!(story.status(), Some(JobStatus::Claimed));
+    world.unfinished(&rejected.address, JobStatus::Claimed).await;
     let rejection = Rejection {
         tag: Default::default(),
         network_id: world.network.params.network_id,
@@ -528,6 +620,7 @@ async fn a_job_is_cancelled_rejected_or_expired_and_swept() {
     let finished = client.follow(&rejected.address, false, |_| {}).await.unwrap();
     let Outcome::Rejected { reason, refund, .. } = finished.outcome else { panic!("rejected") };
     assert_eq!((reason, refund), (Some(RejectionReason::MalformedInput), rejected.terms.limits.deposit));
+    world.audited(&rejected.address, JobStatus::Rejected).await;
 
     for (nonce, claimed) in [(3, false), (4, true)] {
         let job = world.sealed(&client, nonce).await;
@@ -542,6 +635,7 @@ async fn a_job_is_cancelled_rejected_or_expired_and_swept() {
         let Outcome::Expired { bond, refund } = finished.outcome else { panic!("expired") };
         assert_eq!(refund, job.terms.limits.deposit);
         assert_eq!(!bond.is_zero(), claimed);
+        world.audited(&job.address, JobStatus::Expired).await;
     }
 
     client.sweep(&cancelled.address).await.unwrap();

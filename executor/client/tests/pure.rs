@@ -1,11 +1,15 @@
 //! Building, following and opening a job without a chain.
 #![allow(clippy::unwrap_used)]
 
-use chain::{TxId, Wallet};
-use client::{JobEvent, JobRequest, JobStep, JobStory, Outcome, Posting, SealedJob, outcome, reply_key};
+use chain::{AccountTx, TxId, Wallet};
+use client::{
+    ClientError, JobEvent, JobRequest, JobStep, JobStory, Outcome, Posting, SealedJob, deploy, event_of,
+    outcome, reply_key,
+};
 use contracts::errors::RejectionReason;
-use contracts::job::{Claim, JobStatus, PostJob, PostReceipt, PostRejection};
+use contracts::job::{Claim, JobStatus, PostJob, PostReceipt, PostRejection, TakeJob};
 use contracts::receipt::{Dtype, Receipt, ReceiptBody, Rejection, generate_signing_key, public_key};
+use contracts::registry::RegistryStorage;
 use contracts::sealing::{
     ChatMessage, DecryptionKey, FinishReason, InputContext, Output, ResultContext, open_input, seal_result,
 };
@@ -16,7 +20,12 @@ use contracts::{
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tycho_types::cell::CellFamily;
+use tycho_types::cell::{CellBuilder, CellFamily, Lazy};
+use tycho_types::models::{
+    AccountStatus, ComputePhase, CurrencyCollection, ExecutedComputePhase, HashUpdate, IntMsgInfo, MsgInfo,
+    OrdinaryTxInfo, OwnedMessage, Transaction, TxInfo,
+};
+use tycho_types::num::Tokens;
 
 const NOW_S: u32 = 1_800_000_000;
 const PROMPT: &str = "What is a chrysalis?";
@@ -101,7 +110,9 @@ impl World {
             worker_owner: StdAddr::new(0, HashBytes([2; 32])),
             prices: Ref::new(self.request().max_prices).unwrap(),
         };
-        story.events.push(event(200, NOW_S + 10, JobStep::Claimed(Box::new(claim))));
+        let model_id = job.terms.model_id;
+        let claimed = JobStep::Claimed { model_id, claim: Box::new(claim) };
+        story.events.push(event(200, NOW_S + 10, claimed));
         (job, story)
     }
 
@@ -236,6 +247,104 @@ fn an_answer_for_another_key_is_told_apart_from_a_bad_history() {
     let mut history = story;
     history.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(swapped))));
     assert!(outcome(&history, &world.network, &key).unwrap_err().to_string().contains("receipt names"));
+}
+
+#[test]
+fn a_claim_for_another_model_is_no_history_of_the_job() {
+    let mut world = World::new();
+    let (job, mut story) = world.claimed();
+    let key = reply_key(&world.wallet, -239, &job.address).unwrap();
+    let post = world.post_receipt(&job, &key.public());
+    story.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(post))));
+    assert_eq!(story.claimed_model(), Some(&job.terms.model_id));
+    assert!(outcome(&story, &world.network, &key).is_ok());
+    let JobStep::Claimed { model_id, .. } = &mut story.events[1].step else { panic!("claimed") };
+    *model_id = HashBytes([5; 32]);
+    assert!(outcome(&story, &world.network, &key).unwrap_err().to_string().contains("another model"));
+}
+
+/// A transaction in which the job took this message from its worker.
+fn taking(message: &TakeJob) -> AccountTx {
+    let job = StdAddr::new(0, HashBytes([7; 32]));
+    let info = IntMsgInfo {
+        src: StdAddr::new(0, HashBytes([3; 32])).into(),
+        dst: job.clone().into(),
+        value: CurrencyCollection::new(1_000_000_000),
+        ..Default::default()
+    };
+    let body = message.to_cell().unwrap().into();
+    let message = OwnedMessage { info: MsgInfo::Int(info), init: None, body, layout: None };
+    let compute = ExecutedComputePhase {
+        success: true,
+        msg_state_used: false,
+        account_activated: false,
+        gas_fees: Tokens::ZERO,
+        gas_used: Default::default(),
+        gas_limit: Default::default(),
+        gas_credit: None,
+        mode: 0,
+        exit_code: 0,
+        exit_arg: None,
+        vm_steps: 0,
+        vm_init_state_hash: HashBytes::ZERO,
+        vm_final_state_hash: HashBytes::ZERO,
+    };
+    let info = TxInfo::Ordinary(OrdinaryTxInfo {
+        credit_first: false,
+        storage_phase: None,
+        credit_phase: None,
+        compute_phase: ComputePhase::Executed(compute),
+        action_phase: None,
+        aborted: false,
+        bounce_phase: None,
+        destroyed: false,
+    });
+    let tx = Transaction {
+        account: job.address,
+        lt: 10,
+        prev_trans_hash: HashBytes::ZERO,
+        prev_trans_lt: 0,
+        now: NOW_S,
+        out_msg_count: Default::default(),
+        orig_status: AccountStatus::Active,
+        end_status: AccountStatus::Active,
+        in_msg: Some(CellBuilder::build_from(message).unwrap()),
+        out_msgs: Default::default(),
+        total_fees: CurrencyCollection::ZERO,
+        state_update: Lazy::new(&HashUpdate { old: HashBytes::ZERO, new: HashBytes::ZERO }).unwrap(),
+        info: Lazy::new(&info).unwrap(),
+    };
+    let cell = CellBuilder::build_from(&tx).unwrap();
+    AccountTx { id: TxId { lt: 10, hash: *cell.repr_hash() }, cell, tx }
+}
+
+#[test]
+fn a_claim_is_read_with_the_model_it_is_for() {
+    let mut world = World::new();
+    let (_, story) = world.claimed();
+    let claim = story.claim().unwrap().1.clone();
+    let model_id = HashBytes([0x5a; 32]);
+    let message =
+        TakeJob { query_id: 3, bond: claim.bond, model_id, claim: Ref::new(claim.clone()).unwrap() };
+    let event = event_of(&taking(&message)).unwrap().unwrap();
+    let JobStep::Claimed { model_id: read, claim: found } = event.step else { panic!("claimed") };
+    assert_eq!((read, *found), (model_id, claim));
+}
+
+#[test]
+fn a_registry_that_gives_away_more_than_a_payment_is_not_deployed() {
+    let world = World::new();
+    let owner = StdAddr::new(0, HashBytes([2; 32]));
+    let deploy = |royalty_cap_bps: u16, fee_bps: u16| {
+        let params = Params { royalty_cap_bps, fee_bps, ..(*world.network.params).clone() };
+        let storage = RegistryStorage::initial(owner.clone(), 0, 0, params, &[]).unwrap();
+        deploy::registry(&Cell::empty_cell(), &storage)
+    };
+    assert!(deploy(9_900, 100).is_ok());
+    let refused = deploy(9_900, 101).unwrap_err();
+    assert!(matches!(refused, ClientError::Request(_)), "{refused}");
+    assert!(refused.to_string().contains("more than 10 000"), "{refused}");
+    assert!(deploy(u16::MAX, u16::MAX).is_err());
 }
 
 #[test]

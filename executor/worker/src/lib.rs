@@ -7,6 +7,7 @@
 pub mod attestation;
 pub mod config;
 pub mod daemon;
+pub mod data_dir;
 pub mod engine;
 pub mod error;
 pub mod journal;
@@ -21,8 +22,9 @@ pub mod tsm;
 pub use attestation::{AttestationError, AttestationSource};
 pub use config::WorkerConfig;
 pub use daemon::{OnStep, OnText, Step, Worker};
+pub use data_dir::{DataDir, DataDirError};
 pub use engine::{Engine, EngineError, EngineInfo, Generated};
 pub use error::WorkerError;
 pub use journal::{Identity, Journal, JournalError};
-pub use keys::{KeyError, Keys};
+pub use keys::{KeyError, KeyStore, Keys, Passphrase};
 pub use registration::OwnerWallet;

@@ -26,13 +26,16 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(transaction) = newest.parse::<Transaction>() else { return };
     let history = JobHistory {
         network: NETWORK.clone(),
+        registry_code: HashBytes::ZERO,
+        registry: None,
         job: StdAddr::new(0, transaction.account),
         transactions,
         balance_nanoton: 0,
+        state: None,
         registration: None,
     };
     let policy = QuotePolicy::production(Vec::new());
-    assert!(!audit(&history, &COLLATERAL, &policy, 1_750_500_000).all_passed());
+    assert!(!audit(&history, &COLLATERAL, &policy, 1_750_500_000).verdict.all_passed());
 });
 
 fn network() -> Network {

@@ -1,13 +1,16 @@
-//! The history of a settled job, with every number and address a field that a test may change.
+//! The history of a job, with every number and address a field that a test may change.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use contracts::job::{
-    Claim, JobLimits, JobPaid, JobRefund, JobStorage, JobTerms, PostJob, PostReceipt, TakeJob,
+    CancelJob, Claim, Excesses, ExpireJob, JobForfeited, JobLimits, JobPaid, JobRefund, JobReturned,
+    JobState, JobStatus, JobStorage, JobTerms, Payout, PostJob, PostReceipt, PostRejection, Settlement,
+    SweepJob, TakeJob,
 };
 use contracts::measurement::{KeyBinding, TdMeasurements};
 use contracts::model::SharePaid;
 use contracts::money::Split;
-use contracts::receipt::{Receipt, ReceiptBody, Tag, public_key, sign_cell};
+use contracts::receipt::{Receipt, ReceiptBody, Rejection, Tag, public_key, sign_cell};
+use contracts::registry::RegistryStorage;
 use contracts::sealing::Sealed;
 use contracts::wire::{Message as _, to_cell};
 use contracts::worker::{Attestation, Evidence, FundGas};
@@ -23,7 +26,7 @@ use tycho_types::models::{
     IntMsgInfo, MsgInfo, OrdinaryTxInfo, OwnedMessage, StateInit, Transaction, TxInfo,
 };
 use tycho_types::num::{Tokens, Uint15};
-use verifier::{JobHistory, QuotePolicy, WorkerRegistration};
+use verifier::{JobHistory, QuotePolicy, RegistryAccount, WorkerRegistration};
 
 pub(crate) const NOW_S: u64 = 1_800_000_000;
 pub(crate) const NETWORK_ID: i32 = -3;
@@ -31,7 +34,61 @@ const IMAGE: &str = "worker";
 const FEES: u128 = 4_000_000;
 const FORWARD_FEE: u128 = 266_669;
 
+/// How far the job gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Open,
+    Claimed,
+    Settled,
+    Rejected,
+    Cancelled,
+    ExpiredOpen,
+    ExpiredClaimed,
+}
+
+impl Ending {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Open,
+        Self::Claimed,
+        Self::Settled,
+        Self::Rejected,
+        Self::Cancelled,
+        Self::ExpiredOpen,
+        Self::ExpiredClaimed,
+    ];
+
+    pub(crate) fn status(self) -> JobStatus {
+        match self {
+            Self::Open => JobStatus::Open,
+            Self::Claimed => JobStatus::Claimed,
+            Self::Settled => JobStatus::Settled,
+            Self::Rejected => JobStatus::Rejected,
+            Self::Cancelled => JobStatus::Cancelled,
+            Self::ExpiredOpen | Self::ExpiredClaimed => JobStatus::Expired,
+        }
+    }
+
+    pub(crate) fn has_claim(self) -> bool {
+        matches!(self, Self::Claimed | Self::Settled | Self::Rejected | Self::ExpiredClaimed)
+    }
+}
+
 pub(crate) struct Plan {
+    pub(crate) ending: Ending,
+    pub(crate) swept: bool,
+    pub(crate) claimed_all_the_same: bool,
+    pub(crate) registry_code: Cell,
+    pub(crate) trusted_registry_code: HashBytes,
+    pub(crate) registry_params: Option<Params>,
+    pub(crate) admitted_from: Option<u32>,
+    pub(crate) stored: Box<dyn Fn(&mut JobState) + Send + Sync>,
+    pub(crate) rejection: Rejection,
+    pub(crate) ended_from: StdAddr,
+    pub(crate) end_fees: u128,
+    pub(crate) bond_named: Nanoton,
+    pub(crate) bond_value: u128,
+    pub(crate) back_to_caller: u128,
+    pub(crate) payment_bounces_to: Option<StdAddr>,
     pub(crate) platform: SimulatedPlatform,
     pub(crate) network: Network,
     pub(crate) client: StdAddr,
@@ -40,6 +97,7 @@ pub(crate) struct Plan {
     pub(crate) worker: StdAddr,
     pub(crate) posted_from: StdAddr,
     pub(crate) activated_before: bool,
+    pub(crate) posted_value: u128,
     pub(crate) limits: JobLimits,
     pub(crate) terms_measurement: HashBytes,
     pub(crate) claim_by: u32,
@@ -81,6 +139,7 @@ pub(crate) fn signing_key(byte: u8) -> SigningKey {
 }
 
 const POSTED_LT: u64 = 1_000;
+pub(crate) const SETTLE_WITHIN_S: u32 = 300;
 const ENCRYPTION_KEY: HashBytes = HashBytes([77; 32]);
 const MC_ROOT_HASH: HashBytes = HashBytes([55; 32]);
 const MC_SEQNO: u32 = 4_321;
@@ -123,7 +182,29 @@ impl Plan {
             worker_owner: owner,
             prices: Ref::new(prices).unwrap(),
         };
+        let registry_code = registry_code(1);
         let mut plan = Self {
+            ending: Ending::Settled,
+            swept: false,
+            claimed_all_the_same: false,
+            trusted_registry_code: *registry_code.repr_hash(),
+            registry_code,
+            registry_params: None,
+            admitted_from: Some(0),
+            stored: Box::new(|_| {}),
+            rejection: Rejection {
+                tag: Tag,
+                network_id: NETWORK_ID,
+                job: receipt.job.clone(),
+                posted_lt: POSTED_LT,
+                reason: 1,
+            },
+            ended_from: client.clone(),
+            end_fees: FEES,
+            bond_named: claim.bond,
+            bond_value: claim.bond.get() + 5_000,
+            back_to_caller: 1_000,
+            payment_bounces_to: None,
             platform: SimulatedPlatform::new(&[7; 32], NOW_S).unwrap(),
             share_to: network.model_address(&MODEL_ID).unwrap(),
             posted_from: client.clone(),
@@ -132,6 +213,7 @@ impl Plan {
             nonce,
             nonce_in_state_init: nonce,
             activated_before: false,
+            posted_value: 900_000_000,
             limits: JobLimits {
                 max_prices: prices,
                 max_units: Units { input: 200, cached_input: 200, output: 128 },
@@ -171,6 +253,35 @@ impl Plan {
         plan
     }
 
+    /// An honest job with this end.
+    pub(crate) fn ending(ending: Ending) -> Self {
+        let mut plan = Self::honest();
+        let deposit = plan.limits.deposit.get();
+        plan.ending = ending;
+        match ending {
+            Ending::Open | Ending::Claimed | Ending::Settled => {}
+            Ending::Rejected | Ending::Cancelled => plan.refund_value = deposit + 1_000,
+            Ending::ExpiredOpen => {
+                plan.refund_value = deposit + 1_000;
+                plan.settled_at_s = plan.claim_by + 1;
+                plan.ended_from = address(87);
+            }
+            Ending::ExpiredClaimed => {
+                plan.refund_value = deposit + plan.claim.bond.get() + 1_000;
+                plan.settled_at_s = plan.taken_at_s + SETTLE_WITHIN_S + 1;
+                plan.ended_from = address(87);
+            }
+        }
+        if matches!(ending, Ending::Cancelled | Ending::ExpiredOpen | Ending::ExpiredClaimed) {
+            plan.posted_value = deposit + 10_000_000;
+        }
+        if ending != Ending::Settled {
+            plan.paid = Nanoton::ZERO;
+            plan.refund_status = ending.status() as u8;
+        }
+        plan
+    }
+
     pub(crate) fn params(&self) -> &Params {
         &self.network.params
     }
@@ -186,6 +297,7 @@ impl Plan {
         self.bound_worker = self.worker.clone();
         self.share_to = self.network.model_address(&MODEL_ID).unwrap();
         self.receipt.job = self.job();
+        self.rejection.job = self.job();
     }
 
     /// What the contract would pay.
@@ -230,7 +342,7 @@ impl Plan {
         }
         let post = self.post_job().to_cell().unwrap();
         let with_init = if self.activated_before { None } else { Some(init) };
-        let post = account.from(&self.posted_from, 900_000_000, post, with_init);
+        let post = account.from(&self.posted_from, self.posted_value, post, with_init);
         account.transaction(POSTED_LT, self.taken_at_s - 30, post, Vec::new(), true);
         let take = TakeJob {
             query_id: 0,
@@ -240,26 +352,124 @@ impl Plan {
         };
         let value = self.bond_brought.get() + 6_000_000;
         let take = account.from(&self.taken_from, value, take.to_cell().unwrap(), None);
-        account.transaction(POSTED_LT + 1_000, self.taken_at_s, take, Vec::new(), true);
+        if self.ending.has_claim() || self.claimed_all_the_same {
+            account.transaction(POSTED_LT + 1_000, self.taken_at_s, take, Vec::new(), true);
+        }
         // What a stranger sends is refused and proves nothing.
         let refused = account.from(&address(89), 7_000_000, self.post_job().to_cell().unwrap(), None);
         account.transaction(POSTED_LT + 2_000, self.taken_at_s + 1, refused, Vec::new(), false);
-        let receipt = account.external(self.post_receipt().to_cell().unwrap());
-        let payments = if self.settlement_succeeds { self.payments(&account) } else { Vec::new() };
-        account.transaction(
-            POSTED_LT + 3_000,
-            self.settled_at_s,
-            receipt,
-            payments,
-            self.settlement_succeeds,
-        );
+        let end = match self.ending {
+            Ending::Open | Ending::Claimed => None,
+            Ending::Settled => Some(account.external(self.post_receipt().to_cell().unwrap())),
+            Ending::Rejected => Some(account.external(self.post_rejection().to_cell().unwrap())),
+            Ending::Cancelled => {
+                let body = CancelJob { query_id: 9 }.to_cell().unwrap();
+                Some(account.from(&self.ended_from, 50_000_000, body, None))
+            }
+            Ending::ExpiredOpen | Ending::ExpiredClaimed => {
+                let body = ExpireJob { query_id: 9 }.to_cell().unwrap();
+                Some(account.from(&self.ended_from, 50_000_000, body, None))
+            }
+        };
+        if let Some(end) = end {
+            let payments = if self.settlement_succeeds { self.payments(&account) } else { Vec::new() };
+            account.fees = self.end_fees;
+            account.transaction(
+                POSTED_LT + 3_000,
+                self.settled_at_s,
+                end,
+                payments,
+                self.settlement_succeeds,
+            );
+            account.fees = FEES;
+        }
+        if let Some(to) = &self.payment_bounces_to {
+            let value = self.bond_value - 1_000_000;
+            let mut body = CellBuilder::new();
+            body.store_u32(u32::MAX).unwrap();
+            body.store_u32(if self.ending == Ending::Settled {
+                JobPaid::OPCODE
+            } else {
+                JobReturned::OPCODE
+            })
+            .unwrap();
+            let back = account.bounced(&self.worker, value, body.build().unwrap());
+            let payout = Payout { query_id: 0 }.to_cell().unwrap();
+            let on = account.to(to, value - FEES - FORWARD_FEE, payout);
+            account.transaction(POSTED_LT + 3_500, self.settled_at_s + 1, back, vec![on], true);
+        }
+        if self.swept {
+            let body = SweepJob { query_id: 9 }.to_cell().unwrap();
+            let sweep = account.from(&address(86), 50_000_000, body, None);
+            let all = account.balance + 50_000_000 - FEES - FORWARD_FEE;
+            let rest = account.to(&self.client, all, Excesses { query_id: 9 }.to_cell().unwrap());
+            account.transaction(POSTED_LT + 4_000, self.settled_at_s + 700_000, sweep, vec![rest], true);
+        }
         JobHistory {
             network: self.network.clone(),
+            registry_code: self.trusted_registry_code,
+            registry: Some(self.registry()),
             job: self.job(),
             transactions: account.transactions,
             balance_nanoton: account.balance,
-            registration: Some(self.registration()),
+            state: (!self.swept).then(|| self.state()),
+            registration: self.ending.has_claim().then(|| self.registration()),
         }
+    }
+
+    fn registry(&self) -> RegistryAccount {
+        let params = self.registry_params.clone().unwrap_or_else(|| self.params().clone());
+        let mut storage = RegistryStorage::initial(address(5), 0, 0, params, &[]).unwrap();
+        if let Some(from_s) = self.admitted_from {
+            storage.measurements.set(self.claim.measurement, from_s).unwrap();
+        }
+        RegistryAccount {
+            code: self.registry_code.clone(),
+            data: to_cell(&storage).unwrap(),
+            as_of_s: NOW_S as u32,
+        }
+    }
+
+    /// What the contract would hold.
+    fn state(&self) -> JobState {
+        let post = self.post_job();
+        let mut claim = self.claim.clone();
+        claim.settle_by = self.taken_at_s + SETTLE_WITHIN_S;
+        let ended = self.settlement_succeeds && self.ending.status().is_closed();
+        let settlement = match self.ending {
+            Ending::Settled if ended => Some(Settlement {
+                receipt_hash: self.post_receipt().receipt.hash(),
+                result_hash: *self.post_receipt().result.repr_hash(),
+                paid: self.paid,
+                royalty: self.royalty,
+                fee: self.fee,
+            }),
+            Ending::Rejected => Some(Settlement {
+                receipt_hash: self.post_rejection().rejection.hash(),
+                result_hash: HashBytes::ZERO,
+                paid: Nanoton::ZERO,
+                royalty: Nanoton::ZERO,
+                fee: Nanoton::ZERO,
+            }),
+            _ => None,
+        };
+        let mut state = JobState {
+            status: if ended || !self.ending.has_claim() { self.ending.status() } else { JobStatus::Claimed },
+            posted_lt: POSTED_LT,
+            posted_at: self.taken_at_s - 30,
+            closed_at: if ended { self.settled_at_s } else { 0 },
+            input_hash: post.input_hash(),
+            terms: post.terms,
+            claim: self.ending.has_claim().then(|| Ref::new(claim).unwrap()),
+            settlement: settlement.map(|settlement| Ref::new(settlement).unwrap()),
+        };
+        (self.stored)(&mut state);
+        state
+    }
+
+    pub(crate) fn post_rejection(&self) -> PostRejection {
+        let rejection = Ref::new(self.rejection.clone()).unwrap();
+        PostRejection { signature: sign_cell(rejection.cell(), &self.receipt_signer), rejection }
     }
 
     fn post_job(&self) -> PostJob {
@@ -268,7 +478,7 @@ impl Plan {
             model_id: MODEL_ID,
             measurement: self.terms_measurement,
             claim_by: self.claim_by,
-            settle_within_s: 300,
+            settle_within_s: SETTLE_WITHIN_S,
             limits: Ref::new(self.limits.clone()).unwrap(),
         };
         PostJob::new(0, terms, &sealed(HashBytes([11; 32]))).unwrap()
@@ -278,25 +488,43 @@ impl Plan {
         let (client, nonce, bond) = (self.client.clone(), self.nonce, self.claim.bond);
         let mut sent = Vec::new();
         let (royalty, fee) = (self.royalty, self.fee);
-        if royalty.get() + fee.get() > 0 {
-            let share = SharePaid { query_id: POSTED_LT, royalty, fee, client: client.clone(), nonce };
-            sent.push(account.to(
-                &self.share_to,
-                royalty.get() + fee.get() + 9_000,
-                share.to_cell().unwrap(),
-            ));
-        }
-        let paid = self.paid_to_worker;
-        let paid = JobPaid { query_id: POSTED_LT, bond, paid, client, nonce };
-        for _ in 0..if self.worker_paid_twice { 2 } else { 1 } {
-            let value = bond.get() + self.paid_to_worker.get() + 5_000;
-            sent.push(account.to(&self.payment_to, value, paid.to_cell().unwrap()));
+        let copies = if self.worker_paid_twice { 2 } else { 1 };
+        match self.ending {
+            Ending::Settled => {
+                if royalty.get() + fee.get() > 0 {
+                    let share =
+                        SharePaid { query_id: POSTED_LT, royalty, fee, client: client.clone(), nonce };
+                    let value = royalty.get() + fee.get() + 9_000;
+                    sent.push(account.to(&self.share_to, value, share.to_cell().unwrap()));
+                }
+                let paid = self.paid_to_worker;
+                let message = JobPaid { query_id: POSTED_LT, bond, paid, client, nonce };
+                for _ in 0..copies {
+                    let value = bond.get() + paid.get() + 5_000;
+                    sent.push(account.to(&self.payment_to, value, message.to_cell().unwrap()));
+                }
+            }
+            Ending::Rejected => {
+                let message = JobReturned { query_id: POSTED_LT, bond: self.bond_named, client, nonce };
+                for _ in 0..copies {
+                    sent.push(account.to(&self.payment_to, self.bond_value, message.to_cell().unwrap()));
+                }
+            }
+            Ending::ExpiredOpen | Ending::ExpiredClaimed => {
+                if self.ending == Ending::ExpiredClaimed {
+                    let message = JobForfeited { query_id: 9, bond: self.bond_named, client, nonce };
+                    sent.push(account.to(&self.payment_to, 5_000, message.to_cell().unwrap()));
+                }
+                let back = Excesses { query_id: 9 }.to_cell().unwrap();
+                sent.push(account.to(&self.ended_from, self.back_to_caller, back));
+            }
+            Ending::Open | Ending::Claimed | Ending::Cancelled => {}
         }
         let refund = JobRefund {
             query_id: POSTED_LT,
             status: self.refund_status,
             paid: self.paid,
-            bond: Nanoton::ZERO,
+            bond: if self.ending == Ending::ExpiredClaimed { self.bond_named } else { Nanoton::ZERO },
         };
         sent.push(account.to(&self.refund_to, self.refund_value, refund.to_cell().unwrap()));
         sent
@@ -339,15 +567,27 @@ struct Account {
     transactions: Vec<Cell>,
     previous: (u64, HashBytes),
     balance: u128,
+    fees: u128,
 }
 
 impl Account {
     fn new(address: StdAddr) -> Self {
-        Self { address, transactions: Vec::new(), previous: (0, HashBytes::ZERO), balance: 0 }
+        Self { address, transactions: Vec::new(), previous: (0, HashBytes::ZERO), balance: 0, fees: FEES }
     }
 
     fn from(&self, sender: &StdAddr, value: u128, body: Cell, init: Option<StateInit>) -> (Cell, u128) {
         (internal(sender, &self.address, value, body, init), value)
+    }
+
+    fn bounced(&self, sender: &StdAddr, value: u128, body: Cell) -> (Cell, u128) {
+        let info = IntMsgInfo {
+            bounced: true,
+            src: sender.clone().into(),
+            dst: self.address.clone().into(),
+            value: CurrencyCollection::new(value),
+            ..Default::default()
+        };
+        (message(MsgInfo::Int(info), body, None), value)
     }
 
     fn to(&self, receiver: &StdAddr, value: u128, body: Cell) -> (Cell, u128) {
@@ -368,11 +608,12 @@ impl Account {
         success: bool,
     ) {
         let mut out_msgs = Dict::<Uint15, Cell>::new();
+        self.balance += value;
         for (index, (out, out_value)) in sent.iter().enumerate() {
             out_msgs.set(Uint15::new(index as u16), out.clone()).unwrap();
             self.balance -= out_value + FORWARD_FEE;
         }
-        self.balance = self.balance + value - FEES;
+        self.balance -= self.fees;
         let compute = ExecutedComputePhase {
             success,
             msg_state_used: false,
@@ -409,7 +650,7 @@ impl Account {
             end_status: AccountStatus::Active,
             in_msg: Some(in_msg),
             out_msgs,
-            total_fees: CurrencyCollection::new(FEES),
+            total_fees: CurrencyCollection::new(self.fees),
             state_update: Lazy::new(&HashUpdate { old: HashBytes::ZERO, new: HashBytes::ZERO }).unwrap(),
             info: Lazy::new(&info).unwrap(),
         };
@@ -457,6 +698,12 @@ fn measurement_of(image: &str) -> HashBytes {
         xfam: td.xfam,
     };
     fields.measurement()
+}
+
+pub(crate) fn registry_code(byte: u8) -> Cell {
+    let mut code = CellBuilder::new();
+    code.store_u8(byte).unwrap();
+    code.build().unwrap()
 }
 
 fn params() -> Params {

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use chain::{AccountTx, ChainAccess};
 use clap::Args;
 use client::{Client, JobRequest, Outcome, Settled, collect_job, deploy};
-use contracts::artifacts::{Contract, code};
+use contracts::artifacts::{Contract, code, code_ref};
 use contracts::sealing::ChatMessage;
 use contracts::{HashBytes, Nanoton, Prices, StdAddr, Units, opcodes};
 use rand::RngExt;
@@ -20,7 +20,8 @@ use worker::{Engine as _, Identity, Journal, Keys, Worker, WorkerConfig};
 
 use crate::commands::verify::audit_collected;
 use crate::engine::BurnEngine;
-use crate::evidence::{Judge, SIMULATED_IMAGE, SimulatedQuotes};
+use crate::evidence::{Judge, SIMULATED_IMAGE, SimulatedQuotes, measurement_of};
+use crate::exit::Exit;
 use crate::market::{Market, now_s, random};
 use crate::report::{BalanceReport, CheckReport, DemoReport, ReceiptReport, TimingReport, TransactionReport};
 
@@ -48,7 +49,7 @@ pub(crate) struct DemoArguments {
     json: bool,
 }
 
-pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<bool> {
+pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     if arguments.prompt.is_empty() || arguments.prompt.len() > MAX_PROMPT_BYTES {
         bail!("the prompt has to have between 1 and {MAX_PROMPT_BYTES} bytes");
     }
@@ -121,7 +122,8 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<bool> {
         market.chain.clone(),
         chain::SenderTiming::default(),
     );
-    let client = Client::new(sender, market.network.clone(), code(Contract::Job));
+    let client =
+        Client::new(sender, market.network.clone(), code_ref(Contract::Registry), code(Contract::Job));
     let judge = Judge { policy: policy.clone(), collateral: collateral.clone() };
     let trusted = client.check_worker(&worker_address, &judge).await?;
     let request = JobRequest {
@@ -149,7 +151,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<bool> {
     let mut claimed = None;
     let finished = tokio::select! {
         finished = client.follow(&sealed.address, true, |event| {
-            if matches!(event.step, client::JobStep::Claimed(_)) {
+            if matches!(event.step, client::JobStep::Claimed { .. }) {
                 claimed = Some(Instant::now());
             }
         }) => finished?,
@@ -181,8 +183,9 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<bool> {
     stage.done("withdraw royalty, fee and earnings");
 
     let collected = collect_job(&*market.chain, &market.network, &sealed.address).await?;
-    let verdict = audit_collected(&market.network, &collected, &collateral, &policy, now_s());
-    let checks = checks(&verdict, &settled);
+    let registry_code = code_ref(Contract::Registry).hash;
+    let audit = audit_collected(&market.network, registry_code, &collected, &collateral, &policy, now_s());
+    let checks = checks(&audit.verdict, &settled);
     stage.done("verify");
 
     let transactions = transactions(&market, &parties, &sealed.address, since_lt).await?;
@@ -219,7 +222,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<bool> {
     } else {
         print!("{}", report.tables());
     }
-    Ok(report.holds())
+    Ok(report.holds().into())
 }
 
 /// What the verifier found, and what only the client can check: that the opened answer is the one committed to.
@@ -328,22 +331,6 @@ fn transaction_report(contract: &'static str, transaction: &AccountTx) -> anyhow
         fees_nanoton: transaction.fees_nanoton(),
         exit_code: result.exit_code,
     })
-}
-
-fn measurement_of(identity: &TdIdentity) -> HashBytes {
-    let [rtmr0, rtmr1, rtmr2, rtmr3] = identity.rtmr;
-    contracts::measurement::TdMeasurements {
-        mr_td: identity.mr_td,
-        rtmr0,
-        rtmr1,
-        rtmr2,
-        rtmr3,
-        mr_config_id: identity.mr_config_id,
-        mr_owner: identity.mr_owner,
-        mr_owner_config: identity.mr_owner_config,
-        xfam: identity.xfam,
-    }
-    .measurement()
 }
 
 /// Shows the answer while it is made; the demo runs client and worker for the same person.

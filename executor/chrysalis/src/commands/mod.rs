@@ -1,6 +1,7 @@
-//! One file a command. Each returns whether everything it checked held.
+//! One file a command.
 
 pub(crate) mod demo;
+pub(crate) mod job;
 pub(crate) mod localnet;
 pub(crate) mod model;
 pub(crate) mod verify;

@@ -1,34 +1,26 @@
 //! `chrysalis verify`.
 
-use std::path::PathBuf;
-use std::str::FromStr;
-
-use anyhow::{Context, bail};
-use chain::{ChainAccess, LiteserverChain, Timing};
+use chain::ChainAccess;
 use clap::Args;
 use client::{CollectedJob, collect_job};
-use contracts::network_file::NetworkFile;
-use contracts::{Network, StdAddr};
+use contracts::{HashBytes, Network};
 use serde_json::json;
-use verifier::{Collateral, JobHistory, QuotePolicy, Verdict, WorkerRegistration, audit};
+use verifier::{
+    Audit, Collateral, Conclusion, JobHistory, QuotePolicy, RegistryAccount, WorkerRegistration, audit,
+};
 
-use crate::market::global_config;
+use crate::exit::Exit;
+use crate::network::{NetworkArguments, QuoteArguments, address};
 
 /// Which job, on which network.
 #[derive(Args)]
 pub(crate) struct VerifyArguments {
-    /// The network file, `deployments/NETWORK.json`.
-    #[arg(long)]
-    network: PathBuf,
     /// The job's address.
-    #[arg(long)]
     job: String,
-    /// Collateral for the worker's quote, as a PCCS gives it (JSON).
-    #[arg(long)]
-    collateral: PathBuf,
-    /// Accept the simulator's root that the network file names. Proves nothing about hardware.
-    #[arg(long)]
-    dangerous_accept_simulated: bool,
+    #[command(flatten)]
+    network: NetworkArguments,
+    #[command(flatten)]
+    quote: QuoteArguments,
     /// Judge the quote as of this Unix time instead of the chain's.
     #[arg(long)]
     at_s: Option<u64>,
@@ -37,72 +29,89 @@ pub(crate) struct VerifyArguments {
     json: bool,
 }
 
-pub(crate) async fn run(arguments: VerifyArguments) -> anyhow::Result<bool> {
-    let text = std::fs::read_to_string(&arguments.network)
-        .with_context(|| format!("cannot read the network file {}", arguments.network.display()))?;
-    let file = NetworkFile::parse(&text)?;
-    let job = StdAddr::from_str(&arguments.job).context("--job is no address; give WORKCHAIN:HEX")?;
-    let text = std::fs::read_to_string(&arguments.collateral)
-        .with_context(|| format!("cannot read the collateral {}", arguments.collateral.display()))?;
-    let collateral: Collateral =
-        serde_json::from_str(&text).context("the collateral is not a PCCS answer")?;
-    let measurements = file.measurements.iter().map(|entry| entry.measurement).collect();
-    let policy = match (file.quote_root.simulated, arguments.dangerous_accept_simulated) {
-        (false, _) => QuotePolicy::production(measurements),
-        (true, true) => QuotePolicy::dangerous_simulated(file.quote_root.der()?, measurements),
-        (true, false) => bail!(
-            "network {} trusts a simulator; its quotes prove nothing about hardware. \
-             Pass --dangerous-accept-simulated to check them all the same",
-            file.name
-        ),
-    };
-    let network = file.network()?;
-    let chain = LiteserverChain::new(&global_config(&file, &arguments.network)?, Timing::default());
-    let collected = collect_job(&chain, &network, &job).await?;
+pub(crate) async fn run(arguments: VerifyArguments) -> anyhow::Result<Exit> {
+    let at = arguments.network.open()?;
+    let job = address(&arguments.job)?;
+    let (policy, collateral) = (arguments.quote.policy(&at)?, arguments.quote.collateral(&at)?);
+    let collected = collect_job(&*at.chain, &at.network, &job).await?;
     let now_s = match arguments.at_s {
         Some(at_s) => at_s,
-        None => u64::from(chain.head().await?.time_s),
+        None => u64::from(at.chain.head().await?.time_s),
     };
-    let verdict = audit_collected(&network, &collected, &collateral, &policy, now_s);
+    let audit =
+        audit_collected(&at.network, at.file.registry_code.hash, &collected, &collateral, &policy, now_s);
+    let conclusion = audit.conclusion();
     if arguments.json {
         println!(
             "{:#}",
-            json!({ "job": job.to_string(), "holds": verdict.all_passed(), "checks": verdict.checks })
+            json!({
+                "job": job.to_string(),
+                "status": audit.status,
+                "conclusion": conclusion,
+                "holds": conclusion == Conclusion::Holds,
+                "ledger": audit.ledger,
+                "checks": audit.verdict.checks,
+            })
         );
     } else {
-        for check in &verdict.checks {
-            println!(
-                "{} {}: {} ({})",
-                if check.passed { "ok" } else { "NO" },
-                check.name,
-                check.proves,
-                check.detail
-            );
-        }
+        print(&audit);
     }
-    Ok(verdict.all_passed())
+    Ok(conclusion.into())
 }
 
 /// Hands what was collected to the verifier.
 pub(crate) fn audit_collected(
     network: &Network,
+    registry_code: HashBytes,
     collected: &CollectedJob,
     collateral: &Collateral,
     policy: &QuotePolicy,
     now_s: u64,
-) -> Verdict {
+) -> Audit {
     let registration = collected.registration.as_ref().map(|found| WorkerRegistration {
         candidate: found.candidate.clone(),
         quote: found.quote.clone(),
         at_s: found.transaction.tx.now,
         mc_root_hash: collected.attested_block.map(|block| block.root_hash),
     });
+    let registry = collected.registry.code().zip(collected.registry.data()).map(|(code, data)| {
+        RegistryAccount { code: code.clone(), data: data.clone(), as_of_s: collected.as_of.time_s }
+    });
     let history = JobHistory {
         network: network.clone(),
+        registry_code,
+        registry,
         job: collected.job.clone(),
         transactions: collected.transactions.iter().map(|transaction| transaction.cell.clone()).collect(),
         balance_nanoton: collected.account.balance_nanoton(),
+        state: Some(collected.state.clone()),
         registration,
     };
     audit(&history, collateral, policy, now_s)
+}
+
+fn print(audit: &Audit) {
+    for check in &audit.verdict.checks {
+        let mark = if check.passed { "ok" } else { "NO" };
+        println!("{mark} {}: {} ({})", check.name, check.proves, check.detail);
+    }
+    if let Some(ledger) = &audit.ledger {
+        println!(
+            "received {} nanoTON: client {}, worker {}, model {}, others {}, chain {}, left {}; unaccounted {}",
+            ledger.received_nanoton,
+            ledger.to_client_nanoton,
+            ledger.to_worker_nanoton,
+            ledger.to_model_nanoton,
+            ledger.to_others_nanoton,
+            ledger.to_chain_nanoton,
+            ledger.left_nanoton,
+            ledger.unaccounted_nanoton()
+        );
+    }
+    let state = audit.status.map_or("no job", |status| status.name());
+    match audit.conclusion() {
+        Conclusion::Holds => println!("{state}: every check held"),
+        Conclusion::Unfinished => println!("{state}: not finished, nothing wrong so far; ask again later"),
+        Conclusion::Fails => println!("{state}: FAILED, see the lines that begin with NO"),
+    }
 }

@@ -1,23 +1,28 @@
 //! `chrysalis worker`.
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use chain::{LiteserverChain, SenderTiming, Timing, Wallet, WalletSender};
+use chain::{SenderTiming, Wallet, WalletSender};
 use clap::Args;
-use contracts::StdAddr;
 use contracts::artifacts::{Contract, code};
 use contracts::config_file::{AttestationSource as Source, ConfigFile};
-use contracts::network_file::{NetworkFile, NetworkKind};
-use tdx_simulator::{SimulatedPlatform, TdIdentity};
+use contracts::network_file::NetworkKind;
+use tdx_simulator::TdIdentity;
 use worker::tsm::Tsm;
-use worker::{AttestationSource, Identity, Journal, Keys, OwnerWallet, Worker, WorkerConfig};
+use worker::{
+    AttestationSource, DataDir, Identity, Journal, KeyStore, Keys, OwnerWallet, Passphrase, Worker,
+    WorkerConfig,
+};
+use zeroize::Zeroizing;
 
 use crate::engine::BurnEngine;
 use crate::evidence::{SIMULATED_IMAGE, SimulatedQuotes};
-use crate::market::{global_config, now_s, random};
+use crate::exit::Exit;
+use crate::market::random;
+use crate::network::{OpenNetwork, address, read};
+use crate::ready::{SIMULATOR, SimulatorFile};
 
 /// How to run a worker.
 #[derive(Args)]
@@ -31,43 +36,44 @@ pub(crate) struct WorkerArguments {
     /// A file with the owner wallet's 24 words (V5R1). Without it, what the owner has to send is logged.
     #[arg(long)]
     owner_mnemonic: Option<PathBuf>,
+    /// A file whose first line is the passphrase of the key file. Without it, keys are kept in memory alone under TDX, and
+    /// in an unencrypted file with simulated attestation.
+    #[arg(long, env = "CHRYSALIS_KEY_PASSPHRASE_FILE", conflicts_with = "ephemeral_keys")]
+    key_passphrase_file: Option<PathBuf>,
+    /// Keep the keys in memory alone: a new start attests new ones, and gives up claims that were not answered.
+    #[arg(long)]
+    ephemeral_keys: bool,
 }
 
-pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<bool> {
+pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<Exit> {
     let base = arguments.config.parent().unwrap_or(Path::new(".")).to_owned();
-    let read = |path: &Path, what: &str| {
-        std::fs::read_to_string(path).with_context(|| format!("cannot read the {what} {}", path.display()))
-    };
     let config: ConfigFile = toml::from_str(&read(&arguments.config, "configuration")?)
         .with_context(|| format!("{} is not a configuration", arguments.config.display()))?;
     let Some(section) = &config.worker else { bail!("the configuration has no [worker] section; add one") };
-    let network_path = base.join(&config.network);
-    let file = NetworkFile::parse(&read(&network_path, "network file")?)?;
-    let network = file.network()?;
+    let data = DataDir::open(&base.join(&config.data_dir))?;
+    let OpenNetwork { file, path, network, chain } = OpenNetwork::read(&base.join(&config.network))?;
     let network_id = network.params.network_id;
-    let chain = Arc::new(LiteserverChain::new(&global_config(&file, &network_path)?, Timing::default()));
 
     let mut wallet: Option<Arc<dyn OwnerWallet>> = None;
     let owner = match (&arguments.owner_mnemonic, &arguments.owner) {
         (Some(path), _) => {
-            let words = read(path, "mnemonic")?;
+            let words = Zeroizing::new(read(path, "mnemonic")?);
             let signer =
                 Wallet::from_mnemonic(&words, network_id).context("the mnemonic file is not usable")?;
             let owner = signer.address().clone();
             wallet = Some(Arc::new(WalletSender::new(signer, chain.clone(), SenderTiming::default())));
             owner
         }
-        (None, Some(owner)) => {
-            StdAddr::from_str(owner).context("--owner is no address; give WORKCHAIN:HEX")?
-        }
+        (None, Some(owner)) => address(owner)?,
         (None, None) => bail!("whose worker is it? pass --owner-mnemonic FILE or --owner ADDRESS"),
     };
     let attestation: Arc<dyn AttestationSource> = match section.attestation {
         Source::Tdx => Arc::new(Tsm::new()?),
         Source::Simulator if file.kind == NetworkKind::Localnet => {
             eprintln!("SIMULATED attestation: this worker protects nothing; local chain only");
+            let simulator = path.parent().unwrap_or(Path::new(".")).join(SIMULATOR);
             Arc::new(SimulatedQuotes {
-                platform: SimulatedPlatform::new(&[0; 32], now_s())?,
+                platform: SimulatorFile::platform(&simulator)?,
                 identity: TdIdentity::of_image(SIMULATED_IMAGE),
             })
         }
@@ -75,13 +81,9 @@ pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<bool> {
             bail!("simulated attestation works on a local chain alone; set attestation = \"tdx\"")
         }
     };
-
-    let data_dir = base.join(&config.data_dir);
-    std::fs::create_dir_all(&data_dir)
-        .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+    let keys = Arc::new(keys(&arguments, section.attestation, &data)?);
     let model = base.join(&section.model);
     let engine = tokio::task::spawn_blocking(move || BurnEngine::load(&model)).await??;
-    let keys = Arc::new(Keys::load_or_create(&data_dir.join("keys"), &mut random())?);
     let identity = Identity::new(network.worker_address(&owner)?, network_id);
     let daemon = Worker {
         chain,
@@ -92,7 +94,7 @@ pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<bool> {
         engine: Arc::new(engine),
         attestation,
         wallet,
-        journal: Journal::open(&data_dir.join("journal.redb"), &identity)?,
+        journal: Journal::open(&data.file("journal.redb"), &identity)?,
         config: WorkerConfig::from(section),
         on_step: None,
         on_text: None,
@@ -102,5 +104,32 @@ pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<bool> {
             let _ = tokio::signal::ctrl_c().await;
         })
         .await?;
-    Ok(true)
+    drop(data);
+    Ok(Exit::Success)
+}
+
+fn keys(arguments: &WorkerArguments, attestation: Source, data: &DataDir) -> anyhow::Result<Keys> {
+    let file = data.file("keys");
+    let rng = &mut random();
+    if let Some(path) = &arguments.key_passphrase_file {
+        let passphrase = Passphrase::read(path)?;
+        return Ok(Keys::open(KeyStore::Sealed(&file, &passphrase), rng)?);
+    }
+    if !arguments.ephemeral_keys && attestation == Source::Simulator {
+        return Ok(Keys::open(KeyStore::Plain(&file), rng)?);
+    }
+    if !arguments.ephemeral_keys {
+        if file.exists() {
+            bail!(
+                "there is a key file {} and no passphrase; give --key-passphrase-file, or pass --ephemeral-keys to \
+                 leave it unused",
+                file.display()
+            );
+        }
+        eprintln!(
+            "the keys are kept in memory alone: a claim that is not answered when this process ends is lost, with its \
+             bond; stop it with Ctrl-C, or pass --key-passphrase-file"
+        );
+    }
+    Ok(Keys::open(KeyStore::Memory, rng)?)
 }

@@ -1,0 +1,175 @@
+//! A job's transactions as the audit needs them: linked, bounded, and with every nanoTON of each.
+
+use contracts::{Cell, HashBytes, StdAddr};
+use tycho_types::cell::CellBuilder;
+use tycho_types::error::Error as CellError;
+use tycho_types::models::{ComputePhase, IntAddr, Message, MsgInfo, Transaction, TxInfo};
+
+use super::{JobHistory, MAX_TRANSACTIONS};
+use crate::check::holds;
+
+/// TON allows a transaction 255 actions. A hostile one may name the same cell as 2^15 messages.
+const MAX_OUT_MESSAGES: usize = 255;
+
+/// One transaction, as far as an audit needs it.
+pub(super) struct Step {
+    pub(super) lt: u64,
+    pub(super) at_s: u32,
+    pub(super) succeeded: bool,
+    pub(super) external: bool,
+    pub(super) from: Option<StdAddr>,
+    pub(super) value: u128,
+    pub(super) bounced: bool,
+    pub(super) body: Cell,
+    pub(super) deployed_with: Option<Cell>,
+    pub(super) sent: Vec<Sent>,
+    pub(super) fees: u128,
+    pub(super) sent_external: bool,
+}
+
+/// A message that a transaction sent.
+pub(super) struct Sent {
+    pub(super) to: StdAddr,
+    pub(super) value: u128,
+    pub(super) forward_fee: u128,
+    pub(super) body: Cell,
+}
+
+impl Step {
+    /// The first 32 bits of the body; behind the marker of a bounce, the bounced message's.
+    pub(super) fn opcode(&self) -> Option<u32> {
+        let mut slice = self.body.as_slice().ok()?;
+        if self.bounced && slice.load_u32().ok()? != BOUNCED {
+            return None;
+        }
+        slice.load_u32().ok()
+    }
+
+    /// What left the account with the messages: values and the fees that travel with them.
+    pub(super) fn sent_total(&self) -> u128 {
+        self.sent
+            .iter()
+            .fold(0, |sum: u128, sent| sum.saturating_add(sent.value).saturating_add(sent.forward_fee))
+    }
+}
+
+const BOUNCED: u32 = 0xffff_ffff;
+
+/// The account's whole history, each transaction the successor of the one before.
+pub(super) fn read_steps(history: &JobHistory) -> Result<Vec<Step>, String> {
+    if history.transactions.len() > MAX_TRANSACTIONS {
+        return Err(format!("more than {MAX_TRANSACTIONS} transactions"));
+    }
+    let mut previous: Option<(u64, HashBytes)> = None;
+    let mut steps = Vec::new();
+    for cell in &history.transactions {
+        let malformed = |_| format!("transaction {} does not parse", cell.repr_hash());
+        let transaction = cell.parse::<Transaction>().map_err(malformed)?;
+        if transaction.account != history.job.address {
+            return Err(format!("transaction {} is of another account", cell.repr_hash()));
+        }
+        let stated = (transaction.prev_trans_lt, transaction.prev_trans_hash);
+        let linked = match previous {
+            Some(previous) => stated == previous,
+            None => transaction.prev_trans_lt == 0,
+        };
+        if !linked {
+            return Err(format!("transaction {} does not follow the one before it", cell.repr_hash()));
+        }
+        previous = Some((transaction.lt, *cell.repr_hash()));
+        steps.push(read_step(&transaction).map_err(malformed)?);
+    }
+    Ok(steps)
+}
+
+/// What the account holds after each step; an error where one spends more than there was.
+pub(super) fn balances(steps: &[Step]) -> Result<Vec<u128>, String> {
+    let mut held: u128 = 0;
+    let mut after = Vec::with_capacity(steps.len());
+    for step in steps {
+        if step.sent_external {
+            return Err("a message to the outer world, whose fee is not known here".into());
+        }
+        held = held
+            .saturating_add(step.value)
+            .checked_sub(step.sent_total().saturating_add(step.fees))
+            .ok_or_else(|| format!("the transaction at lt {} spends more than there was", step.lt))?;
+        after.push(held);
+    }
+    Ok(after)
+}
+
+/// Whether what the steps leave is what the account has.
+pub(super) fn conservation(steps: &[Step], balance: u128) -> Result<String, String> {
+    let held = balances(steps)?.last().copied().unwrap_or_default();
+    let (mut came, mut sent, mut fees) = (0u128, 0u128, 0u128);
+    for step in steps {
+        came = came.saturating_add(step.value);
+        sent = sent.saturating_add(step.sent_total());
+        fees = fees.saturating_add(step.fees);
+    }
+    holds(
+        held == balance,
+        format!("{came} nanoTON came, {sent} were sent, {fees} the chain took, {held} are left"),
+        format!("{held} should be left, {balance} are"),
+    )
+}
+
+fn read_step(transaction: &Transaction) -> Result<Step, CellError> {
+    let info = transaction.load_info()?;
+    let succeeded = match &info {
+        TxInfo::Ordinary(info) => {
+            !info.aborted && matches!(&info.compute_phase, ComputePhase::Executed(run) if run.success)
+        }
+        TxInfo::TickTock(_) => false,
+    };
+    let mut step = Step {
+        lt: transaction.lt,
+        at_s: transaction.now,
+        succeeded,
+        external: false,
+        from: None,
+        value: 0,
+        bounced: false,
+        body: Cell::default(),
+        deployed_with: None,
+        sent: Vec::new(),
+        fees: transaction.total_fees.tokens.into_inner(),
+        sent_external: false,
+    };
+    if let Some(cell) = &transaction.in_msg {
+        let message = cell.parse::<Message<'_>>()?;
+        match &message.info {
+            MsgInfo::Int(info) => {
+                step.from = std_address(&info.src);
+                step.value = info.value.tokens.into_inner();
+                step.bounced = info.bounced;
+            }
+            MsgInfo::ExtIn(_) => step.external = true,
+            MsgInfo::ExtOut(_) => return Err(CellError::InvalidData),
+        }
+        step.deployed_with = message.init.and_then(|init| init.data);
+        step.body = CellBuilder::build_from(message.body)?;
+    }
+    for (index, cell) in transaction.out_msgs.values().enumerate() {
+        if index >= MAX_OUT_MESSAGES {
+            return Err(CellError::InvalidData);
+        }
+        let cell = cell?;
+        let message = cell.parse::<Message<'_>>()?;
+        match &message.info {
+            MsgInfo::Int(info) => step.sent.push(Sent {
+                to: std_address(&info.dst).ok_or(CellError::InvalidData)?,
+                value: info.value.tokens.into_inner(),
+                forward_fee: info.fwd_fee.into_inner(),
+                body: CellBuilder::build_from(message.body)?,
+            }),
+            _ => step.sent_external = true,
+        }
+    }
+    Ok(step)
+}
+
+fn std_address(address: &IntAddr) -> Option<StdAddr> {
+    address.as_std().cloned()
+}
