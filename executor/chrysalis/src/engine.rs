@@ -78,11 +78,10 @@ impl worker::Engine for BurnEngine {
         max_output_tokens: u32,
         on_text: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Generated, EngineError> {
-        let params =
-            GenerateParams { max_output_tokens: usize::try_from(max_output_tokens).unwrap_or(usize::MAX) };
+        let params = GenerateParams::greedy(usize::try_from(max_output_tokens).unwrap_or(usize::MAX));
         let answer = self
             .engine
-            .generate(prompt_ids, params, &mut |token| {
+            .generate(prompt_ids, &params, &mut |token| {
                 if on_text(token.text_piece) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })
             .map_err(|error| fault(&error))?;

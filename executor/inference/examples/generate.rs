@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::load(&ModelFiles::open(Path::new(&model))?)?;
     eprintln!("{:?} loaded in {} ms", engine.info(), began.elapsed().as_millis());
     let prompt = engine.tokenize_chat(&[ChatMessage { role: "user".into(), content: prompt }])?;
-    let answer = engine.generate(&prompt, GenerateParams { max_output_tokens: 200 }, &mut |token| {
+    let answer = engine.generate(&prompt, &GenerateParams::greedy(200), &mut |token| {
         print!("{}", token.text_piece);
         let _ = std::io::stdout().flush();
         ControlFlow::Continue(())

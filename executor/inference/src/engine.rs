@@ -4,33 +4,36 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use burn_flex::{Flex, FlexDevice};
-use burn_tensor::backend::Backend;
-
+use crate::backend::{Device, place};
+use crate::decoder::Multiply;
 use crate::error::{GenerateError, LoadError};
 use crate::files::ModelFiles;
 use crate::gguf::{Gguf, TensorKind};
-use crate::llama::{Llama, Multiply};
+use crate::model::Model;
+use crate::sampling::{Sampler, Sampling};
+use crate::stop::StopStrings;
 use crate::text::{ChatMessage, Text};
-use crate::weights;
+use crate::weights::{FeedForwardWeights, GatedWeights, Weights};
+use crate::{gguf_model, hugging_face};
 
-/// Names the arithmetic: kernels, order of sums, prefill chunk. A receipt carries it.
+/// Names the arithmetic: kernels, order of sums, prefill chunk, sampling. A receipt carries it.
 pub const ENGINE_REVISION: u32 = 1;
 
-/// The default backend: burn's portable CPU backend.
-pub type Cpu = Flex;
+/// Alternatives a request may ask to see for each token.
+pub const MAX_TOP_LOGPROBS: usize = 20;
 
-/// A model ready to answer on backend `B`. One sequence at a time per call; calls may run side by side.
-pub struct Engine<B: Backend = Cpu> {
-    model: Llama<B>,
-    text: Text,
+/// A model ready to answer. One sequence at a time per call; calls may run side by side.
+pub struct Engine {
+    pub(crate) model: Box<dyn Model>,
+    pub(crate) text: Text,
+    device: Device,
     dtype: u8,
 }
 
 /// What a model is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelInfo {
-    /// `llama`.
+    /// `llama`, `qwen3`, …
     pub architecture: String,
     /// As its files call it.
     pub name: String,
@@ -38,23 +41,50 @@ pub struct ModelInfo {
     pub context_length: usize,
     /// Token ids are below this.
     pub vocabulary: usize,
-    /// 0 f32, 1 bf16, 2 f16, 3 q8_0, 4 q4_0, 5 q4_1: the type of the layers' matrices.
+    /// 0 f32, 1 bf16, 2 f16, 3 q8_0, 4 q4_0, 5 q4_1, 6 q5_0, 7 q5_1, 8 q4_k, 9 q5_k, 10 q6_k: the type of most
+    /// numbers of the layers' matrices.
     pub dtype: u8,
+    /// Where it runs.
+    pub device: Device,
 }
 
-/// What a request asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a request asks. Its `Debug` shows no text.
+#[derive(Clone, Default)]
 pub struct GenerateParams {
     /// The most tokens of the answer.
     pub max_output_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Texts that end the answer where they appear, and are not part of it. At most 16 of 1 to 256 bytes each.
+    pub stop: Vec<String>,
+    /// With the log-probability of each token and of this many alternatives, at most [`MAX_TOP_LOGPROBS`].
+    pub top_logprobs: Option<usize>,
 }
 
-/// One token of an answer as it is made. Its `Debug` shows no text.
+impl GenerateParams {
+    /// The most likely token each time, at most `max_output_tokens` of them.
+    pub fn greedy(max_output_tokens: usize) -> Self {
+        Self { max_output_tokens, ..Self::default() }
+    }
+}
+
+impl fmt::Debug for GenerateParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GenerateParams")
+            .field("max_output_tokens", &self.max_output_tokens)
+            .field("sampling", &self.sampling)
+            .field("stop_strings", &self.stop.len())
+            .field("top_logprobs", &self.top_logprobs)
+            .finish()
+    }
+}
+
+/// A piece of an answer as it is made. Its `Debug` shows no text.
 #[derive(Clone, Copy)]
 pub struct TokenEvent<'a> {
-    /// The token.
-    pub id: u32,
-    /// The text that became whole with it; may be empty.
+    /// The token; absent with text that had waited when the answer ended.
+    pub id: Option<u32>,
+    /// The text that became certain; may be empty. All pieces together are the answer's text.
     pub text_piece: &'a str,
 }
 
@@ -67,7 +97,7 @@ impl fmt::Debug for TokenEvent<'_> {
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model ended it.
+    /// The model ended it, or a stop string.
     Stop,
     /// The limit of the request or of the context.
     Length,
@@ -75,14 +105,31 @@ pub enum FinishReason {
     Cancelled,
 }
 
+/// How likely a token was to the model, before penalties and temperature. Its `Debug` shows no token.
+#[derive(Clone, PartialEq)]
+pub struct TokenLogprobs {
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+    /// The most likely tokens and theirs, the most likely first.
+    pub top: Vec<(u32, f32)>,
+}
+
+impl fmt::Debug for TokenLogprobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenLogprobs").finish_non_exhaustive()
+    }
+}
+
 /// An answer. Its `Debug` shows no text.
 pub struct Generation {
-    /// Its tokens, without the one that ended it.
+    /// Its tokens: without the model's own end, with those of a stop string.
     pub output_ids: Vec<u32>,
-    /// Its text: the tokens decoded, a character cut off at the end replaced.
+    /// Its text: the tokens decoded, a character cut off at the end replaced, up to a stop string.
     pub text: String,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// One for each of `output_ids` where asked for, else none.
+    pub logprobs: Vec<TokenLogprobs>,
     /// Time for the prompt.
     pub prefill_ms: u64,
     /// Time for the answer.
@@ -98,46 +145,36 @@ impl fmt::Debug for Generation {
     }
 }
 
-impl Engine<Cpu> {
-    /// Loads a model on the CPU with the stored-weight kernels.
+impl Engine {
+    /// Loads a model on the processor.
     ///
     /// # Errors
     /// [`LoadError`]: corrupt files or an unsupported model.
     pub fn load(files: &ModelFiles) -> Result<Self, LoadError> {
-        Self::load_on(files, Multiply::Stored, FlexDevice)
+        Self::load_on(files, Device::Cpu, Device::Cpu.multiply())
     }
-}
 
-impl<B: Backend> Engine<B> {
-    /// Loads a model on a device of backend `B`.
+    /// Loads a model on `device`, multiplying weights as `multiply` says; [`Device::multiply`] says what suits it.
     ///
     /// # Errors
-    /// [`LoadError`]: corrupt files or an unsupported model.
-    pub fn load_on(files: &ModelFiles, multiply: Multiply, device: B::Device) -> Result<Self, LoadError> {
+    /// [`LoadError`]: corrupt files, an unsupported model, or a device that is not there.
+    pub fn load_on(files: &ModelFiles, device: Device, multiply: Multiply) -> Result<Self, LoadError> {
         let (shape, weights, text) = match files.gguf() {
             Some(file) => {
                 let head = Gguf::parse(&file.bytes).map_err(|detail| files.corrupt("model.gguf", detail))?;
-                let (shape, weights) = weights::from_gguf(files, file, &head)?;
+                let (shape, weights) = gguf_model::load(files, file, &head)?;
                 (shape, weights, Text::from_gguf(files, &head)?)
             }
             None => {
-                let (shape, weights) = weights::from_safetensors(files)?;
+                let (shape, weights) = hugging_face::load(files)?;
                 (shape, weights, Text::from_hugging_face(files)?)
             }
         };
         if text.tokenizer.get_vocab_size(true) > shape.vocabulary {
             return Err(files.corrupt("tokenizer.json", "it has more tokens than the model"));
         }
-        let kind = weights.layers.first().map_or(TensorKind::F32, |layer| layer.down.kind());
-        let dtype = match kind {
-            TensorKind::F32 | TensorKind::Other(_) => 0,
-            TensorKind::Bf16 => 1,
-            TensorKind::F16 => 2,
-            TensorKind::Q8_0 => 3,
-            TensorKind::Q4_0 => 4,
-            TensorKind::Q4_1 => 5,
-        };
-        Ok(Self { model: Llama::new(shape, weights, multiply, device), text, dtype })
+        let dtype = dtype_of(&weights);
+        Ok(Self { model: place(shape, weights, device, multiply)?, text, device, dtype })
     }
 
     /// What was loaded.
@@ -149,6 +186,7 @@ impl<B: Backend> Engine<B> {
             context_length: shape.context,
             vocabulary: shape.vocabulary,
             dtype: self.dtype,
+            device: self.device,
         }
     }
 
@@ -168,56 +206,67 @@ impl<B: Backend> Engine<B> {
         self.text.encode(text)
     }
 
-    /// Answers greedily: the most likely token each time, the lowest id among equals. `on_token` sees each token as
-    /// it is made and may break off.
+    /// Answers. `on_token` sees each token as it is made and may break off.
     ///
     /// # Errors
-    /// [`GenerateError`]; nothing was generated where the prompt is at fault.
+    /// [`GenerateError`]; nothing was generated where the prompt or the parameters are at fault.
     pub fn generate(
         &self,
         prompt_ids: &[u32],
-        params: GenerateParams,
+        params: &GenerateParams,
         on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, GenerateError> {
-        let context_tokens = self.model.shape().context;
-        if prompt_ids.is_empty() {
-            return Err(GenerateError::EmptyPrompt);
-        }
-        if prompt_ids.len() >= context_tokens {
-            return Err(GenerateError::PromptTooLong { prompt_tokens: prompt_ids.len(), context_tokens });
-        }
-        let most = params.max_output_tokens.min(context_tokens - prompt_ids.len());
+        let most = self.most_output_tokens(prompt_ids, params)?;
+        let mut stop = StopStrings::new(&params.stop)?;
+        let mut sampler = Sampler::new(params.sampling, prompt_ids);
         let began = Instant::now();
-        let mut cache = self.model.empty_cache();
-        let mut logits = self.model.step(prompt_ids, &mut cache)?;
+        let mut sequence = self.model.sequence();
+        let mut logits = sequence.step(prompt_ids)?;
         let prefill_ms = elapsed_ms(began);
         let began = Instant::now();
         let mut stream = self.text.stream();
-        let mut output_ids = Vec::new();
+        let mut output_ids: Vec<u32> = Vec::new();
+        let mut logprobs = Vec::new();
         let mut text = String::new();
         let mut finish_reason = FinishReason::Length;
         while output_ids.len() < most {
-            let id = most_likely(&logits).ok_or(GenerateError::Backend)?;
+            let position = prompt_ids.len() + output_ids.len();
+            let id = sampler.choose(&logits, position).ok_or(GenerateError::Backend)?;
             if self.text.stop_ids.contains(&id) {
                 finish_reason = FinishReason::Stop;
                 break;
             }
-            output_ids.push(id);
-            let mut piece = stream.push(id)?;
-            if output_ids.len() == most {
-                piece.push_str(&stream.finish()?);
+            if let Some(alternatives) = params.top_logprobs {
+                logprobs.push(logprobs_of(&logits, id, alternatives));
             }
+            output_ids.push(id);
+            sampler.accept(id);
+            let piece = stop.push(&stream.push(id)?);
             text.push_str(&piece);
-            if on_token(TokenEvent { id, text_piece: &piece }).is_break() {
+            if on_token(TokenEvent { id: Some(id), text_piece: &piece }).is_break() {
                 finish_reason = FinishReason::Cancelled;
                 break;
             }
-            if output_ids.len() < most && cache.tokens() < context_tokens {
-                logits = self.model.step(&[id], &mut cache)?;
+            if stop.is_met() {
+                finish_reason = FinishReason::Stop;
+                break;
+            }
+            if output_ids.len() < most {
+                logits = sequence.step(&[id])?;
             }
         }
-        text.push_str(&stream.finish()?);
-        Ok(Generation { output_ids, text, finish_reason, prefill_ms, decode_ms: elapsed_ms(began) })
+        let mut rest = stop.push(&stream.finish()?);
+        rest.push_str(&stop.finish());
+        text.push_str(&rest);
+        // Nothing can be broken off any more.
+        if !rest.is_empty() && finish_reason != FinishReason::Cancelled {
+            let _ = on_token(TokenEvent { id: None, text_piece: &rest });
+        }
+        if stop.is_met() && finish_reason == FinishReason::Length {
+            finish_reason = FinishReason::Stop;
+        }
+        let decode_ms = elapsed_ms(began);
+        Ok(Generation { output_ids, text, finish_reason, logprobs, prefill_ms, decode_ms })
     }
 
     /// The logits after every token of `ids`, `[ids][vocabulary]`.
@@ -225,18 +274,87 @@ impl<B: Backend> Engine<B> {
     /// # Errors
     /// [`GenerateError::UnknownToken`], [`GenerateError::Backend`].
     pub fn logits(&self, ids: &[u32]) -> Result<Vec<Vec<f32>>, GenerateError> {
-        self.model.all_logits(ids)
+        let mut rows = Vec::new();
+        self.model.sequence().append(ids, 0, &mut |_, logits| {
+            rows.push(logits.to_vec());
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// Checks a request and returns how many tokens its answer may have.
+    pub(crate) fn most_output_tokens(
+        &self,
+        prompt_ids: &[u32],
+        params: &GenerateParams,
+    ) -> Result<usize, GenerateError> {
+        let context_tokens = self.model.shape().context;
+        if prompt_ids.is_empty() {
+            return Err(GenerateError::EmptyPrompt);
+        }
+        if prompt_ids.len() >= context_tokens {
+            return Err(GenerateError::PromptTooLong { prompt_tokens: prompt_ids.len(), context_tokens });
+        }
+        params.sampling.check()?;
+        if params.top_logprobs.is_some_and(|alternatives| alternatives > MAX_TOP_LOGPROBS) {
+            return Err(GenerateError::Parameter("top_logprobs"));
+        }
+        Ok(params.max_output_tokens.min(context_tokens - prompt_ids.len()))
     }
 }
 
-fn most_likely(logits: &[f32]) -> Option<u32> {
-    let mut best: Option<(usize, f32)> = None;
-    for (id, logit) in logits.iter().enumerate() {
-        if !logit.is_nan() && best.is_none_or(|(_, most)| *logit > most) {
-            best = Some((id, *logit));
+/// The type of most numbers of the layers' matrices, as [`ModelInfo::dtype`] codes it.
+fn dtype_of(weights: &Weights) -> u8 {
+    let mut numbers = [0usize; 11];
+    let mut count = |matrix: &crate::matrix::Matrix| {
+        let code = match matrix.kind() {
+            TensorKind::F32 | TensorKind::Other(_) => 0,
+            TensorKind::Bf16 => 1,
+            TensorKind::F16 => 2,
+            TensorKind::Q8_0 => 3,
+            TensorKind::Q4_0 => 4,
+            TensorKind::Q4_1 => 5,
+            TensorKind::Q5_0 => 6,
+            TensorKind::Q5_1 => 7,
+            TensorKind::Q4K => 8,
+            TensorKind::Q5K => 9,
+            TensorKind::Q6K => 10,
+        };
+        numbers[code] += matrix.rows() * matrix.columns();
+    };
+    for layer in &weights.layers {
+        for projection in [&layer.q, &layer.k, &layer.v, &layer.o] {
+            count(&projection.matrix);
+        }
+        let gated = match &layer.feed_forward {
+            FeedForwardWeights::Dense(gated) => std::slice::from_ref(gated),
+            FeedForwardWeights::Sparse { experts, .. } => experts,
+        };
+        for GatedWeights { gate, up, down } in gated {
+            [gate, up, down].into_iter().for_each(&mut count);
         }
     }
-    best.and_then(|(id, _)| u32::try_from(id).ok())
+    let most = (0u8..).zip(numbers).max_by_key(|(code, count)| (*count, std::cmp::Reverse(*code)));
+    most.map_or(0, |(code, _)| code)
+}
+
+fn logprobs_of(logits: &[f32], id: u32, alternatives: usize) -> TokenLogprobs {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let whole =
+        logits.iter().filter(|logit| !logit.is_nan()).map(|logit| f64::from(logit - most).exp()).sum::<f64>();
+    let logprob = |logit: f32| (f64::from(logit - most) - whole.ln()) as f32;
+    let mut order: Vec<(u32, f32)> =
+        (0u32..).zip(logits.iter().copied()).filter(|(_, logit)| !logit.is_nan()).collect();
+    let descending = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if alternatives > 0 && alternatives < order.len() {
+        order.select_nth_unstable_by(alternatives - 1, descending);
+    }
+    order.truncate(alternatives);
+    order.sort_unstable_by(descending);
+    TokenLogprobs {
+        logprob: logits.get(id as usize).map_or(f32::NEG_INFINITY, |logit| logprob(*logit)),
+        top: order.into_iter().map(|(id, logit)| (id, logprob(logit))).collect(),
+    }
 }
 
 fn elapsed_ms(since: Instant) -> u64 {

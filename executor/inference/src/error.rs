@@ -29,11 +29,25 @@ pub enum LoadError {
     },
     /// A correct file of a kind this engine does not run.
     #[error(
-        "model files: {what} is not supported; this engine runs Llama-family models in F32, F16, BF16, Q8_0, Q4_0 and Q4_1"
+        "model files: {what} is not supported; this engine runs Llama, Mistral, Qwen2, Qwen3, Qwen3-MoE and Gemma 1 to 3 in F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K"
     )]
     Unsupported {
         /// What is not.
         what: String,
+    },
+    /// No device goes by this name.
+    #[error("operator: {name:?} names no device; use cpu, cuda, cuda:NUMBER or wgpu")]
+    UnknownDevice {
+        /// What was given.
+        name: String,
+    },
+    /// The device cannot be used.
+    #[error("operator: the device {device} cannot be used: {reason}")]
+    Device {
+        /// Which.
+        device: String,
+        /// Why not.
+        reason: String,
     },
 }
 
@@ -52,6 +66,9 @@ pub enum GenerateError {
         /// The model's context.
         context_tokens: usize,
     },
+    /// A parameter out of range, by its name.
+    #[error("client: the parameter {0} is out of range")]
+    Parameter(&'static str),
     /// A token id outside the vocabulary.
     #[error("caller: token {0} is outside the vocabulary")]
     UnknownToken(u32),

@@ -1,23 +1,39 @@
-//! Text generation on burn: GGUF and safetensors loading, tokenizer, chat template, Llama family.
+//! Text generation on burn: GGUF and safetensors loading, tokenizers, chat templates, decoders of the Llama, Qwen and
+//! Gemma families, sampling, and the audit of an answer.
 //!
 //! [`ModelFiles`] reads and hashes, [`Engine`] loads and answers. Nothing here logs; no error, no `Debug` carries a
 //! prompt or an answer.
 
+mod audit;
+mod backend;
+mod decoder;
 mod engine;
 mod error;
+mod family;
 mod files;
 mod gguf;
-mod llama;
+mod gguf_model;
+mod hugging_face;
 mod matrix;
+mod model;
+mod philox;
+mod sampling;
+mod shape;
+mod stop;
 mod text;
+mod vocabulary;
 mod weights;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 
+pub use audit::{AuditVerdict, Departure, Ending};
+pub use backend::Device;
+pub use decoder::Multiply;
 pub use engine::{
-    Cpu, ENGINE_REVISION, Engine, FinishReason, GenerateParams, Generation, ModelInfo, TokenEvent,
+    ENGINE_REVISION, Engine, FinishReason, GenerateParams, Generation, MAX_TOP_LOGPROBS, ModelInfo,
+    TokenEvent, TokenLogprobs,
 };
 pub use error::{GenerateError, LoadError};
 pub use files::{ModelFile, ModelFiles};
-pub use llama::Multiply;
+pub use sampling::Sampling;
 pub use text::ChatMessage;

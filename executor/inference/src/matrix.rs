@@ -13,7 +13,8 @@ use crate::gguf::TensorKind;
 
 /// Rows one task works on.
 const ROWS_PER_TASK: usize = 32;
-/// Accumulators of a dot product: a multiple of every vector width in use, and the numbers in a quantised block.
+/// Accumulators of a dot product: a multiple of every vector width in use, and the numbers that a quantised block
+/// expands at once.
 const LANES: usize = 32;
 
 /// A matrix `[rows, columns]`, row by row.
@@ -160,6 +161,11 @@ pub(crate) fn rows_times_in_order<const TILE: usize>(
         TensorKind::Q8_0 => rows_of::<TILE, Q8_0, 34>(matrix, first, x, n, piece),
         TensorKind::Q4_0 => rows_of::<TILE, Q4_0, 18>(matrix, first, x, n, piece),
         TensorKind::Q4_1 => rows_of::<TILE, Q4_1, 20>(matrix, first, x, n, piece),
+        TensorKind::Q5_0 => rows_of::<TILE, Q5_0, 22>(matrix, first, x, n, piece),
+        TensorKind::Q5_1 => rows_of::<TILE, Q5_1, 24>(matrix, first, x, n, piece),
+        TensorKind::Q4K => rows_of::<TILE, Q4K, 144>(matrix, first, x, n, piece),
+        TensorKind::Q5K => rows_of::<TILE, Q5K, 176>(matrix, first, x, n, piece),
+        TensorKind::Q6K => rows_of::<TILE, Q6K, 210>(matrix, first, x, n, piece),
         // `Matrix::new` lets no other kind in.
         TensorKind::Other(_) => piece.fill(0.0),
     }
@@ -203,11 +209,13 @@ fn row_times<K: Kind<BYTES>, const BYTES: usize>(row: &[u8], x: &[f32]) -> f32 {
     let (blocks, rest) = row.as_chunks::<BYTES>();
     let (pieces, x_rest) = x.as_chunks::<LANES>();
     let mut lanes = [0.0f32; LANES];
-    for (block, x) in blocks.iter().zip(pieces) {
-        multiply_add(&mut lanes, &K::expand(block), x);
+    for (block, x) in blocks.iter().zip(pieces.chunks_exact(K::PARTS)) {
+        for (part, x) in x.iter().enumerate() {
+            multiply_add(&mut lanes, &K::expand(block, part), x);
+        }
     }
     if !x_rest.is_empty() {
-        multiply_add(&mut lanes, &K::expand(&padded(rest)), &padded(x_rest));
+        multiply_add(&mut lanes, &K::expand(&padded(rest), 0), &padded(x_rest));
     }
     sum(lanes)
 }
@@ -274,6 +282,11 @@ fn expand(kind: TensorKind, bytes: &[u8], out: &mut [f32]) {
         TensorKind::Q8_0 => expand_as::<Q8_0, 34>(bytes, out),
         TensorKind::Q4_0 => expand_as::<Q4_0, 18>(bytes, out),
         TensorKind::Q4_1 => expand_as::<Q4_1, 20>(bytes, out),
+        TensorKind::Q5_0 => expand_as::<Q5_0, 22>(bytes, out),
+        TensorKind::Q5_1 => expand_as::<Q5_1, 24>(bytes, out),
+        TensorKind::Q4K => expand_as::<Q4K, 144>(bytes, out),
+        TensorKind::Q5K => expand_as::<Q5K, 176>(bytes, out),
+        TensorKind::Q6K => expand_as::<Q6K, 210>(bytes, out),
         // `Matrix::new` lets no other kind in.
         TensorKind::Other(_) => out.fill(0.0),
     }
@@ -283,18 +296,23 @@ fn expand(kind: TensorKind, bytes: &[u8], out: &mut [f32]) {
 fn expand_as<K: Kind<BYTES>, const BYTES: usize>(bytes: &[u8], out: &mut [f32]) {
     let (blocks, rest) = bytes.as_chunks::<BYTES>();
     let (pieces, out_rest) = out.as_chunks_mut::<LANES>();
-    for (block, out) in blocks.iter().zip(pieces) {
-        *out = K::expand(block);
+    for (block, out) in blocks.iter().zip(pieces.chunks_exact_mut(K::PARTS)) {
+        for (part, out) in out.iter_mut().enumerate() {
+            *out = K::expand(block, part);
+        }
     }
     if !out_rest.is_empty() {
-        let last = K::expand(&padded(rest));
+        let last = K::expand(&padded(rest), 0);
         out_rest.copy_from_slice(&last[..out_rest.len()]);
     }
 }
 
-/// How `BYTES` bytes hold [`LANES`] numbers.
+/// How `BYTES` bytes hold [`LANES`] numbers, or several times as many. The layouts are those of ggml.
 trait Kind<const BYTES: usize> {
-    fn expand(block: &[u8; BYTES]) -> [f32; LANES];
+    /// How many times. Only rows of floats, which have one part, may end within a block.
+    const PARTS: usize = 1;
+
+    fn expand(block: &[u8; BYTES], part: usize) -> [f32; LANES];
 }
 
 struct F32;
@@ -303,10 +321,15 @@ struct Bf16;
 struct Q8_0;
 struct Q4_0;
 struct Q4_1;
+struct Q5_0;
+struct Q5_1;
+struct Q4K;
+struct Q5K;
+struct Q6K;
 
 impl Kind<128> for F32 {
     #[inline(always)]
-    fn expand(block: &[u8; 128]) -> [f32; LANES] {
+    fn expand(block: &[u8; 128], _: usize) -> [f32; LANES] {
         let mut out = [0.0; LANES];
         for (out, bytes) in out.iter_mut().zip(block.as_chunks::<4>().0) {
             *out = f32::from_le_bytes(*bytes);
@@ -317,7 +340,7 @@ impl Kind<128> for F32 {
 
 impl Kind<64> for F16 {
     #[inline(always)]
-    fn expand(block: &[u8; 64]) -> [f32; LANES] {
+    fn expand(block: &[u8; 64], _: usize) -> [f32; LANES] {
         let mut out = [0.0; LANES];
         for (out, bytes) in out.iter_mut().zip(block.as_chunks::<2>().0) {
             *out = from_f16(u16::from_le_bytes(*bytes));
@@ -328,7 +351,7 @@ impl Kind<64> for F16 {
 
 impl Kind<64> for Bf16 {
     #[inline(always)]
-    fn expand(block: &[u8; 64]) -> [f32; LANES] {
+    fn expand(block: &[u8; 64], _: usize) -> [f32; LANES] {
         let mut out = [0.0; LANES];
         for (out, bytes) in out.iter_mut().zip(block.as_chunks::<2>().0) {
             *out = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
@@ -339,7 +362,7 @@ impl Kind<64> for Bf16 {
 
 impl Kind<34> for Q8_0 {
     #[inline(always)]
-    fn expand(block: &[u8; 34]) -> [f32; LANES] {
+    fn expand(block: &[u8; 34], _: usize) -> [f32; LANES] {
         let scale = from_f16(u16::from_le_bytes([block[0], block[1]]));
         let mut quants = [0u8; LANES];
         quants.copy_from_slice(&block[2..]);
@@ -349,7 +372,7 @@ impl Kind<34> for Q8_0 {
 
 impl Kind<18> for Q4_0 {
     #[inline(always)]
-    fn expand(block: &[u8; 18]) -> [f32; LANES] {
+    fn expand(block: &[u8; 18], _: usize) -> [f32; LANES] {
         let scale = from_f16(u16::from_le_bytes([block[0], block[1]]));
         nibbles(&block[2..]).map(|quant| (quant - 8.0) * scale)
     }
@@ -357,11 +380,113 @@ impl Kind<18> for Q4_0 {
 
 impl Kind<20> for Q4_1 {
     #[inline(always)]
-    fn expand(block: &[u8; 20]) -> [f32; LANES] {
+    fn expand(block: &[u8; 20], _: usize) -> [f32; LANES] {
         let scale = from_f16(u16::from_le_bytes([block[0], block[1]]));
         let least = from_f16(u16::from_le_bytes([block[2], block[3]]));
         nibbles(&block[4..]).map(|quant| quant.mul_add(scale, least))
     }
+}
+
+impl Kind<22> for Q5_0 {
+    #[inline(always)]
+    fn expand(block: &[u8; 22], _: usize) -> [f32; LANES] {
+        let scale = from_f16(u16::from_le_bytes([block[0], block[1]]));
+        let high = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
+        five_bits(&block[6..], high).map(|quant| (quant - 16.0) * scale)
+    }
+}
+
+impl Kind<24> for Q5_1 {
+    #[inline(always)]
+    fn expand(block: &[u8; 24], _: usize) -> [f32; LANES] {
+        let scale = from_f16(u16::from_le_bytes([block[0], block[1]]));
+        let least = from_f16(u16::from_le_bytes([block[2], block[3]]));
+        let high = u32::from_le_bytes([block[4], block[5], block[6], block[7]]);
+        five_bits(&block[8..], high).map(|quant| quant.mul_add(scale, least))
+    }
+}
+
+impl Kind<144> for Q4K {
+    const PARTS: usize = 8;
+
+    #[inline(always)]
+    fn expand(block: &[u8; 144], part: usize) -> [f32; LANES] {
+        let (scale, least) = scale_and_least(block, part);
+        let mut out = [0.0; LANES];
+        let shift = 4 * (part % 2);
+        let pairs = &block[16 + 32 * (part / 2)..48 + 32 * (part / 2)];
+        for (out, pair) in out.iter_mut().zip(pairs) {
+            *out = f32::from((pair >> shift) & 15).mul_add(scale, -least);
+        }
+        out
+    }
+}
+
+impl Kind<176> for Q5K {
+    const PARTS: usize = 8;
+
+    #[inline(always)]
+    fn expand(block: &[u8; 176], part: usize) -> [f32; LANES] {
+        let (scale, least) = scale_and_least(block, part);
+        let mut out = [0.0; LANES];
+        let shift = 4 * (part % 2);
+        let pairs = &block[48 + 32 * (part / 2)..80 + 32 * (part / 2)];
+        for ((out, pair), high) in out.iter_mut().zip(pairs).zip(&block[16..48]) {
+            let quant = ((pair >> shift) & 15) | (((high >> part) & 1) << 4);
+            *out = f32::from(quant).mul_add(scale, -least);
+        }
+        out
+    }
+}
+
+impl Kind<210> for Q6K {
+    const PARTS: usize = 8;
+
+    #[inline(always)]
+    fn expand(block: &[u8; 210], part: usize) -> [f32; LANES] {
+        let (half, quarter) = (part / 4, part % 4);
+        let scale = from_f16(u16::from_le_bytes([block[208], block[209]]));
+        let low_at = 64 * half + 32 * (quarter % 2);
+        let (low, high) = (&block[low_at..low_at + 32], &block[128 + 32 * half..160 + 32 * half]);
+        let (low_shift, high_shift) = (4 * (quarter / 2), 2 * quarter);
+        let scales_at = 192 + 8 * half + 2 * quarter;
+        let scales =
+            [block[scales_at], block[scales_at + 1]].map(|byte| scale * f32::from(byte.cast_signed()));
+        let mut out = [0.0; LANES];
+        for (index, out) in out.iter_mut().enumerate() {
+            let quant = ((low[index] >> low_shift) & 15) | (((high[index] >> high_shift) & 3) << 4);
+            *out = (f32::from(quant) - 32.0) * scales[index / 16];
+        }
+        out
+    }
+}
+
+/// Scale and (negated) least number of a part of a Q4_K or Q5_K block: six bits each, the upper ones of the later four
+/// parts kept beside the earlier four's.
+#[inline(always)]
+fn scale_and_least(block: &[u8], part: usize) -> (f32, f32) {
+    let packed = &block[4..16];
+    let (scale, least) = if part < 4 {
+        (packed[part] & 63, packed[part + 4] & 63)
+    } else {
+        (
+            (packed[part + 4] & 15) | ((packed[part - 4] >> 6) << 4),
+            (packed[part + 4] >> 4) | ((packed[part] >> 6) << 4),
+        )
+    };
+    let of_scales = from_f16(u16::from_le_bytes([block[0], block[1]]));
+    let of_leasts = from_f16(u16::from_le_bytes([block[2], block[3]]));
+    (of_scales * f32::from(scale), of_leasts * f32::from(least))
+}
+
+/// Numbers of five bits: halves of sixteen bytes, and the fifth bits.
+#[inline(always)]
+fn five_bits(bytes: &[u8], high: u32) -> [f32; LANES] {
+    let mut out = nibbles(bytes);
+    for (index, out) in out.iter_mut().enumerate() {
+        *out += ((high >> index) & 1) as f32 * 16.0;
+    }
+    out
 }
 
 /// The sixteen low halves, then the sixteen high ones, of sixteen bytes.
@@ -407,15 +532,21 @@ mod tests {
 
     #[test]
     fn every_kind_gives_the_same_bits_at_every_width_tile_and_thread_count() {
-        let columns = 96;
-        for (kind, row_bytes) in [
-            (TensorKind::F32, 384),
-            (TensorKind::F16, 192),
-            (TensorKind::Bf16, 192),
-            (TensorKind::Q8_0, 102),
-            (TensorKind::Q4_0, 54),
-            (TensorKind::Q4_1, 60),
+        for (kind, columns) in [
+            (TensorKind::F32, 96),
+            (TensorKind::F16, 96),
+            (TensorKind::Bf16, 96),
+            (TensorKind::Q8_0, 96),
+            (TensorKind::Q4_0, 96),
+            (TensorKind::Q4_1, 96),
+            (TensorKind::Q5_0, 96),
+            (TensorKind::Q5_1, 96),
+            (TensorKind::Q4K, 512),
+            (TensorKind::Q5K, 512),
+            (TensorKind::Q6K, 512),
         ] {
+            let (per_block, block_bytes) = kind.block().unwrap();
+            let row_bytes = columns / per_block * block_bytes;
             let rows = 70;
             // Bytes below 0x40 keep every stored float finite and small.
             let bytes: Vec<u8> = (0..rows * row_bytes).map(|i| (i * 37 % 61) as u8).collect();
@@ -463,17 +594,30 @@ mod tests {
         assert_eq!(matrix.multiply(&x), expected);
     }
 
+    /// Against ggml's own Python package, on random blocks.
     #[test]
     fn quantised_blocks_expand_as_ggml_defines_them() {
-        let half = f16::from_f32(0.5).to_le_bytes();
-        let mut q8 = half.to_vec();
-        q8.extend((0..32).map(|i| (i as i8 - 16).cast_unsigned()));
-        let row = Matrix::new(1, 32, TensorKind::Q8_0, q8.into()).unwrap().expand_all();
-        assert_eq!((row[0], row[31]), (-8.0, 7.5));
-        let mut q4 = half.to_vec();
-        q4.extend(f16::from_f32(-1.0).to_le_bytes());
-        q4.extend((0..16).map(|i| i as u8 | 0xf0));
-        let row = Matrix::new(1, 32, TensorKind::Q4_1, q4.into()).unwrap().expand_all();
-        assert_eq!((row[0], row[2], row[16]), (-1.0, 0.0, 6.5));
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/blocks.safetensors");
+        let bytes = std::fs::read(path).unwrap();
+        let stored = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        for (kind, name) in [
+            (TensorKind::Q8_0, "q8_0"),
+            (TensorKind::Q4_0, "q4_0"),
+            (TensorKind::Q4_1, "q4_1"),
+            (TensorKind::Q5_0, "q5_0"),
+            (TensorKind::Q5_1, "q5_1"),
+            (TensorKind::Q4K, "q4_k"),
+            (TensorKind::Q5K, "q5_k"),
+            (TensorKind::Q6K, "q6_k"),
+        ] {
+            let of = |part: &str| stored.tensor(&format!("{name}.{part}")).unwrap().data().to_vec();
+            let numbers: Vec<f32> =
+                of("numbers").as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            let ours = Matrix::new(1, numbers.len(), kind, of("blocks").into()).unwrap().expand_all();
+            for (at, (ours, theirs)) in ours.iter().zip(&numbers).enumerate() {
+                // Fused, we round once where they round twice.
+                assert!((ours - theirs).abs() <= theirs.abs() * 1e-6 + 1e-5, "{name} {at}: {ours} {theirs}");
+            }
+        }
     }
 }

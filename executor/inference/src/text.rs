@@ -2,24 +2,16 @@
 
 use std::collections::HashSet;
 
-use ahash::AHashMap;
 use minijinja::Environment;
 use serde::Serialize;
-use tokenizers::decoders::byte_level::ByteLevel;
-use tokenizers::models::bpe::BPE;
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::{AddedToken, Tokenizer};
-
+use tokenizers::Tokenizer;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::error::{GenerateError, LoadError};
 use crate::files::ModelFiles;
-use crate::gguf::{Gguf, Value};
+use crate::gguf::Gguf;
+use crate::vocabulary;
 
-/// ggml's mark of a control token.
-const CONTROL_TOKEN: u64 = 3;
 const TEMPLATE: &str = "chat";
 
 /// Tokens that may wait for the rest of a character before they are shown as they are.
@@ -80,7 +72,7 @@ impl Text {
         end: String,
         mut stop_ids: HashSet<u32>,
     ) -> Result<Self, String> {
-        for name in [end.as_str(), "<|im_end|>", "<|eot_id|>"] {
+        for name in [end.as_str(), "<|im_end|>", "<|eot_id|>", "<end_of_turn>"] {
             stop_ids.extend(tokenizer.token_to_id(name));
         }
         // A tokenizer.json may ask for either; a prompt is neither cut nor filled up here.
@@ -102,47 +94,7 @@ impl Text {
 
     /// The tokenizer and the template in the head of a GGUF file.
     pub(crate) fn from_gguf(files: &ModelFiles, head: &Gguf) -> Result<Self, LoadError> {
-        let corrupt = |detail: String| files.corrupt("model.gguf", detail);
-        let kind = (head.text("tokenizer.ggml.model"), head.text("tokenizer.ggml.pre"));
-        if kind != (Some("gpt2"), Some("smollm")) {
-            let what =
-                format!("the GGUF tokenizer {kind:?} (a Hugging Face directory with tokenizer.json works)");
-            return Err(LoadError::Unsupported { what });
-        }
-        let texts = |key: &str| -> Result<Vec<String>, LoadError> {
-            head.array(key)
-                .unwrap_or_default()
-                .iter()
-                .map(|value| match value {
-                    Value::Text(text) => Ok(text.clone()),
-                    _ => Err(corrupt(format!("{key} holds something else than text"))),
-                })
-                .collect()
-        };
-        let tokens = texts("tokenizer.ggml.tokens")?;
-        let merges = texts("tokenizer.ggml.merges")?
-            .iter()
-            .map(|pair| pair.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())))
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| corrupt("a merge is not a pair".into()))?;
-        let vocabulary: Vec<(String, u32)> = tokens.iter().cloned().zip(0u32..).collect();
-        let model = BPE::builder()
-            .vocab_and_merges(vocabulary.into_iter().collect::<AHashMap<_, _>>(), merges)
-            .build()
-            .map_err(|error| corrupt(format!("its vocabulary and merges do not fit: {error}")))?;
-        let mut tokenizer = Tokenizer::new(model);
-        tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![
-            PreTokenizerWrapper::Digits(Digits::new(true)),
-            PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true)),
-        ])));
-        tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
-        let controls: Vec<AddedToken> = tokens
-            .iter()
-            .zip(head.array("tokenizer.ggml.token_type").unwrap_or_default())
-            .filter(|(_, kind)| matches!(kind, Value::Signed(3) | Value::Unsigned(CONTROL_TOKEN)))
-            .map(|(token, _)| AddedToken::from(token.clone(), true))
-            .collect();
-        tokenizer.add_special_tokens(&controls);
+        let (tokenizer, tokens) = vocabulary::load(files, head)?;
         let named = |key: &str| {
             head.unsigned(key)
                 .and_then(|id| usize::try_from(id).ok())
@@ -153,7 +105,13 @@ impl Text {
             .text("tokenizer.chat_template")
             .ok_or_else(|| LoadError::Unsupported { what: "a model without a chat template".into() })?;
         let (begin, end) = (named("tokenizer.ggml.bos_token_id"), named("tokenizer.ggml.eos_token_id"));
-        Self::new(tokenizer, template.to_owned(), begin, end, HashSet::new()).map_err(corrupt)
+        let stop_ids = ["eos_token_id", "eot_token_id", "eom_token_id"]
+            .iter()
+            .filter_map(|key| head.unsigned(&format!("tokenizer.ggml.{key}")))
+            .filter_map(|id| u32::try_from(id).ok())
+            .collect();
+        Self::new(tokenizer, template.to_owned(), begin, end, stop_ids)
+            .map_err(|detail| files.corrupt("model.gguf", detail))
     }
 
     /// The tokenizer and the template of a Hugging Face directory.
@@ -237,6 +195,10 @@ impl TextStream<'_> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use ahash::AHashMap;
+    use tokenizers::models::bpe::BPE;
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
     use super::*;
 
     fn bytes_only() -> Tokenizer {

@@ -4,15 +4,22 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use burn_flex::FlexDevice;
 use inference::{
-    ChatMessage, Cpu, Engine, FinishReason, GenerateError, GenerateParams, ModelFiles, Multiply,
+    ChatMessage, Device, Engine, FinishReason, GenerateError, GenerateParams, ModelFiles, Multiply,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-const MODELS: [(&str, &str); 4] =
-    [("hf", "hf"), ("q8_0", "q8_0.gguf"), ("q4_0", "q4_0.gguf"), ("q4_1", "q4_1.gguf")];
+const MODELS: [(&str, &str); 5] = [
+    ("hf", "hf"),
+    ("q8_0", "q8_0.gguf"),
+    ("q4_0", "q4_0.gguf"),
+    ("q4_1", "q4_1.gguf"),
+    // Q4_K, Q5_K, Q6_K, Q5_0 and Q5_1 in one file.
+    ("mixed", "mixed.gguf"),
+];
+/// The files hold every so many logits.
+const SAMPLE_STEP: usize = 3;
 /// Of logits up to 50: the sums run in another order than torch's.
 const TOLERANCE: f32 = 1e-4;
 
@@ -26,7 +33,7 @@ fn json(name: &str) -> Value {
 
 fn engine(file: &str, multiply: Multiply) -> Engine {
     let files = ModelFiles::open(&golden(file)).unwrap();
-    Engine::<Cpu>::load_on(&files, multiply, FlexDevice).unwrap()
+    Engine::load_on(&files, Device::Cpu, multiply).unwrap()
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -40,6 +47,11 @@ fn messages(value: &Value) -> Vec<ChatMessage> {
     value.as_array().unwrap().iter().map(one).collect()
 }
 
+fn sampled(engine: &Engine, ids: &[u32]) -> Vec<f32> {
+    let rows = engine.logits(ids).unwrap();
+    rows.iter().flat_map(|row| row.iter().step_by(SAMPLE_STEP)).copied().collect()
+}
+
 #[test]
 fn logits_agree_with_transformers() {
     let bytes = std::fs::read(golden("logits.safetensors")).unwrap();
@@ -50,8 +62,8 @@ fn logits_agree_with_transformers() {
         let expected: Vec<f32> = words(name).into_iter().map(f32::from_le_bytes).collect();
         let spread = expected.iter().copied().fold(0.0f32, |most, logit| most.max(logit.abs()));
         assert!(spread > 3.0, "the weights of {name} say something: {spread}");
-        for multiply in [Multiply::Stored, Multiply::Reference] {
-            let ours = engine(file, multiply).logits(&ids).unwrap().concat();
+        for multiply in [Multiply::Stored, Multiply::Backend] {
+            let ours = sampled(&engine(file, multiply), &ids);
             assert_eq!(ours.len(), expected.len());
             let furthest = ours.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             println!("{name} {multiply:?}: max |Δlogit| {furthest:.1e} of {spread:.1}");
@@ -76,8 +88,8 @@ fn greedy_answers_agree_with_transformers() {
         .collect();
     for (name, file) in MODELS {
         let engine = engine(file, Multiply::Stored);
-        let params = GenerateParams { max_output_tokens: 32 };
-        let answer = engine.generate(&prompt, params, &mut |_| ControlFlow::Continue(())).unwrap();
+        let params = GenerateParams::greedy(32);
+        let answer = engine.generate(&prompt, &params, &mut |_| ControlFlow::Continue(())).unwrap();
         assert_eq!(answer.output_ids, ids(&text["greedy"][name]), "{name}");
     }
 }
@@ -97,6 +109,47 @@ fn tokens_agree_with_transformers_from_either_format() {
         }
         let stranger = ChatMessage { role: "stranger".into(), content: "hello".into() };
         assert!(matches!(engine.tokenize_chat(&[stranger]), Err(GenerateError::Template)));
+    }
+}
+
+/// Every family in the two formats: its logits, its greedy answer, its tokenizer and its template.
+#[test]
+fn families_agree_with_transformers() {
+    let bytes = std::fs::read(golden("families/logits.safetensors")).unwrap();
+    let stored = SafeTensors::deserialize(&bytes).unwrap();
+    let words = |name: &str| stored.tensor(name).unwrap().data().as_chunks::<4>().0.to_vec();
+    let described = json("families/families.json");
+    for (name, described) in described.as_object().unwrap() {
+        let prompt: Vec<u32> = words(&format!("{name}.ids")).into_iter().map(u32::from_le_bytes).collect();
+        let expected: Vec<f32> = words(name).into_iter().map(f32::from_le_bytes).collect();
+        let spread = expected.iter().copied().fold(0.0f32, |most, logit| most.max(logit.abs()));
+        assert!(spread > 1.0, "the weights of {name} say something: {spread}");
+        let mut files = vec![format!("families/{name}")];
+        if described["gguf"].as_bool().unwrap() {
+            files.push(format!("families/{name}.gguf"));
+        }
+        for file in files {
+            for multiply in [Multiply::Stored, Multiply::Backend] {
+                let engine = engine(&file, multiply);
+                let ours = sampled(&engine, &prompt);
+                assert_eq!(ours.len(), expected.len());
+                let furthest = ours.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                println!("{file} {multiply:?}: max |Δlogit| {furthest:.1e} of {spread:.1}");
+                assert!(furthest < TOLERANCE, "{file} {multiply:?}: {furthest}");
+            }
+            let engine = engine(&file, Multiply::Stored);
+            let params = GenerateParams::greedy(24);
+            let answer = engine.generate(&prompt, &params, &mut |_| ControlFlow::Continue(())).unwrap();
+            assert_eq!(answer.output_ids, ids(&described["greedy"]), "{file}");
+            for case in described["texts"].as_array().unwrap() {
+                let text = case["text"].as_str().unwrap();
+                assert_eq!(engine.tokenize(text).unwrap(), ids(&case["ids"]), "{file}: {text:?}");
+            }
+            for case in described["chats"].as_array().unwrap() {
+                let chat = messages(&case["messages"]);
+                assert_eq!(engine.tokenize_chat(&chat).unwrap(), ids(&case["ids"]), "{file}");
+            }
+        }
     }
 }
 
@@ -144,10 +197,10 @@ fn smollm2_agrees_with_transformers() {
         let furthest = ours.zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         println!("max |Δlogit| {furthest:.1e}");
         assert!(furthest < 1e-3, "{furthest}");
-        let params = GenerateParams { max_output_tokens: 48 };
+        let params = GenerateParams::greedy(48);
         let mut streamed = String::new();
         let answer = engine
-            .generate(&prompt, params, &mut |token| {
+            .generate(&prompt, &params, &mut |token| {
                 streamed.push_str(token.text_piece);
                 ControlFlow::Continue(())
             })

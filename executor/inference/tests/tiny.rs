@@ -7,9 +7,8 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use burn_flex::FlexDevice;
 use inference::{
-    ChatMessage, Cpu, Engine, FinishReason, GenerateError, GenerateParams, LoadError, ModelFiles, Multiply,
+    ChatMessage, Device, Engine, FinishReason, GenerateError, GenerateParams, LoadError, ModelFiles, Multiply,
 };
 use safetensors::{Dtype, tensor::TensorView};
 use tokenizers::Tokenizer;
@@ -230,9 +229,8 @@ fn both_formats_and_both_multiplications_give_the_same_logits() {
     let tiny = Tiny::new();
     let ids: Vec<u32> = (0..20).map(|i| (i * 13) % 250).collect();
     let stored = Engine::load(&tiny.files("hf")).unwrap().logits(&ids).unwrap();
-    let load =
-        |name: &str, multiply| Engine::<Cpu>::load_on(&tiny.files(name), multiply, FlexDevice).unwrap();
-    let reference = load("hf", Multiply::Reference).logits(&ids).unwrap();
+    let load = |name: &str, multiply| Engine::load_on(&tiny.files(name), Device::Cpu, multiply).unwrap();
+    let reference = load("hf", Multiply::Backend).logits(&ids).unwrap();
     let gguf = load("tiny.gguf", Multiply::Stored).logits(&ids).unwrap();
     assert!(stored.iter().flatten().any(|logit| logit.abs() > 0.1), "the logits say something");
     assert!(furthest(&stored, &reference) < 1e-4, "{}", furthest(&stored, &reference));
@@ -245,11 +243,11 @@ fn a_prompt_in_one_piece_or_token_by_token_gives_the_same_answer() {
     let engine = Engine::load(&tiny.files("hf")).unwrap();
     let prompt =
         engine.tokenize_chat(&[ChatMessage { role: "user".into(), content: "hello".into() }]).unwrap();
-    let params = GenerateParams { max_output_tokens: 8 };
+    let params = GenerateParams::greedy(8);
     let mut streamed = Vec::new();
     let answer = engine
-        .generate(&prompt, params, &mut |token| {
-            streamed.push(token.id);
+        .generate(&prompt, &params, &mut |token| {
+            streamed.extend(token.id);
             ControlFlow::Continue(())
         })
         .unwrap();
@@ -269,16 +267,16 @@ fn limits_are_kept_and_named() {
     let tiny = Tiny::new();
     let engine = Engine::load(&tiny.files("hf")).unwrap();
     let run = |ids: &[u32], most: usize| {
-        let params = GenerateParams { max_output_tokens: most };
-        engine.generate(ids, params, &mut |_| ControlFlow::Continue(()))
+        let params = GenerateParams::greedy(most);
+        engine.generate(ids, &params, &mut |_| ControlFlow::Continue(()))
     };
     assert!(matches!(run(&[], 1), Err(GenerateError::EmptyPrompt)));
     assert!(matches!(run(&[0; CONTEXT], 1), Err(GenerateError::PromptTooLong { .. })));
     assert!(matches!(run(&[9_999], 1), Err(GenerateError::UnknownToken(9_999))));
     let answer = run(&[1; CONTEXT - 3], 100).unwrap();
     assert!(answer.output_ids.len() <= 3);
-    let params = GenerateParams { max_output_tokens: 5 };
-    let broken = engine.generate(&[1, 2], params, &mut |_| ControlFlow::Break(())).unwrap();
+    let params = GenerateParams::greedy(5);
+    let broken = engine.generate(&[1, 2], &params, &mut |_| ControlFlow::Break(())).unwrap();
     assert_eq!((broken.finish_reason, broken.output_ids.len()), (FinishReason::Cancelled, 1));
 }
 

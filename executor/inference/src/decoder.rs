@@ -1,0 +1,441 @@
+//! The decoder on burn: norms, rotation, attention and activations are tensors of the backend; the weight matrices
+//! stay as they are stored and are multiplied by [`crate::matrix`], or by the backend itself in the reference path
+//! that tests compare with and that GPUs use.
+
+use burn_tensor::activation::{silu, softmax};
+use burn_tensor::backend::Backend;
+use burn_tensor::{Bool, Tensor, TensorData};
+
+use crate::error::GenerateError;
+use crate::matrix::Matrix;
+use crate::model::{Model, Sequence, Visit};
+use crate::shape::{Activation, Experts, LayerShape, Rotation, Shape};
+use crate::weights::{FeedForwardWeights, GatedWeights, Projection, Weights};
+
+/// Tokens of a prompt that go through the layers together. Part of the engine's revision: another size may round
+/// differently.
+const PREFILL_CHUNK: usize = 128;
+
+/// How weight matrices are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Multiply {
+    /// As stored, by this crate's kernels on the processor.
+    Stored,
+    /// Expanded to f32, by the backend. Large; on the processor also slow: the reference.
+    Backend,
+}
+
+/// A model on a backend.
+pub(crate) struct Decoder<B: Backend> {
+    shape: Shape,
+    device: B::Device,
+    embedding: Matrix,
+    layers: Vec<Layer<B>>,
+    norm: Tensor<B, 1>,
+    output: Option<Linear<B>>,
+    tied_output: Option<Tensor<B, 2>>,
+}
+
+struct Layer<B: Backend> {
+    attention_norm: Tensor<B, 1>,
+    q: Biased<B>,
+    k: Biased<B>,
+    v: Biased<B>,
+    o: Biased<B>,
+    q_norm: Option<Tensor<B, 1>>,
+    k_norm: Option<Tensor<B, 1>>,
+    attention_outer_norm: Option<Tensor<B, 1>>,
+    feed_forward_norm: Tensor<B, 1>,
+    feed_forward_outer_norm: Option<Tensor<B, 1>>,
+    feed_forward: FeedForward<B>,
+}
+
+struct Biased<B: Backend> {
+    linear: Linear<B>,
+    bias: Option<Tensor<B, 1>>,
+}
+
+enum Linear<B: Backend> {
+    Stored(Matrix),
+    /// `[columns, rows]`.
+    Backend(Tensor<B, 2>),
+}
+
+enum FeedForward<B: Backend> {
+    Dense(Gated<B>),
+    Sparse { router: Linear<B>, experts: Vec<Gated<B>> },
+}
+
+struct Gated<B: Backend> {
+    gate: Linear<B>,
+    up: Linear<B>,
+    down: Linear<B>,
+}
+
+/// Keys and values: `[kv_heads, tokens, head_size]` each.
+type KeysAndValues<B> = (Tensor<B, 3>, Tensor<B, 3>);
+/// True where a query must not look.
+type Mask<B> = Tensor<B, 3, Bool>;
+/// Cosines and sines: `[1, tokens, head_size / 2]` each.
+type Turns<B> = (Tensor<B, 3>, Tensor<B, 3>);
+
+struct Run<'a, B: Backend> {
+    decoder: &'a Decoder<B>,
+    layers: Vec<Option<KeysAndValues<B>>>,
+    tokens: usize,
+}
+
+impl<B: Backend> Decoder<B> {
+    pub(crate) fn new(shape: Shape, weights: Weights, multiply: Multiply, device: B::Device) -> Self {
+        let vector = |values: Vec<f32>| Tensor::<B, 1>::from_data(values.as_slice(), &device);
+        let linear = |matrix: Matrix| Linear::new(matrix, multiply, &device);
+        let biased = |projection: Projection| Biased {
+            linear: linear(projection.matrix),
+            bias: projection.bias.map(vector),
+        };
+        let gated = |weights: GatedWeights| Gated {
+            gate: linear(weights.gate),
+            up: linear(weights.up),
+            down: linear(weights.down),
+        };
+        let layers = weights
+            .layers
+            .into_iter()
+            .map(|layer| Layer {
+                attention_norm: vector(layer.attention_norm),
+                q: biased(layer.q),
+                k: biased(layer.k),
+                v: biased(layer.v),
+                o: biased(layer.o),
+                q_norm: layer.q_norm.map(vector),
+                k_norm: layer.k_norm.map(vector),
+                attention_outer_norm: layer.attention_outer_norm.map(vector),
+                feed_forward_norm: vector(layer.feed_forward_norm),
+                feed_forward_outer_norm: layer.feed_forward_outer_norm.map(vector),
+                feed_forward: match layer.feed_forward {
+                    FeedForwardWeights::Dense(weights) => FeedForward::Dense(gated(weights)),
+                    FeedForwardWeights::Sparse { router, experts } => FeedForward::Sparse {
+                        router: linear(router),
+                        experts: experts.into_iter().map(gated).collect(),
+                    },
+                },
+            })
+            .collect();
+        let norm = vector(weights.norm);
+        let output = weights.output.map(linear);
+        let tied_output = (output.is_none() && multiply == Multiply::Backend)
+            .then(|| transposed(&weights.embedding, &device));
+        Self { embedding: weights.embedding, shape, device, layers, norm, output, tied_output }
+    }
+
+    fn logits(&self, hidden: Tensor<B, 2>) -> Result<Vec<f32>, GenerateError> {
+        let normed = self.rms_norm(hidden, &self.norm);
+        let mut logits = match (&self.output, &self.tied_output) {
+            (Some(output), _) => values(output.apply(normed, &self.device)?)?,
+            (None, Some(tied)) => values(normed.matmul(tied.clone()))?,
+            (None, None) => self.embedding.multiply(&values(normed)?),
+        };
+        if let Some(cap) = self.shape.logit_cap {
+            logits.iter_mut().for_each(|logit| *logit = (*logit / cap).tanh() * cap);
+        }
+        Ok(logits)
+    }
+
+    fn embed(&self, tokens: &[u32]) -> Result<Tensor<B, 2>, GenerateError> {
+        let hidden = self.shape.hidden;
+        let mut embedded = vec![0.0f32; tokens.len() * hidden];
+        for (token, out) in tokens.iter().zip(embedded.chunks_exact_mut(hidden)) {
+            let row = *token as usize;
+            if row >= self.embedding.rows() {
+                return Err(GenerateError::UnknownToken(*token));
+            }
+            self.embedding.expand_row(row, out);
+        }
+        let scale = self.shape.embedding_scale;
+        if scale != 1.0 {
+            embedded.iter_mut().for_each(|value| *value *= scale);
+        }
+        Ok(tensor(embedded, [tokens.len(), hidden], &self.device))
+    }
+
+    fn attention(
+        &self,
+        layer: &Layer<B>,
+        x: Tensor<B, 2>,
+        cached: &mut Option<KeysAndValues<B>>,
+        turns: &Turns<B>,
+        mask: Option<&Mask<B>>,
+    ) -> Result<Tensor<B, 2>, GenerateError> {
+        let Shape { heads, kv_heads, head_size, .. } = self.shape;
+        let tokens = x.dims()[0];
+        let device = &self.device;
+        let split = |flat: Tensor<B, 2>, heads: usize, norm: Option<&Tensor<B, 1>>| {
+            let flat = match norm {
+                Some(norm) => self
+                    .rms_norm(flat.reshape([tokens * heads, head_size]), norm)
+                    .reshape([tokens, heads, head_size]),
+                None => flat.reshape([tokens, heads, head_size]),
+            };
+            flat.swap_dims(0, 1)
+        };
+        let q = rotate(split(layer.q.apply(x.clone(), device)?, heads, layer.q_norm.as_ref()), turns);
+        let k = rotate(split(layer.k.apply(x.clone(), device)?, kv_heads, layer.k_norm.as_ref()), turns);
+        let v = split(layer.v.apply(x, device)?, kv_heads, None);
+        let (k, v) = match cached.take() {
+            Some((before_k, before_v)) => {
+                (Tensor::cat(vec![before_k, k], 1), Tensor::cat(vec![before_v, v], 1))
+            }
+            None => (k, v),
+        };
+        *cached = Some((k.clone(), v.clone()));
+        // The query heads that share a key head become further rows of it, so that keys are not repeated.
+        let group = heads / kv_heads;
+        let q = q.reshape([kv_heads, group * tokens, head_size]) * self.shape.attention_scale;
+        let mut scores = q.matmul(k.swap_dims(1, 2));
+        if let Some(cap) = self.shape.attention_cap {
+            scores = (scores / cap).tanh() * cap;
+        }
+        if let Some(mask) = mask {
+            scores = scores.mask_fill(mask.clone(), f32::NEG_INFINITY);
+        }
+        let mixed = softmax(scores, 2).matmul(v);
+        let mixed =
+            mixed.reshape([heads, tokens, head_size]).swap_dims(0, 1).reshape([tokens, heads * head_size]);
+        layer.o.apply(mixed, device)
+    }
+
+    fn feed_forward(&self, layer: &Layer<B>, x: Tensor<B, 2>) -> Result<Tensor<B, 2>, GenerateError> {
+        match (&layer.feed_forward, self.shape.experts) {
+            (FeedForward::Dense(gated), _) => self.gated(gated, x),
+            (FeedForward::Sparse { router, experts }, Some(choice)) => {
+                self.mixture(router, experts, choice, x)
+            }
+            (FeedForward::Sparse { .. }, None) => Err(GenerateError::Backend),
+        }
+    }
+
+    fn gated(&self, gated: &Gated<B>, x: Tensor<B, 2>) -> Result<Tensor<B, 2>, GenerateError> {
+        let gate = gated.gate.apply(x.clone(), &self.device)?;
+        let gate = match self.shape.activation {
+            Activation::Silu => silu(gate),
+            Activation::GeluTanh => gelu_tanh(gate),
+        };
+        gated.down.apply(gate * gated.up.apply(x, &self.device)?, &self.device)
+    }
+
+    /// Each token through the experts its router chose. A token's sum runs over the experts in their order, so that
+    /// it does not depend on the other tokens.
+    fn mixture(
+        &self,
+        router: &Linear<B>,
+        experts: &[Gated<B>],
+        choice: Experts,
+        x: Tensor<B, 2>,
+    ) -> Result<Tensor<B, 2>, GenerateError> {
+        let [tokens, hidden] = x.dims();
+        let scores = values(softmax(router.apply(x.clone(), &self.device)?, 1))?;
+        let x = values(x)?;
+        let mut chosen: Vec<Vec<(usize, f32)>> = vec![Vec::new(); experts.len()];
+        for (token, scores) in scores.chunks_exact(experts.len()).enumerate() {
+            let mut order: Vec<usize> = (0..scores.len()).collect();
+            order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+            order.truncate(choice.used);
+            let whole: f32 =
+                if choice.normalised { order.iter().map(|expert| scores[*expert]).sum() } else { 1.0 };
+            for expert in order {
+                chosen[expert].push((token, scores[expert] / whole));
+            }
+        }
+        let mut out = vec![0.0f32; tokens * hidden];
+        for (expert, tokens) in experts.iter().zip(&chosen).filter(|(_, tokens)| !tokens.is_empty()) {
+            let rows: Vec<f32> = tokens
+                .iter()
+                .flat_map(|(token, _)| &x[token * hidden..(token + 1) * hidden])
+                .copied()
+                .collect();
+            let answers = values(self.gated(expert, tensor(rows, [tokens.len(), hidden], &self.device))?)?;
+            for ((token, weight), answer) in tokens.iter().zip(answers.chunks_exact(hidden)) {
+                let out = &mut out[token * hidden..(token + 1) * hidden];
+                out.iter_mut().zip(answer).for_each(|(out, value)| *out += weight * value);
+            }
+        }
+        Ok(tensor(out, [tokens, hidden], &self.device))
+    }
+
+    /// RMSNorm (arXiv 1910.07467) over the last dimension.
+    fn rms_norm(&self, x: Tensor<B, 2>, weight: &Tensor<B, 1>) -> Tensor<B, 2> {
+        let mean_square = (x.clone() * x.clone()).mean_dim(1);
+        let scale = (mean_square + self.shape.norm_epsilon).sqrt().recip();
+        x * scale * weight.clone().unsqueeze()
+    }
+
+    /// The turns of positions `start..start + tokens`.
+    fn turns(&self, rotation: &Rotation, start: usize, tokens: usize) -> Turns<B> {
+        let half = rotation.frequencies.len();
+        let mut cosines = Vec::with_capacity(tokens * half);
+        let mut sines = Vec::with_capacity(tokens * half);
+        for position in start..start + tokens {
+            for frequency in &rotation.frequencies {
+                // The angle in f32, as the model was trained; its sine in f64, which the libraries of all systems
+                // round to the same f32.
+                let angle = f64::from(position as f32 * frequency);
+                cosines.push(angle.cos() as f32);
+                sines.push(angle.sin() as f32);
+            }
+        }
+        let table = |values: Vec<f32>| tensor(values, [1, tokens, half], &self.device);
+        (table(cosines), table(sines))
+    }
+
+    /// True where a query must not look: `[kv_heads, group × tokens, start + tokens]`. None where it may everywhere.
+    fn mask(&self, window: Option<usize>, start: usize, tokens: usize) -> Option<Mask<B>> {
+        let group = self.shape.heads / self.shape.kv_heads;
+        let total = start + tokens;
+        if tokens == 1 && window.is_none_or(|window| total <= window) {
+            return None;
+        }
+        let mut hidden = Vec::with_capacity(group * tokens * total);
+        for _ in 0..group {
+            for query in start..total {
+                let first = window.map_or(0, |window| (query + 1).saturating_sub(window));
+                hidden.extend((0..total).map(|key| key > query || key < first));
+            }
+        }
+        let data = TensorData::new(hidden, [1, group * tokens, total]);
+        let mask = Tensor::<B, 3, Bool>::from_data(data, &self.device);
+        Some(mask.expand([self.shape.kv_heads, group * tokens, total]))
+    }
+}
+
+impl<B: Backend> Model for Decoder<B>
+where
+    Self: Send + Sync,
+{
+    fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    fn sequence(&self) -> Box<dyn Sequence + '_> {
+        Box::new(Run { decoder: self, layers: self.layers.iter().map(|_| None).collect(), tokens: 0 })
+    }
+}
+
+impl<B: Backend> Run<'_, B> {
+    /// `[tokens, hidden]` after the last layer.
+    fn hidden(&mut self, tokens: &[u32]) -> Result<Tensor<B, 2>, GenerateError> {
+        let decoder = self.decoder;
+        let shape = &decoder.shape;
+        let mut x = decoder.embed(tokens)?;
+        let (start, count) = (self.tokens, tokens.len());
+        let turns: Vec<Turns<B>> =
+            shape.rotations.iter().map(|rotation| decoder.turns(rotation, start, count)).collect();
+        let mut masks: Vec<(Option<usize>, Option<Mask<B>>)> = Vec::new();
+        for ((layer, LayerShape { window, rotation, .. }), cached) in
+            decoder.layers.iter().zip(&shape.layers).zip(&mut self.layers)
+        {
+            if masks.iter().all(|(of, _)| of != window) {
+                masks.push((*window, decoder.mask(*window, start, count)));
+            }
+            let mask = masks.iter().find(|(of, _)| of == window).and_then(|(_, mask)| mask.as_ref());
+            let normed = decoder.rms_norm(x.clone(), &layer.attention_norm);
+            let turns = turns.get(*rotation).ok_or(GenerateError::Backend)?;
+            let mut mixed = decoder.attention(layer, normed, cached, turns, mask)?;
+            if let Some(norm) = &layer.attention_outer_norm {
+                mixed = decoder.rms_norm(mixed, norm);
+            }
+            x = x + mixed;
+            let normed = decoder.rms_norm(x.clone(), &layer.feed_forward_norm);
+            let mut fed = decoder.feed_forward(layer, normed)?;
+            if let Some(norm) = &layer.feed_forward_outer_norm {
+                fed = decoder.rms_norm(fed, norm);
+            }
+            x = x + fed;
+        }
+        self.tokens += count;
+        Ok(x)
+    }
+}
+
+impl<B: Backend> Sequence for Run<'_, B> {
+    fn append(&mut self, tokens: &[u32], from: usize, visit: &mut Visit<'_>) -> Result<(), GenerateError> {
+        for (index, chunk) in tokens.chunks(PREFILL_CHUNK).enumerate() {
+            let start = index * PREFILL_CHUNK;
+            let first = from.saturating_sub(start);
+            // Once into the thread pool, instead of once for every matrix.
+            let logits = rayon::scope(|_| {
+                let hidden = self.hidden(chunk)?;
+                let wanted = chunk.len().saturating_sub(first);
+                if wanted == 0 {
+                    return Ok(Vec::new());
+                }
+                self.decoder.logits(hidden.narrow(0, first, wanted))
+            })?;
+            for (row, logits) in logits.chunks_exact(self.decoder.shape.vocabulary).enumerate() {
+                visit(start + first + row, logits)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<B: Backend> Biased<B> {
+    fn apply(&self, x: Tensor<B, 2>, device: &B::Device) -> Result<Tensor<B, 2>, GenerateError> {
+        let product = self.linear.apply(x, device)?;
+        Ok(match &self.bias {
+            Some(bias) => product + bias.clone().unsqueeze(),
+            None => product,
+        })
+    }
+}
+
+impl<B: Backend> Linear<B> {
+    fn new(matrix: Matrix, multiply: Multiply, device: &B::Device) -> Self {
+        match multiply {
+            Multiply::Stored => Self::Stored(matrix),
+            Multiply::Backend => Self::Backend(transposed(&matrix, device)),
+        }
+    }
+
+    fn apply(&self, x: Tensor<B, 2>, device: &B::Device) -> Result<Tensor<B, 2>, GenerateError> {
+        match self {
+            Self::Stored(matrix) => {
+                let tokens = x.dims()[0];
+                Ok(tensor(matrix.multiply(&values(x)?), [tokens, matrix.rows()], device))
+            }
+            Self::Backend(weights) => Ok(x.matmul(weights.clone())),
+        }
+    }
+}
+
+fn transposed<B: Backend>(matrix: &Matrix, device: &B::Device) -> Tensor<B, 2> {
+    tensor::<B, 2>(matrix.expand_all(), [matrix.rows(), matrix.columns()], device).transpose()
+}
+
+fn tensor<B: Backend, const D: usize>(
+    values: Vec<f32>,
+    shape: [usize; D],
+    device: &B::Device,
+) -> Tensor<B, D> {
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Result<Vec<f32>, GenerateError> {
+    tensor.into_data().convert::<f32>().into_vec().map_err(|_| GenerateError::Backend)
+}
+
+fn gelu_tanh<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+    const ROOT_2_OVER_PI: f32 = 0.797_884_6;
+    let cubed = x.clone() * x.clone() * x.clone();
+    let inner = (x.clone() + cubed * 0.044_715) * ROOT_2_OVER_PI;
+    x * 0.5 * (inner.tanh() + 1.0)
+}
+
+/// Rotary position embedding (arXiv 2104.09864) of `[heads, tokens, head_size]`, halves as in Hugging Face.
+fn rotate<B: Backend>(x: Tensor<B, 3>, (cosines, sines): &Turns<B>) -> Tensor<B, 3> {
+    let [heads, tokens, size] = x.dims();
+    let first = x.clone().slice([0..heads, 0..tokens, 0..size / 2]);
+    let second = x.slice([0..heads, 0..tokens, size / 2..size]);
+    let turned_first = first.clone() * cosines.clone() - second.clone() * sines.clone();
+    let turned_second = second * cosines.clone() + first * sines.clone();
+    Tensor::cat(vec![turned_first, turned_second], 2)
+}
