@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use tycho_types::cell::{Cell, CellBuilder, CellContext, CellSlice, HashBytes, Load, Store};
+use tycho_types::cell::{Cell, CellBuilder, CellContext, CellFamily, CellSlice, HashBytes, Load, Store};
 use tycho_types::dict::{Dict, DictKey, LoadDictKey, StoreDictKey};
 use tycho_types::error::Error as CellError;
 use tycho_types::models::StdAddr;
@@ -17,8 +17,7 @@ pub const MAX_PIECE_BYTES: usize = 127;
 /// Most levels of one list in TCB info, a module identity or a QE identity.
 pub const MAX_LEVELS: usize = 128;
 /// Numbers in one cell of [`Advisories`].
-const ADVISORIES_PER_CELL: usize = 56;
-const ADVISORY_BITS: u16 = 17;
+const ADVISORIES_PER_CELL: usize = 25;
 
 /// Bits of [`TcbLevel::needs`] and [`VerifiedReport::needs`]: what a status asks for besides being up to date.
 pub mod needs {
@@ -188,9 +187,9 @@ pub struct QeIdentity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Levels<T>(pub Vec<T>);
 
-/// The ddddd of INTEL-SA-ddddd, in Intel's order. Never stored: levels hold the hash of its cell.
+/// The ddddd of INTEL-SA-ddddd as characters, in Intel's order. Never stored: levels hold the hash of its cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Advisories(pub Vec<u32>);
+pub struct Advisories(pub Vec<[u8; 5]>);
 
 impl Advisories {
     /// What levels hold: zero for none, else the hash of the cell.
@@ -330,6 +329,8 @@ messages! {
         issuer: HashBytes,
         list: Ref<Pieces>,
         signature: Ref<P256Signature>,
+        /// The serials that the list names, each true; the contract holds it to be exactly those.
+        revoked: Dict<Serial, bool>,
     }
     /// Anyone.
     "post_tcb_info" "#43480505" PostTcbInfo {
@@ -511,21 +512,10 @@ fn load_piece<'a>(
 
 fn store_advisories(
     builder: &mut CellBuilder,
-    numbers: &[u32],
+    numbers: &[[u8; 5]],
     earlier: Option<Cell>,
 ) -> Result<(), CellError> {
-    match earlier {
-        Some(cell) => {
-            builder.store_bit_one()?;
-            builder.store_reference(cell)?;
-        }
-        None => builder.store_bit_zero()?,
-    }
-    for number in numbers {
-        if *number >= 1 << ADVISORY_BITS {
-            return Err(CellError::IntOverflow);
-        }
-        builder.store_uint(u64::from(*number), ADVISORY_BITS)?;
-    }
-    Ok(())
+    earlier.store_into(builder, Cell::empty_context())?;
+    let numbers = numbers.concat();
+    builder.store_raw(&numbers, (numbers.len() * 8) as u16)
 }

@@ -94,13 +94,17 @@ impl Certificate {
         text.expect_bytes(&[0xa0, 0x03, 0x02, 0x01, 0x02], "version 3")?;
         let serial = text.serial()?;
         text.expect_bytes(&ECDSA_WITH_SHA256, "ecdsa-with-SHA256")?;
+        text.end_piece();
         let issuer = name(&mut text)?;
+        text.end_piece();
         let validity = text.short_element(0x30, "a validity of two times")?;
         let (Some(from), Some(until), 30) = (validity.get(..15), validity.get(15..), validity.len()) else {
             return Err(text.error("before here, a validity of two UTCTimes").into());
         };
         let (not_before, not_after) = (text.time_in(from)?, text.time_in(until)?);
+        text.end_piece();
         let subject = name(&mut text)?;
+        text.end_piece();
         let key = public_key(&mut text)?;
         let kind = extensions(&mut text)?;
         let signed = text.finish()?;
@@ -142,9 +146,12 @@ fn extensions(text: &mut Text<'_>) -> Result<Kind, TextError> {
     let inner = inner.filter(|inner| inner.0 + inner.1 == outer.1 && inner.0 == outer.0 && outer.0 > 2);
     let inner = inner.ok_or_else(|| text.error(EXPECTED))?;
     text.take(outer.0 + inner.0, EXPECTED)?;
+    text.end_piece();
 
     text.expect_with_bytes(&AUTHORITY_KEY_ID, 20, "an authority key identifier of 20 bytes")?;
+    text.end_piece();
     distribution_points(text)?;
+    text.end_piece();
     text.expect_with_bytes(&SUBJECT_KEY_ID, 20, "a subject key identifier of 20 bytes")?;
     let usage: [u8; 16] = text.take_array("a key usage")?;
     let Some(usage) = usage
@@ -176,13 +183,12 @@ fn extensions(text: &mut Text<'_>) -> Result<Kind, TextError> {
 }
 
 fn distribution_points(text: &mut Text<'_>) -> Result<(), TextError> {
-    const EXPECTED: &str = "CRL distribution points of at most 127 bytes";
+    const EXPECTED: &str = "CRL distribution points of at most 127 bytes with their header";
     let length = match text.rest() {
-        [0x30, length @ 5..=127, oid @ ..] if oid.starts_with(&DISTRIBUTION_POINTS) => usize::from(*length),
+        [0x30, length @ 5..=125, oid @ ..] if oid.starts_with(&DISTRIBUTION_POINTS) => usize::from(*length),
         _ => return Err(text.error(EXPECTED)),
     };
-    text.take(2 + DISTRIBUTION_POINTS.len(), EXPECTED)?;
-    text.skip(length - DISTRIBUTION_POINTS.len(), EXPECTED).map(|_| ())
+    text.take(2 + length, EXPECTED).map(|_| ())
 }
 
 fn platform_claims(text: &mut Text<'_>) -> Result<PlatformClaims, TextError> {
@@ -192,6 +198,7 @@ fn platform_claims(text: &mut Text<'_>) -> Result<PlatformClaims, TextError> {
         return Err(text.error("the SGX extension to be the last"));
     }
     let ppid = text.item(0x1e, &[1], &[0x04, 16], "a PPID")?;
+    text.end_piece();
     let (svns, pce_svn) = tcb(text)?;
     let pce_id: [u8; 2] = text.item(0x10, &[3], &[0x04, 2], "a PCEID")?;
     let fmspc = text.item(0x14, &[4], &[0x04, 6], "an FMSPC")?;
@@ -200,6 +207,7 @@ fn platform_claims(text: &mut Text<'_>) -> Result<PlatformClaims, TextError> {
         0 => {}
         INSTANCE_BYTES => {
             let _: [u8; 16] = text.item(0x1e, &[6], &[0x04, 16], "a platform instance")?;
+            text.end_piece();
             let flags: [u8; 54] = text.item(0x44, &[7], &[0x30, 54], "a configuration")?;
             for (flag, which) in flags.chunks(18).zip(1..) {
                 let head = [&[0x30, 0x10, 0x06, 0x0b], &SGX[..], &[7, which, 0x01, 0x01]].concat();
@@ -255,13 +263,20 @@ fn tcb(text: &mut Text<'_>) -> Result<([u8; 16], u16), TextError> {
     if !is_tcb || lengths[0] != lengths[1] + 16 {
         return Err(text.error("before here, a list of SVNs"));
     }
+    // Where some SVN takes two bytes, another cut keeps the pieces below 128 bytes.
+    let is_narrow = lengths[1] == 16 * 18 + 18 + 33;
+    let piece_ends = if is_narrow { [5, 12, 0] } else { [5, 11, 16] };
     let mut svns = [0; 16];
     for (svn, component) in svns.iter_mut().zip(1..) {
         let value = text.svn(component)?;
+        if piece_ends.contains(&component) {
+            text.end_piece();
+        }
         *svn = u8::try_from(value).map_err(|_| text.error("before here, a component's SVN below 256"))?;
     }
     let pce_svn = text.svn(17)?;
     let cpu_svn: [u8; 16] = text.item(0x1f, &[2, 18], &[0x04, 16], "a CPUSVN")?;
+    text.end_piece();
     if cpu_svn != svns || after - text.rest().len() != lengths[1] {
         return Err(text.error("before here, a CPUSVN that says the same as the components"));
     }

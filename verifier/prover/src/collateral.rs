@@ -104,10 +104,8 @@ pub fn postings(
         ("QE identity issuer chain", &qe_signer),
     ] {
         let key_hash = certificate.key_hash();
-        let is_held = held
-            .authorities
-            .get(key_hash)?
-            .is_some_and(|held| held.serial == certificate.serial && held.not_after >= certificate.not_after);
+        let is_held =
+            held.authorities.get(key_hash)?.is_some_and(|held| held.not_after >= certificate.not_after);
         if !is_held && !known.contains(&key_hash) {
             if sha256(&certificate.issuer) != root.subject {
                 return Err(CollateralError::AnotherRoot { part });
@@ -125,9 +123,12 @@ pub fn postings(
         ("PCK CRL", &collateral.pck_crl, held_ca_crl, ca.key_hash(), &ca.key),
     ] {
         let list = RevocationList::from_der(der).map_err(|source| CollateralError::Crl { part, source })?;
-        if held.is_none_or(|held| held.this_update < list.this_update) {
+        let moves_on = held
+            .is_none_or(|held| held.this_update < list.this_update && held.number <= u64::from(list.number));
+        if moves_on {
+            let revoked = list.revoked_set()?;
             let (list, signature) = signed(part, &list.signed, &list.signature, key)?;
-            postings.push(Posting::Crl(PostCrl { query_id, issuer, list, signature }));
+            postings.push(Posting::Crl(PostCrl { query_id, issuer, list, signature, revoked }));
         }
     }
 

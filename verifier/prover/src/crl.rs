@@ -1,6 +1,8 @@
 //! Revocation lists of Intel's SGX authorities, read as `contracts/crl.tolk` reads them.
 
 use contracts::attestor::Serial;
+use tycho_types::dict::Dict;
+use tycho_types::error::Error as CellError;
 
 use crate::certificate::name;
 use crate::der::{AUTHORITY_KEY_ID, ECDSA_WITH_SHA256, serial_value, split_signed};
@@ -58,7 +60,9 @@ impl RevocationList {
         text.sequence_header("a SEQUENCE")?;
         text.expect_bytes(&[0x02, 0x01, 0x01], "version 2")?;
         text.expect_bytes(&ECDSA_WITH_SHA256, "ecdsa-with-SHA256")?;
+        text.end_piece();
         let issuer = name(&mut text)?;
+        text.end_piece();
         let this_update = update(&mut text)?;
         let next_update = update(&mut text)?;
         let mut revoked = Vec::new();
@@ -71,6 +75,7 @@ impl RevocationList {
                 revoked.push(entry(&mut text)?);
             }
         }
+        text.end_piece();
         let extensions: [u8; EXTENSIONS_BYTES] =
             text.take_array("a CRL number and an authority key identifier")?;
         let number = match extensions.strip_prefix(&NUMBER) {
@@ -82,6 +87,18 @@ impl RevocationList {
             }
         };
         Ok(Self { signed: text.finish()?, signature, issuer, this_update, next_update, number, revoked })
+    }
+
+    /// The set of revoked serials, as the contract keeps it.
+    ///
+    /// # Errors
+    /// A cell error: never for what [`Self::from_der`] returned.
+    pub fn revoked_set(&self) -> Result<Dict<Serial, bool>, CellError> {
+        let mut set = Dict::new();
+        for serial in &self.revoked {
+            set.set(*serial, true)?;
+        }
+        Ok(set)
     }
 }
 

@@ -25,6 +25,11 @@ impl Issue {
     }
 }
 
+const ADVISORY_START: &[u8] = b"\"INTEL-SA-";
+const ADVISORY_BYTES: usize = ADVISORY_START.len() + 5;
+const ADVISORY_END: &[u8] = b"\",";
+const LAST_ADVISORY_END: &[u8] = b"\"]}";
+
 const STATUSES: [(&str, u8); 7] = [
     ("UpToDate\"", 0),
     ("OutOfDate\"", needs::OUT_OF_DATE),
@@ -93,21 +98,17 @@ impl Text<'_> {
             return Ok(Advisories(numbers));
         }
         loop {
-            const EXPECTED: &str = "five digits of an advisory";
-            self.expect("\"INTEL-SA-")?;
-            let at_fault = self.error(EXPECTED);
-            let digits: [u8; 5] = self.take_array(EXPECTED)?;
-            if !digits.iter().all(u8::is_ascii_digit) {
-                return Err(at_fault);
-            }
-            numbers.push(digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0')));
-            self.expect("\"")?;
-            if !self.try_expect(",") {
-                break;
+            const EXPECTED: &str = "an advisory INTEL-SA-ddddd";
+            // With its number and what follows, an advisory is one bite.
+            let Some((number, end)) = advisory(self.rest()) else {
+                return Err(self.error(EXPECTED));
+            };
+            numbers.push(number);
+            self.take(ADVISORY_BYTES + end.len(), EXPECTED)?;
+            if end == LAST_ADVISORY_END {
+                return Ok(Advisories(numbers));
             }
         }
-        self.expect("]}")?;
-        Ok(Advisories(numbers))
     }
 
     /// Levels of one security version number, with the closing bracket. `allowed` are the needs a status may express.
@@ -139,6 +140,13 @@ impl Text<'_> {
         let at_fault = self.error("advisories that fit their cells");
         self.advisories()?.digest().map_err(|_| at_fault)
     }
+}
+
+/// The number of the advisory at the start of `text`, and what ends it.
+fn advisory(text: &[u8]) -> Option<([u8; 5], &'static [u8])> {
+    let (number, rest) = text.strip_prefix(ADVISORY_START)?.split_first_chunk::<5>()?;
+    let end = [ADVISORY_END, LAST_ADVISORY_END].into_iter().find(|end| rest.starts_with(end))?;
+    number.iter().all(u8::is_ascii_digit).then_some((*number, end))
 }
 
 fn hex_digit(byte: u8) -> Option<u8> {

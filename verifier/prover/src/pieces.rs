@@ -1,7 +1,7 @@
 //! Cutting a signed text into the cells that `contracts/pieces.tolk` reads.
 //!
 //! The contract reads a text in bites and hashes it in pieces. A bite must lie in one piece, and a new piece begins
-//! only between bites; beyond that the cuts are free, so bites are packed into as few pieces as there can be.
+//! only between bites. Where the contract asks for no certain cut, bites are packed into as few pieces as there can be.
 
 use contracts::attestor::{MAX_PIECE_BYTES, Pieces, PiecesError};
 
@@ -10,13 +10,11 @@ use contracts::attestor::{MAX_PIECE_BYTES, Pieces, PiecesError};
 pub enum Bite {
     /// So many bytes at once: in one piece.
     Whole(usize),
-    /// So many bytes it passes over, cut anywhere.
-    Skipped(usize),
     /// So many bytes that go on to the end of their piece: the next bite begins another.
     ToTheEnd(usize),
 }
 
-/// The fewest pieces of `text` in which no bite is cut. Bytes past the last bite are taken as skipped.
+/// The fewest pieces of `text` in which no bite is cut. Bytes past the last bite are cut anywhere.
 ///
 /// # Errors
 /// [`PiecesError::Length`] for a bite over [`MAX_PIECE_BYTES`] or past the end of the text, [`PiecesError::Count`] for
@@ -28,11 +26,6 @@ pub fn pack(text: &[u8], bites: &[Bite]) -> Result<Pieces, PiecesError> {
     for bite in bites {
         match *bite {
             Bite::Whole(length) => take_whole(&mut pieces, &mut piece, &mut rest, length)?,
-            Bite::Skipped(length) => {
-                let (skipped, after) = split(rest, length)?;
-                fill(&mut pieces, &mut piece, skipped);
-                rest = after;
-            }
             Bite::ToTheEnd(length) => {
                 take_whole(&mut pieces, &mut piece, &mut rest, length)?;
                 close(&mut pieces, &mut piece);
@@ -97,10 +90,10 @@ mod tests {
     }
 
     #[test]
-    fn a_bite_is_never_cut_and_a_skipped_stretch_fills() {
+    fn a_bite_is_never_cut_and_what_follows_fills() {
         let text: Vec<u8> = (0..=255).collect();
         assert_eq!(lengths(&text, &[Bite::Whole(100), Bite::Whole(28), Bite::Whole(108)]), [100, 28, 127, 1]);
-        assert_eq!(lengths(&text, &[Bite::Whole(100), Bite::Skipped(56), Bite::Whole(100)]), [127, 29, 100]);
+        assert_eq!(lengths(&text, &[Bite::Whole(100)]), [127, 127, 2]);
     }
 
     #[test]
@@ -119,11 +112,10 @@ mod tests {
     proptest! {
         #[test]
         fn pieces_are_the_text(text in proptest::collection::vec(any::<u8>(), 1..2_000), cuts in proptest::collection::vec(0usize..200, 0..40)) {
-            let bites: Vec<Bite> = cuts.iter().map(|&length| match length % 3 {
-                0 => Bite::Whole(length),
-                1 => Bite::Skipped(length),
-                _ => Bite::ToTheEnd(length),
-            }).collect();
+            let bites: Vec<Bite> = cuts
+                .iter()
+                .map(|&length| if length % 2 == 0 { Bite::Whole(length) } else { Bite::ToTheEnd(length) })
+                .collect();
             if let Ok(pieces) = pack(&text, &bites) {
                 prop_assert_eq!(pieces.concat(), text);
             }

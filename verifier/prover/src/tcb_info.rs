@@ -9,6 +9,13 @@ use tycho_types::dict::Dict;
 use crate::json::Issue;
 use crate::text::{SignedText, Text, TextError};
 
+const TWELVE_ZEROS: &str = concat!(
+    r#"{"svn":0},{"svn":0},{"svn":0},{"svn":0},"#,
+    r#"{"svn":0},{"svn":0},{"svn":0},{"svn":0},{"svn":0},{"svn":0},{"svn":0},{"svn":0}]"#
+);
+const EIGHT_ZEROS: &str =
+    r#"{"svn":0},{"svn":0},{"svn":0},{"svn":0},{"svn":0},{"svn":0},{"svn":0},{"svn":0}]"#;
+
 /// TCB info in the one form that Intel signs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcbInfoDocument {
@@ -130,13 +137,13 @@ fn levels(text: &mut Text<'_>) -> Result<Vec<TcbLevel>, TextError> {
     let mut levels: Vec<TcbLevel> = Vec::new();
     loop {
         let at_fault = text.error("TCB levels highest first");
-        text.expect("{\"tcb\":{\"sgxtcbcomponents\":[{\"svn\":")?;
+        text.expect("{\"tcb\":{\"sgxtcbcomponents\":[")?;
         let sgx = components(text)?;
-        text.expect("],\"pcesvn\":")?;
+        text.expect(",\"pcesvn\":")?;
         let pce_svn = text.number(0xffff)? as u16;
-        text.expect(",\"tdxtcbcomponents\":[{\"svn\":")?;
+        text.expect(",\"tdxtcbcomponents\":[")?;
         let tdx = components(text)?;
-        text.expect("]},\"tcbDate\":\"")?;
+        text.expect("},\"tcbDate\":\"")?;
         text.date()?;
         text.expect("\",\"tcbStatus\":\"")?;
         let needs = text.status()?;
@@ -155,28 +162,34 @@ fn levels(text: &mut Text<'_>) -> Result<Vec<TcbLevel>, TextError> {
     Ok(levels)
 }
 
-/// Sixteen components from the first number to the last brace.
+/// Sixteen components with the closing bracket. Plain zeros at the end are one bite where the contract takes them so.
 fn components(text: &mut Text<'_>) -> Result<Svns, TextError> {
     let mut svns = [0; 16];
     for (position, svn) in svns.iter_mut().enumerate() {
-        if position > 0 {
-            text.expect(",{\"svn\":")?;
+        if (position == 4 && text.try_expect(TWELVE_ZEROS)) || (position == 8 && text.try_expect(EIGHT_ZEROS))
+        {
+            break;
         }
-        *svn = component(text)?;
+        *svn = component(text, if position == 15 { b']' } else { b',' })?;
     }
     Ok(Bytes(svns))
 }
 
-/// The number and what describes it. A description ends its piece: the contract does not read it.
-fn component(text: &mut Text<'_>) -> Result<u8, TextError> {
-    let svn = text.number(0xff)? as u8;
-    if text.try_expect("}") {
+/// One component and the byte after it, as one bite. A description ends its piece: the contract does not read it.
+fn component(text: &mut Text<'_>, separator: u8) -> Result<u8, TextError> {
+    const EXPECTED: &str = "a component of at most 127 bytes";
+    let at_fault = text.error(EXPECTED);
+    let length = text.rest().iter().position(|byte| *byte == b'}').ok_or_else(|| at_fault.clone())?;
+    let component = text.take(length + 2, EXPECTED)?;
+    let digits_and_rest = component.strip_prefix(b"{\"svn\":").ok_or_else(|| at_fault.clone())?;
+    let count = digits_and_rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, rest) = digits_and_rest.split_at(count);
+    let svn = str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u8>().ok());
+    let svn = svn.filter(|_| count == 1 || digits.first() != Some(&b'0')).ok_or_else(|| at_fault.clone())?;
+    if rest == [b'}', separator] {
         return Ok(svn);
     }
-    text.expect(",\"category\":\"")?;
-    let length = text.rest().iter().position(|byte| *byte == b'}').map(|end| end + 1);
-    let length = length.ok_or_else(|| text.error("the end of a component"))?;
-    let at_fault = text.error("a component's category and type");
-    let description = text.take_to_the_end(length, "a component's category and type, at most 127 bytes")?;
-    if description.contains(&b'{') { Err(at_fault) } else { Ok(svn) }
+    text.end_piece();
+    let is_description = rest.starts_with(b",\"category\":\"") && !rest.contains(&b'{');
+    if is_description && rest.ends_with(&[b'}', separator]) { Ok(svn) } else { Err(at_fault) }
 }

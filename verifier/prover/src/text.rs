@@ -83,23 +83,13 @@ impl<'a> Text<'a> {
         self.take(N, expected)?.try_into().map_err(|_| at_fault)
     }
 
-    /// Bytes the contract passes over.
-    pub(crate) fn skip(&mut self, length: usize, expected: &'static str) -> Result<&'a [u8], TextError> {
-        let skipped = self.advance(length, expected)?;
-        self.bites.push(Bite::Skipped(length));
-        Ok(skipped)
-    }
-
-    /// A bite after which a piece ends.
-    pub(crate) fn take_to_the_end(
-        &mut self,
-        length: usize,
-        expected: &'static str,
-    ) -> Result<&'a [u8], TextError> {
-        let bite = self.take(length, expected)?;
-        self.bites.pop();
-        self.bites.push(Bite::ToTheEnd(length));
-        Ok(bite)
+    /// The piece ends with the last bite.
+    pub(crate) fn end_piece(&mut self) {
+        if let Some(bite) = self.bites.last_mut()
+            && let Bite::Whole(length) = *bite
+        {
+            *bite = Bite::ToTheEnd(length);
+        }
     }
 
     /// A bite that is this text.
