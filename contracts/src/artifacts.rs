@@ -16,10 +16,13 @@ pub enum Contract {
     Model,
     Worker,
     Job,
+    Attestor,
+    Platform,
 }
 
 impl Contract {
-    pub const ALL: [Self; 4] = [Self::Registry, Self::Model, Self::Worker, Self::Job];
+    pub const ALL: [Self; 6] =
+        [Self::Registry, Self::Model, Self::Worker, Self::Job, Self::Attestor, Self::Platform];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -27,6 +30,8 @@ impl Contract {
             Self::Model => "Model",
             Self::Worker => "Worker",
             Self::Job => "Job",
+            Self::Attestor => "Attestor",
+            Self::Platform => "Platform",
         }
     }
 }
@@ -55,7 +60,7 @@ pub enum ArtifactError {
 
 /// The committed artefact.
 pub fn artifact(contract: Contract) -> &'static Artifact {
-    static ALL: LazyLock<[Artifact; 4]> = LazyLock::new(|| {
+    static ALL: LazyLock<[Artifact; 6]> = LazyLock::new(|| {
         Contract::ALL.map(|contract| {
             // The files are part of this program and its tests read each of them.
             parse(contract, text(contract)).expect("the committed artefacts are sound")
@@ -113,5 +118,7 @@ fn text(contract: Contract) -> &'static str {
         Contract::Model => include_str!("../artifacts/Model.json"),
         Contract::Worker => include_str!("../artifacts/Worker.json"),
         Contract::Job => include_str!("../artifacts/Job.json"),
+        Contract::Attestor => include_str!("../artifacts/Attestor.json"),
+        Contract::Platform => include_str!("../artifacts/Platform.json"),
     }
 }

@@ -79,6 +79,17 @@ contract_errors! {
     GasFloatTooLow = 124, Worker, "the worker's contract cannot pay for the claim: fund its gas";
     ModelDeprecated = 125, Sender, "the model takes no new offers";
     WrongSequence = 126, Worker, "the receipt's sequence or final flag is not that of a one-shot job";
+    MalformedText = 127, Sender, "a certificate, list, document or quote is not in the form the Attestor reads, or is cut wrongly";
+    UnknownAuthority = 128, Sender, "the signer or issuer, or its revocation list, has not been posted: post the collateral first";
+    WrongIssuer = 129, Sender, "issued by, or for, somebody else than the text says";
+    OutOfDate = 130, Sender, "a certificate, revocation list or document is not in force: post newer collateral";
+    Revoked = 131, Worker, "the platform's certificate or TCB level, or an authority above it, is revoked";
+    NotNewer = 132, Sender, "what is held is as new or newer";
+    UnfitTd = 133, Worker, "the quote is not of a TD that may keep secrets: debug, migratable or of another kind";
+    UnknownPlatform = 134, Worker, "Intel's documents do not describe this quoting enclave, TDX module or platform";
+    PlatformNotAccepted = 135, Worker, "the platform's TCB level needs an update or a setting that the Registry asks for";
+    WrongBinding = 136, Worker, "the quote's report data is not that of this worker, these keys and this registration";
+    PlatformTaken = 137, Worker, "the machine serves another Worker until that one leaves it or expires";
     UnknownMessage = 65535, Sender, "the contract does not know this message";
 }
 

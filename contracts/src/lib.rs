@@ -14,6 +14,7 @@ pub mod money;
 pub mod network;
 pub mod network_file;
 pub mod opcodes;
+pub mod platform;
 pub mod receipt;
 pub mod registry;
 pub mod sealing;

@@ -7,35 +7,38 @@ use tycho_types::models::StdAddr;
 /// The fields of a TD report that make up a measurement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TdMeasurements {
+    pub td_attributes: [u8; 8],
+    pub xfam: [u8; 8],
     pub mr_td: [u8; 48],
+    pub mr_config_id: [u8; 48],
+    pub mr_owner: [u8; 48],
+    pub mr_owner_config: [u8; 48],
     pub rtmr0: [u8; 48],
     pub rtmr1: [u8; 48],
     pub rtmr2: [u8; 48],
     pub rtmr3: [u8; 48],
-    pub mr_config_id: [u8; 48],
-    pub mr_owner: [u8; 48],
-    pub mr_owner_config: [u8; 48],
-    pub xfam: [u8; 8],
 }
 
 impl TdMeasurements {
-    /// What the Registry admits or not.
+    /// What the Registry admits or not: SHA-256 over a tag and the fields in the order they have in the TD report,
+    /// where they follow each other.
     pub fn measurement(&self) -> HashBytes {
         let mut hasher = Sha256::new();
         hasher.update(b"chrysalis/measurement/v1");
+        hasher.update(self.td_attributes);
+        hasher.update(self.xfam);
         for field in [
             &self.mr_td,
+            &self.mr_config_id,
+            &self.mr_owner,
+            &self.mr_owner_config,
             &self.rtmr0,
             &self.rtmr1,
             &self.rtmr2,
             &self.rtmr3,
-            &self.mr_config_id,
-            &self.mr_owner,
-            &self.mr_owner_config,
         ] {
             hasher.update(field);
         }
-        hasher.update(self.xfam);
         HashBytes(hasher.finalize().into())
     }
 }
@@ -50,6 +53,8 @@ pub struct KeyBinding {
     pub receipt_key: HashBytes,
     /// X25519.
     pub encryption_key: HashBytes,
+    /// `WorkerState::registration_seqno` before the registration; 0 for a Worker without state.
+    pub registration_seqno: u32,
     /// A recent masterchain block.
     pub mc_seqno: u32,
     pub mc_root_hash: HashBytes,
@@ -65,6 +70,7 @@ impl KeyBinding {
         hasher.update(self.worker.address.0);
         hasher.update(self.receipt_key.0);
         hasher.update(self.encryption_key.0);
+        hasher.update(self.registration_seqno.to_be_bytes());
         hasher.update(self.mc_seqno.to_be_bytes());
         hasher.update(self.mc_root_hash.0);
         let mut report_data = [0; 64];

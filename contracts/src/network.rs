@@ -8,6 +8,7 @@ use tycho_types::models::{StateInit, StdAddr};
 use crate::job::JobStorage;
 use crate::model::ModelStorage;
 use crate::money::Nanoton;
+use crate::platform::{PlatformStorage, Ppid};
 use crate::wire::{Ref, WireError, to_cell};
 use crate::worker::WorkerStorage;
 
@@ -72,10 +73,19 @@ pub struct Params {
     pub min_stake: Nanoton,
     pub min_bond: Nanoton,
     pub bond_bps: u16,
-    pub attestation_ttl_s: u32,
     pub unbonding_s: u32,
     pub audit_window_s: u32,
     pub codes: Ref<Codes>,
+    pub attestation: Ref<AttestationParams>,
+}
+
+/// Who verifies quotes, and for how long an attestation lasts.
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct AttestationParams {
+    pub attestor: StdAddr,
+    /// Seconds.
+    pub ttl_s: u32,
+    pub platform: CodeRef,
 }
 
 impl Params {
@@ -103,6 +113,12 @@ impl Network {
     pub fn worker_address(&self, owner: &StdAddr) -> Result<StdAddr, WireError> {
         let data = to_cell(&WorkerStorage::initial(self, owner.clone())?)?;
         Ok(self.params.codes.worker.address(&data))
+    }
+
+    /// Address of the contract of a machine.
+    pub fn platform_address(&self, ppid: Ppid) -> Result<StdAddr, WireError> {
+        let data = to_cell(&PlatformStorage::initial(self, ppid)?)?;
+        Ok(self.params.attestation.platform.address(&data))
     }
 
     /// Address of the contract of a model.

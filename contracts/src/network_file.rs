@@ -8,7 +8,7 @@ use tycho_types::cell::HashBytes;
 use tycho_types::models::StdAddr;
 
 use crate::money::Nanoton;
-use crate::network::{CodeRef, Codes, Network, Params};
+use crate::network::{AttestationParams, CodeRef, Codes, Network, Params};
 use crate::wire::{Ref, WireError};
 
 /// `format` of a file this crate reads.
@@ -65,6 +65,9 @@ pub struct ParamsFile {
     pub unbonding_s: u32,
     pub audit_window_s: u32,
     pub codes: Codes,
+    /// Who verifies quotes.
+    pub attestor: StdAddr,
+    pub platform_code: CodeRef,
 }
 
 /// An admitted image.
@@ -174,10 +177,14 @@ impl ParamsFile {
             min_stake: self.min_stake_nanoton,
             min_bond: self.min_bond_nanoton,
             bond_bps: self.bond_bps,
-            attestation_ttl_s: self.attestation_ttl_s,
             unbonding_s: self.unbonding_s,
             audit_window_s: self.audit_window_s,
             codes: Ref::new(self.codes)?,
+            attestation: Ref::new(AttestationParams {
+                attestor: self.attestor.clone(),
+                ttl_s: self.attestation_ttl_s,
+                platform: self.platform_code,
+            })?,
         })
     }
 }
@@ -192,10 +199,12 @@ impl From<&Params> for ParamsFile {
             min_stake_nanoton: params.min_stake,
             min_bond_nanoton: params.min_bond,
             bond_bps: params.bond_bps,
-            attestation_ttl_s: params.attestation_ttl_s,
+            attestation_ttl_s: params.attestation.ttl_s,
             unbonding_s: params.unbonding_s,
             audit_window_s: params.audit_window_s,
             codes: *params.codes,
+            attestor: params.attestation.attestor.clone(),
+            platform_code: params.attestation.platform,
         }
     }
 }

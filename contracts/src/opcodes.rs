@@ -1,7 +1,7 @@
 //! Every message of the contracts by opcode, for explorers and tests.
 
 use crate::wire::Message;
-use crate::{attestor, job, model, registry, worker};
+use crate::{attestor, job, model, platform, registry, worker};
 
 /// `(opcode, name in the TL-B)` of every message.
 pub const ALL: &[(u32, &str)] = &[
@@ -9,10 +9,12 @@ pub const ALL: &[(u32, &str)] = &[
     entry::<registry::RevokeMeasurement>(),
     entry::<registry::TransferOwnership>(),
     entry::<registry::AcceptOwnership>(),
-    entry::<registry::CheckMeasurement>(),
-    entry::<registry::MeasurementAdmitted>(),
     entry::<registry::EnforceRevocation>(),
     entry::<registry::MeasurementRevoked>(),
+    entry::<registry::SetAcceptedNeeds>(),
+    entry::<registry::AllowAdvisories>(),
+    entry::<registry::RevokeAdvisories>(),
+    entry::<registry::RegistrationRefused>(),
     entry::<model::RegisterModel>(),
     entry::<model::AskRoyalty>(),
     entry::<model::RoyaltyQuoted>(),
@@ -21,14 +23,17 @@ pub const ALL: &[(u32, &str)] = &[
     entry::<model::TransferModel>(),
     entry::<model::DeprecateModel>(),
     entry::<worker::TopUpStake>(),
-    entry::<worker::RegisterAttestation>(),
+    entry::<worker::AttestationRegistered>(),
     entry::<worker::OfferModel>(),
     entry::<worker::WithdrawOffer>(),
     entry::<worker::RequestUnbond>(),
     entry::<worker::WithdrawUnbonded>(),
     entry::<worker::WithdrawEarnings>(),
     entry::<worker::FundGas>(),
+    entry::<worker::LeavePlatform>(),
     entry::<worker::ClaimJob>(),
+    entry::<platform::ServeWorker>(),
+    entry::<platform::LeaveWorker>(),
     entry::<job::PostJob>(),
     entry::<job::TakeJob>(),
     entry::<job::CancelJob>(),

@@ -6,7 +6,6 @@ use tycho_types::models::{StateInit, StdAddr};
 
 use crate::network::{CodeRef, Params, state_init};
 use crate::wire::{Ref, WireError, messages, to_cell};
-use crate::worker::Attestation;
 
 /// The whole storage; as deployed, `pending_owner` is nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
@@ -20,6 +19,42 @@ pub struct RegistryStorage {
     pub params: Ref<Params>,
     /// Measurement → Unix time from which it is admitted.
     pub measurements: Dict<HashBytes, u32>,
+    pub policy: Ref<PlatformPolicy>,
+    /// Of the contracts the Registry itself deploys.
+    pub platform_code: Cell,
+}
+
+/// Which TCB levels a worker's platform may be at. Sets of [`crate::attestor::needs`].
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct PlatformPolicy {
+    pub needs: u8,
+    pub next_needs: u8,
+    /// Unix time.
+    pub next_from: u32,
+    /// [`crate::attestor::QuoteOrigin::advisories`] → Unix time from which they are accepted.
+    pub advisories: Dict<HashBytes, u32>,
+}
+
+impl PlatformPolicy {
+    /// Platforms that need no more than `needs`, without advisories.
+    pub fn initial(needs: u8) -> Self {
+        Self { needs, next_needs: needs, next_from: 0, advisories: Dict::new() }
+    }
+
+    /// What a level may need at a time (Unix seconds).
+    pub fn accepted(&self, now_s: u32) -> u8 {
+        if now_s >= self.next_from { self.next_needs } else { self.needs & self.next_needs }
+    }
+}
+
+/// What a worker asks for beside its quote: all that the quote's report data binds but the worker's own address.
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct RegistrationRequest {
+    pub receipt_key: HashBytes,
+    pub encryption_key: HashBytes,
+    pub registration_seqno: u32,
+    pub mc_seqno: u32,
+    pub mc_root_hash: HashBytes,
 }
 
 impl RegistryStorage {
@@ -30,6 +65,8 @@ impl RegistryStorage {
         timelock_s: u32,
         params: Params,
         measurements: &[HashBytes],
+        policy: PlatformPolicy,
+        platform_code: Cell,
     ) -> Result<Self, WireError> {
         let mut admitted = Dict::new();
         for measurement in measurements {
@@ -44,6 +81,8 @@ impl RegistryStorage {
             timelock_s,
             params: Ref::new(params)?,
             measurements: admitted,
+            policy: Ref::new(policy)?,
+            platform_code,
         })
     }
 
@@ -67,12 +106,16 @@ messages! {
     "transfer_ownership" "#43480103" TransferOwnership { query_id: u64, new_owner: Option<StdAddr> }
     /// The pending owner: take the ownership.
     "accept_ownership" "#43480104" AcceptOwnership { query_id: u64 }
-    /// Anyone: ask whether the candidate's measurement is admitted.
-    "check_measurement" "#43480105" CheckMeasurement { query_id: u64, candidate: Ref<Attestation> }
-    /// Registry to asker: it is.
-    "measurement_admitted" "#43480106" MeasurementAdmitted { query_id: u64, candidate: Ref<Attestation> }
     /// Anyone: tell a worker that its measurement is revoked.
     "enforce_revocation" "#43480107" EnforceRevocation { query_id: u64, measurement: HashBytes, worker_owner: StdAddr }
     /// Registry to worker.
     "measurement_revoked" "#43480108" MeasurementRevoked { query_id: u64, measurement: HashBytes }
+    /// Owner: what a TCB level may need; what is dropped is dropped at once, what is added waits for the timelock.
+    "set_accepted_needs" "#43480109" SetAcceptedNeeds { query_id: u64, needs: u8 }
+    /// Owner: accept levels with these advisories after the timelock.
+    "allow_advisories" "#4348010a" AllowAdvisories { query_id: u64, advisories: HashBytes }
+    /// Owner: accept them no longer, at once.
+    "revoke_advisories" "#4348010b" RevokeAdvisories { query_id: u64, advisories: HashBytes }
+    /// To the sender of a `verify_quote`, with what it brought: why the registration ends here, by its exit code.
+    "registration_refused" "#4348010c" RegistrationRefused { query_id: u64, reason: u16 }
 }

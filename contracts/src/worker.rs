@@ -4,10 +4,12 @@ use tycho_types::cell::{HashBytes, Load, Store};
 use tycho_types::dict::Dict;
 use tycho_types::models::StdAddr;
 
+use crate::attestor::Serial;
 use crate::money::{Nanoton, Prices};
 use crate::network::Network;
+use crate::platform::Ppid;
 use crate::receipt::ClaimOrder;
-use crate::wire::{Ref, Signature, Snake, WireError, messages};
+use crate::wire::{Ref, Signature, WireError, messages};
 
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct WorkerStorage {
@@ -36,6 +38,8 @@ pub struct WorkerState {
     pub unbonding_until: u32,
     /// Of the next claim order.
     pub claim_seqno: u32,
+    /// Of the next registration: a quote names it, so that none registers twice.
+    pub registration_seqno: u32,
     pub record: WorkerRecord,
     pub attestation: Option<Ref<Attestation>>,
     /// Model id → offer.
@@ -65,13 +69,17 @@ pub struct Attestation {
 /// Which quote stands behind an attestation.
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct Evidence {
-    /// SHA-256 of the raw quote.
-    pub quote_hash: HashBytes,
+    /// SHA-256 of the quote's header and report.
+    pub quote_digest: HashBytes,
     /// The masterchain block that the quote's `report_data` names.
     pub mc_seqno: u32,
-    pub mc_root_hash: HashBytes,
-    /// Unix time; in a candidate, what the worker states; in storage, what the contract saw.
+    /// Unix time.
     pub registered_at: u32,
+    /// Who issued the PCK certificate: SHA-256 of its public key x ‖ y.
+    pub authority: HashBytes,
+    /// Of the PCK certificate.
+    pub serial: Serial,
+    pub ppid: Ppid,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
@@ -84,12 +92,12 @@ pub struct Offer {
 messages! {
     /// Owner; the first one carries the state init.
     "top_up_stake" "#43480301" TopUpStake { query_id: u64, amount: Nanoton }
-    /// Owner: publish the quote and ask the Registry to admit the keys.
-    "register_attestation" "#43480302" RegisterAttestation {
+    /// Platform to Worker, at the end of a registration.
+    "attestation_registered" "#43480302" AttestationRegistered {
         query_id: u64,
-        candidate: Ref<Attestation>,
-        /// The raw quote.
-        quote: Ref<Snake>,
+        ppid: Ppid,
+        registration_seqno: u32,
+        attestation: Ref<Attestation>,
     }
     /// Owner.
     "offer_model" "#43480303" OfferModel { query_id: u64, model_id: HashBytes, prices: Ref<Prices> }
@@ -103,6 +111,8 @@ messages! {
     "withdraw_earnings" "#43480307" WithdrawEarnings { query_id: u64 }
     /// Anyone: the value stays as the float that pays for claims.
     "fund_gas" "#43480308" FundGas { query_id: u64 }
+    /// Owner: give the machine free, and the attestation up if it is that machine's.
+    "leave_platform" "#4348030a" LeavePlatform { query_id: u64, ppid: Ppid }
     /// External, signed by the attested receipt key.
     "claim_job" "#43480309" ClaimJob { signature: Signature, order: Ref<ClaimOrder> }
 }
