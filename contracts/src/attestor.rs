@@ -249,9 +249,10 @@ pub struct P256Signature {
 /// What the contract needs besides a signature to check it; `docs/p256.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
 pub struct P256Witness {
-    /// Compressed point (SEC 1 §2.3.3).
-    pub blinded_key: Bytes<33>,
-    pub scale: HashBytes,
+    /// A point, compressed (SEC 1 §2.3.3), and the scalar it is the generator's multiple by.
+    pub shift: Bytes<65>,
+    /// Of the line through the public key and that point.
+    pub slope: HashBytes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]

@@ -1,9 +1,9 @@
 //! One message against one account.
 
 use contracts::{Cell, HashBytes, StdAddr};
-use tvm_executor::{Environment, TvmError, Vm, method_id};
+use tvm_executor::{Environment, PrevBlocks, TvmError, Vm, method_id};
 use tycho_types::cell::{CellBuilder, Lazy};
-use tycho_types::models::{BlockId, OptionalAccount, ShardAccount, Transaction};
+use tycho_types::models::{OptionalAccount, ShardAccount, Transaction};
 use tycho_vm::Stack;
 
 pub struct Engine {
@@ -84,5 +84,5 @@ impl Engine {
 }
 
 fn environment(now: u32, block_lt: u64) -> Environment {
-    Environment { utime: now, block_lt, rand_seed: HashBytes::ZERO, prev_mc_block: BlockId::default() }
+    Environment { utime: now, block_lt, rand_seed: HashBytes::ZERO, prev_blocks: PrevBlocks::default() }
 }

@@ -16,7 +16,7 @@ use tycho_types::models::{
 use crate::genesis::file_hash;
 
 /// Blocks before the current one, by sequence number.
-pub(crate) type PrevBlocks = AugDict<u32, KeyMaxLt, KeyBlockRef>;
+pub(crate) type OldMcBlocks = AugDict<u32, KeyMaxLt, KeyBlockRef>;
 
 /// What names a block and places it in time.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ pub(crate) struct Header {
 pub(crate) struct MasterExtra {
     pub(crate) shards: ShardHashes,
     pub(crate) config: BlockchainConfig,
-    pub(crate) prev_blocks: PrevBlocks,
+    pub(crate) prev_blocks: OldMcBlocks,
     pub(crate) global_balance: CurrencyCollection,
 }
 

@@ -11,12 +11,12 @@ use tycho_types::models::{
     StdAddr, Transaction, ValueFlow,
 };
 
-use crate::block::{self, Contents, Header, MasterExtra, PrevBlocks};
+use crate::block::{self, Contents, Header, MasterExtra, OldMcBlocks};
 use crate::error::LocalnetError;
 use crate::genesis;
 use crate::options::LocalnetOptions;
 use crate::pool::{ExternalMessage, Pool};
-use tvm_executor::{Environment, Executed, GetterOutput, Vm};
+use tvm_executor::{Environment, Executed, GetterOutput, PrevBlocks, Vm};
 
 /// A local chain: a masterchain and a basechain of one shard each.
 pub struct Localnet {
@@ -26,7 +26,7 @@ pub struct Localnet {
     masterchain: Shard,
     basechain: Shard,
     shards: ShardHashes,
-    prev_blocks: PrevBlocks,
+    prev_blocks: OldMcBlocks,
     pool: Pool,
     history: HashMap<StdAddr, Vec<TransactionRecord>>,
     collected_fees_nanoton: u128,
@@ -173,7 +173,7 @@ impl Localnet {
             return Ok(false);
         }
         let account = self.shard(message.destination.workchain).account(&message.destination.address)?;
-        let environment = self.next_environment(message.destination.workchain, utime_s);
+        let environment = self.next_environment(message.destination.workchain, utime_s)?;
         self.vm
             .check_external(&environment, &message.destination, &account, &message.cell)
             .map_err(|error| LocalnetError::of_vm(error, &message.destination))?;
@@ -340,7 +340,7 @@ impl Localnet {
             utime: master.utime_s,
             block_lt: master.end_lt,
             rand_seed: self.rand_seed(address.workchain.into(), mc_seqno),
-            prev_mc_block: master.id,
+            prev_blocks: self.prev_blocks_at(mc_seqno)?,
         };
         Ok(self.vm.run_getter(&environment, &account, method_id, stack)?)
     }
@@ -358,7 +358,7 @@ impl Localnet {
     ) -> Result<Transaction, LocalnetError> {
         let address = &message.destination;
         let account = self.account(address)?;
-        let environment = self.next_environment(address.workchain, utime_s);
+        let environment = self.next_environment(address.workchain, utime_s)?;
         let executed = self
             .vm
             .dry_run(&environment, address, &account, &message.cell, any_signature)
@@ -541,16 +541,23 @@ impl Localnet {
     }
 
     /// The environment of the block that comes next.
-    fn next_environment(&self, workchain: i8, utime_s: u32) -> Environment {
+    fn next_environment(&self, workchain: i8, utime_s: u32) -> Result<Environment, LocalnetError> {
         let shard = self.shard(workchain);
         let newest_mc = self.masterchain.newest();
         let newest_end = newest_mc.end_lt.max(self.basechain.newest().end_lt);
-        Environment {
+        Ok(Environment {
             utime: utime_s.max(newest_mc.utime_s),
             block_lt: (newest_end / LT_ALIGN + 1) * LT_ALIGN,
             rand_seed: self.rand_seed(workchain.into(), shard.newest().id.seqno + 1),
-            prev_mc_block: newest_mc.id,
-        }
+            prev_blocks: self.prev_blocks_at(newest_mc.id.seqno)?,
+        })
+    }
+
+    /// What code sees of the masterchain where `mc_seqno` is its newest block. No block here is a key block but the
+    /// zero state.
+    fn prev_blocks_at(&self, mc_seqno: u32) -> Result<PrevBlocks, LocalnetError> {
+        let zero_state = self.block(-1, 0)?.id;
+        PrevBlocks::pick(mc_seqno, zero_state, |seqno| Ok(self.block(-1, seqno)?.id))
     }
 
     fn collate(
@@ -559,7 +566,7 @@ impl Localnet {
         utime: u32,
         dropped: &mut Vec<(HashBytes, String)>,
     ) -> Result<BlockId, LocalnetError> {
-        let environment = self.next_environment(workchain, utime);
+        let environment = self.next_environment(workchain, utime)?;
         let start_lt = environment.block_lt;
         let mut collation = Collation {
             workchain,

@@ -1,18 +1,27 @@
 //! TVM and the transaction phases behind one small API: account, message and config give a transaction and messages;
-//! a get-method gives a stack. The machine is tycho's; what it lacks or does otherwise than the reference is in
-//! `DIFFERENCES.md`.
+//! a get-method gives a stack. The machine and the phases are tycho's, with the opcodes they lack and with what the
+//! reference does otherwise; what is left of the differences is in `DIFFERENCES.md`.
+
+mod environment;
+mod machine;
+mod opcodes;
+mod storage_dict;
+mod transaction;
+
+pub use environment::{Environment, PrevBlocks};
 
 use thiserror::Error;
-use tycho_executor::{Executor, ExecutorInspector, ExecutorParams, ParsedConfig, TxError};
+use tycho_executor::{Executor, ExecutorParams, ParsedConfig};
 use tycho_types::boc::Boc;
 use tycho_types::cell::{Cell, CellBuilder, HashBytes, Lazy};
 use tycho_types::dict::Dict;
 use tycho_types::models::{
-    Account, AccountState, AccountStatus, BlockId, BlockchainConfig, BlockchainConfigParams, ComputePhase,
-    LibDescr, ShardAccount, StdAddr, Transaction, TxInfo, WorkchainDescription, WorkchainFormat,
-    WorkchainFormatBasic,
+    Account, AccountState, AccountStatus, BlockchainConfig, BlockchainConfigParams, ComputePhase, LibDescr,
+    ShardAccount, StdAddr, Transaction, TxInfo, WorkchainDescription, WorkchainFormat, WorkchainFormatBasic,
 };
 use tycho_vm::{GasParams, SafeRc, SmcInfoBase, Stack, VmStateBuilder, VmVersion};
+
+use transaction::Refusal;
 
 /// Why there is no transaction, or no stack.
 #[derive(Debug, Error)]
@@ -44,19 +53,6 @@ pub enum TvmError {
     /// A cell could not be built or read.
     #[error("a cell could not be built or read: {0}")]
     Cell(#[from] tycho_types::error::Error),
-}
-
-/// What the code of an account can see of the chain.
-#[derive(Debug, Clone)]
-pub struct Environment {
-    /// Unix time of the block.
-    pub utime: u32,
-    /// Logical time at which the block begins.
-    pub block_lt: u64,
-    /// Randomness of the block.
-    pub rand_seed: HashBytes,
-    /// The newest masterchain block.
-    pub prev_mc_block: BlockId,
 }
 
 /// A transaction and what it leaves.
@@ -132,7 +128,7 @@ impl Vm {
         message: &Cell,
         external: bool,
     ) -> Result<Executed, TvmError> {
-        self.run(parameters(environment), min_lt, address, account, message, external)
+        self.run(environment, parameters(environment), min_lt, address, account, message, external)
     }
 
     /// Runs an external message as [`Vm::execute`] does; with `any_signature` every signature is good.
@@ -146,11 +142,13 @@ impl Vm {
     ) -> Result<Executed, TvmError> {
         let mut params = parameters(environment);
         params.vm_modifiers.chksig_always_succeed = any_signature;
-        self.run(params, environment.block_lt, address, account, message, true)
+        self.run(environment, params, environment.block_lt, address, account, message, true)
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn run(
         &self,
+        environment: &Environment,
         params: ExecutorParams,
         min_lt: u64,
         address: &StdAddr,
@@ -160,16 +158,13 @@ impl Vm {
     ) -> Result<Executed, TvmError> {
         let config = ParsedConfig::parse(self.config.clone(), params.block_unixtime)?;
         let executor = Executor::new(&params, &config).with_min_lt(min_lt);
-        let mut inspector = ExecutorInspector::default();
-        let begun =
-            executor.begin_ordinary_ext(address, external, message.clone(), account, Some(&mut inspector));
-        let output = match begun {
-            Ok(begun) => begun.commit().map_err(failed)?,
-            Err(TxError::Skipped) => return Err(not_accepted(account, inspector.exit_code)),
-            Err(TxError::Fatal(error)) if external => {
-                return Err(TvmError::InvalidMessage(error.to_string()));
-            }
-            Err(TxError::Fatal(error)) => return Err(failed(error)),
+        let ran =
+            transaction::ordinary(&executor, &environment.prev_blocks, address, account, message, external);
+        let output = match ran {
+            Ok(output) => output,
+            Err(Refusal::NotAccepted(exit_code)) => return Err(not_accepted(account, exit_code)),
+            Err(Refusal::Fatal(error)) if external => return Err(TvmError::InvalidMessage(error)),
+            Err(Refusal::Fatal(error)) => return Err(failed(error)),
         };
         let transaction = output.transaction;
         let lt = transaction.load()?.lt;
@@ -220,7 +215,7 @@ impl Vm {
         let mut stack = stack.parse::<Stack>().map_err(|error| TvmError::BadStack(error.to_string()))?;
         stack.push_int(method_id).map_err(failed)?;
         let address_hash = account.address.as_std().map(|address| address.address).unwrap_or_default();
-        let info = SmcInfoBase::new()
+        let mut info = SmcInfoBase::new()
             .with_now(environment.utime)
             .with_block_lt(account.last_trans_lt)
             .with_tx_lt(account.last_trans_lt)
@@ -233,6 +228,7 @@ impl Vm {
             .require_ton_v6()
             .fill_unpacked_config()?
             .require_ton_v11();
+        info.base.base.prev_blocks_info = environment.prev_blocks.to_tuple();
         let libraries: (&Dict<_, _>, &Dict<HashBytes, LibDescr>) = (&state.libraries, &Dict::new());
         let mut vm = VmStateBuilder::new()
             .with_smc_info(info)
@@ -244,7 +240,7 @@ impl Vm {
             .with_gas(GasParams { max: GETTER_GAS, limit: GETTER_GAS, credit: 0, price: 0 })
             .with_version(VmVersion::LATEST_TON)
             .build();
-        let exit_code = !vm.run();
+        let exit_code = !machine::run(&mut vm);
         let gas_used = vm.gas.consumed();
         let stack = CellBuilder::build_from(&*vm.stack)?;
         Ok(GetterOutput { exit_code, gas_used, stack })
@@ -283,7 +279,6 @@ fn parameters(environment: &Environment) -> ExecutorParams {
         rand_seed: environment.rand_seed,
         block_unixtime: environment.utime,
         block_lt: environment.block_lt,
-        prev_mc_block_id: Some(environment.prev_mc_block),
         disable_delete_frozen_accounts: false,
         charge_action_fees_on_fail: true,
         full_body_in_bounced: false,

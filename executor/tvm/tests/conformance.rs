@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
-use tvm_executor::{Environment, TvmError, Vm};
+use tvm_executor::{Environment, PrevBlocks, TvmError, Vm};
 use tycho_types::boc::Boc;
 use tycho_types::cell::{Cell, HashBytes};
 use tycho_types::models::{
-    BlockId, ComputePhase, Message, MsgInfo, OptionalAccount, ShardAccount, StdAddr, Transaction, TxInfo,
+    ComputePhase, Message, MsgInfo, OptionalAccount, ShardAccount, StdAddr, Transaction, TxInfo,
 };
 
 #[derive(Deserialize)]
@@ -114,7 +114,7 @@ fn the_official_emulator_makes_the_same_of_every_message() {
             utime: fixture.now,
             block_lt: lt,
             rand_seed: HashBytes::ZERO,
-            prev_mc_block: BlockId::default(),
+            prev_blocks: PrevBlocks::default(),
         };
         let done = vm.execute(&environment, lt, &address, &account, &message, external);
         match (&fixture.expect, done) {

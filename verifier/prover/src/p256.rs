@@ -3,11 +3,10 @@
 
 use p256::ecdsa::signature::hazmat::PrehashVerifier;
 use p256::ecdsa::{Signature, VerifyingKey};
-use p256::elliptic_curve::group::GroupEncoding;
 use p256::elliptic_curve::ops::{Invert, Reduce};
-use p256::elliptic_curve::sec1::FromEncodedPoint;
+use p256::elliptic_curve::sec1::{FromEncodedPoint, ToEncodedPoint};
 use p256::elliptic_curve::{Field, PrimeField};
-use p256::{AffinePoint, EncodedPoint, FieldBytes, ProjectivePoint, Scalar, U256};
+use p256::{AffinePoint, EncodedPoint, FieldBytes, FieldElement, ProjectivePoint, Scalar, U256};
 use tycho_types::cell::{CellBuilder, CellContext, Store};
 use tycho_types::error::Error as CellError;
 
@@ -17,19 +16,19 @@ pub const ZERO_MESSAGE_DIGEST: [u8; 32] = [
     0x97, 0x14, 0x85, 0x6e, 0xe2, 0x33, 0xb3, 0x90, 0x2a, 0x59, 0x1d, 0x0d, 0x5f, 0x29, 0x25,
 ];
 
-/// `P256Witness` of `contracts/p256.tolk`. Stored as 264 + 256 bits.
+/// `P256Witness` of `contracts/p256.tolk`. Stored as 520 + 256 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Witness {
-    /// Q′ = a·Q − (e / Q.x)·G, compressed (SEC 1 §2.3.3).
-    pub blinded_key: [u8; 33],
-    /// a = e·(Q.x − r) / (Q.x·digest) mod n, big-endian.
-    pub scale: [u8; 32],
+    /// T = k·G compressed (SEC 1 §2.3.3), then k = (digest − e) / r mod n, big-endian.
+    pub shift: [u8; 65],
+    /// Slope of the line through the public key and T, modulo p, big-endian.
+    pub slope: [u8; 32],
 }
 
 impl Store for Witness {
     fn store_into(&self, builder: &mut CellBuilder, _: &dyn CellContext) -> Result<(), CellError> {
-        builder.store_raw(&self.blinded_key, 264)?;
-        builder.store_raw(&self.scale, 256)
+        builder.store_raw(&self.shift, 520)?;
+        builder.store_raw(&self.slope, 256)
     }
 }
 
@@ -48,7 +47,7 @@ pub enum WitnessError {
     NotSigned,
     /// One of the cases of negligible probability in `docs/p256.md`.
     #[error(
-        "the contract cannot check this valid signature (a chance of 2^-128); ask its signer for another"
+        "the contract cannot check this valid signature (a chance of 2^-255); ask its signer for another"
     )]
     Unprovable,
 }
@@ -82,31 +81,35 @@ pub fn signature_from_der(der: &[u8]) -> Result<[u8; 64], WitnessError> {
     Ok(signature.to_bytes().into())
 }
 
-/// The one (a, Q′) that the contract can accept for a digest, r and point, whether or not anybody signed.
+/// The one witness that the contract can accept for a digest, r and key, whether or not anybody signed.
 fn solve(digest: &[u8; 32], r: &FieldBytes, public_key: &[u8; 64]) -> Option<Witness> {
-    let (x_bytes, _) = public_key.split_first_chunk::<32>()?;
-    // The contract wants 2^127 <= Q.x < n.
-    if x_bytes[..16] == [0; 16] && x_bytes[16] < 0x80 {
-        return None;
-    }
-    let x: Scalar = Option::from(Scalar::from_repr((*x_bytes).into()))?;
     let r: Scalar = Option::from(Scalar::from_repr(*r))?;
     let z = <Scalar as Reduce<U256>>::reduce_bytes(&(*digest).into());
     let e = <Scalar as Reduce<U256>>::reduce_bytes(&ZERO_MESSAGE_DIGEST.into());
+    let r_inverse: Scalar = Option::from(Invert::invert(&r))?;
+    let k = (z - e) * r_inverse;
+    if bool::from(k.is_zero()) {
+        return None;
+    }
     let encoded = EncodedPoint::from_untagged_bytes(public_key.into());
-    let q: AffinePoint = Option::from(AffinePoint::from_encoded_point(&encoded))?;
+    let key: AffinePoint = Option::from(AffinePoint::from_encoded_point(&encoded))?;
+    let shift_point = (ProjectivePoint::GENERATOR * k).to_affine();
+    let (key_x, key_y) = coordinates(&key)?;
+    let (shift_x, shift_y) = coordinates(&shift_point)?;
+    let run: FieldElement = Option::from((shift_x - key_x).invert())?;
+    let slope = (shift_y - key_y) * run;
 
-    let x_inverse: Scalar = Option::from(Invert::invert(&x))?;
-    let z_inverse: Scalar = Option::from(Invert::invert(&z))?;
-    let scale = e * (x - r) * x_inverse * z_inverse;
-    if bool::from(scale.is_zero()) {
-        return None;
-    }
-    let blinded = ProjectivePoint::from(q) * scale - ProjectivePoint::GENERATOR * (e * x_inverse);
-    if blinded == ProjectivePoint::IDENTITY {
-        return None;
-    }
-    Some(Witness { blinded_key: blinded.to_affine().to_bytes().into(), scale: scale.to_repr().into() })
+    let mut shift = [0; 65];
+    shift[..33].copy_from_slice(shift_point.to_encoded_point(true).as_bytes());
+    shift[33..].copy_from_slice(&k.to_repr());
+    Some(Witness { shift, slope: slope.to_bytes().into() })
+}
+
+fn coordinates(point: &AffinePoint) -> Option<(FieldElement, FieldElement)> {
+    let encoded = point.to_encoded_point(false);
+    let x = Option::from(FieldElement::from_bytes(encoded.x()?))?;
+    let y = Option::from(FieldElement::from_bytes(encoded.y()?))?;
+    Some((x, y))
 }
 
 #[cfg(test)]
@@ -125,19 +128,19 @@ mod tests {
     }
 
     #[test]
-    fn the_blinded_key_signs_the_zero_message_twice() {
+    fn the_sum_of_key_and_shift_signed_the_zero_message() {
         let digest = [0x5a; 32];
         let (signature, key) = signed(digest);
         let witness = witness(&digest, &signature, &key).unwrap();
-        let blinded = VerifyingKey::from_sec1_bytes(&witness.blinded_key).unwrap();
-        let scale = Scalar::from_repr(witness.scale.into()).unwrap();
+        let shift = VerifyingKey::from_sec1_bytes(&witness.shift[..33]).unwrap();
+        let k = Scalar::from_repr(FieldBytes::clone_from_slice(&witness.shift[33..])).unwrap();
+        let shift = ProjectivePoint::from(*shift.as_affine());
+        assert_eq!(shift, ProjectivePoint::GENERATOR * k);
+        let encoded = EncodedPoint::from_untagged_bytes(&key.into());
+        let key = ProjectivePoint::from(AffinePoint::from_encoded_point(&encoded).unwrap());
+        let sum = VerifyingKey::from_affine((key + shift).to_affine()).unwrap();
         let signature = Signature::from_slice(&signature).unwrap();
-        let (r, s) = signature.split_scalars();
-        let x = Scalar::from_repr(FieldBytes::clone_from_slice(&key[..32])).unwrap();
-        for (first, second) in [(x, scale * x), (*r, scale * *s)] {
-            let signature = Signature::from_scalars(first.to_repr(), second.to_repr()).unwrap();
-            blinded.verify_prehash(&ZERO_MESSAGE_DIGEST, &signature).unwrap();
-        }
+        sum.verify_prehash(&ZERO_MESSAGE_DIGEST, &signature).unwrap();
     }
 
     #[test]
@@ -152,9 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn cannot_prove_a_zero_digest() {
-        let (signature, key) = signed([0; 32]);
-        assert_eq!(witness(&[0; 32], &signature, &key), Err(WitnessError::Unprovable));
+    fn cannot_prove_the_zero_message_itself() {
+        let (signature, key) = signed(ZERO_MESSAGE_DIGEST);
+        assert_eq!(witness(&ZERO_MESSAGE_DIGEST, &signature, &key), Err(WitnessError::Unprovable));
     }
 
     #[test]
@@ -167,10 +170,10 @@ mod tests {
     }
 
     #[test]
-    fn is_stored_in_520_bits() {
+    fn is_stored_in_776_bits() {
         let (signature, key) = signed([9; 32]);
         let witness = witness(&[9; 32], &signature, &key).unwrap();
         let cell = CellBuilder::build_from(witness).unwrap();
-        assert_eq!((cell.bit_len(), cell.reference_count()), (520, 0));
+        assert_eq!((cell.bit_len(), cell.reference_count()), (776, 0));
     }
 }

@@ -21,8 +21,8 @@ pub fn proven(
 ) -> Result<P256Signature, WitnessError> {
     let found = witness(digest, signature, key)?;
     let (r, s) = signature.split_at(32);
-    let witness = P256Witness { blinded_key: Bytes(found.blinded_key), scale: HashBytes(found.scale) };
-    // 520 bits always fit a cell.
+    let witness = P256Witness { shift: Bytes(found.shift), slope: HashBytes(found.slope) };
+    // 776 bits always fit a cell.
     let witness = Ref::new(witness).map_err(|_: WireError| WitnessError::Unprovable)?;
     Ok(P256Signature { r: HashBytes::from_slice(r), s: HashBytes::from_slice(s), witness })
 }

@@ -1,266 +1,291 @@
-//! The simulated authority: root, platform CA, PCK, TCB signer, two revocation lists, TCB info and QE identity.
+//! The simulated authority: root, issuer of PCK certificates, PCK, TCB signer, two revocation lists, TCB info and QE
+//! identity.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use dcap_qvl::QuoteCollateralV3;
-use p256::SecretKey;
-use p256::ecdsa::SigningKey;
-use p256::ecdsa::signature::Signer;
-use p256::elliptic_curve::sec1::ToEncodedPoint;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DistinguishedName,
-    DnType, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
-    RevokedCertParams, SerialNumber, SignatureAlgorithm,
-};
-use serde_json::json;
-use sha2::{Digest, Sha256};
+use p256::ecdsa::signature::Signer as _;
+use p256::ecdsa::{Signature, SigningKey};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use crate::der::{SGX_EXTENSION, SgxExtension};
-use crate::{FMSPC, Faults, SimulatorError};
+use crate::der::{Certificate, Kind, RevocationList, SgxExtension, name, x509};
+use crate::documents;
+use crate::profile::{PckIssuer, Period, Profile};
+use crate::{SimulatorError, digest};
 
-pub(crate) const COMPONENT_SVN: u8 = 5;
-pub(crate) const TDX_SVN: u8 = 3;
-pub(crate) const QE_SVN: u16 = 4;
-const PCE_SVN: u8 = 13;
 const DAY_S: u64 = 86_400;
-const PCK_SERIAL: u64 = 3;
+/// 2018-05-21 and 2048-05-21: no test of time depends on the authorities unless it says so.
+const AUTHORITY_FROM_S: u64 = 1_526_899_810;
+const AUTHORITY_UNTIL_S: u64 = 2_473_584_610;
+const LAST_CERTIFIABLE_S: u64 = 2_524_607_999;
+const URL: &str = "https://simulated-not-intel.invalid/crl/";
 
-pub(crate) struct Pki {
-    pub(crate) root_der: Vec<u8>,
-    pub(crate) pck_chain_pem: String,
-    pub(crate) pck_key: SigningKey,
-    pub(crate) attestation_key: SigningKey,
-    pub(crate) qe_signer: [u8; 32],
-    pub(crate) collateral: QuoteCollateralV3,
+/// Who holds a key of the simulation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Signer {
+    Root,
+    /// The CA that issued the platform's PCK certificate.
+    PckIssuer,
+    /// Of TCB info and QE identity.
+    TcbSigner,
+    Pck,
+    AttestationKey,
 }
 
-impl Pki {
-    pub(crate) fn new(seed: &[u8; 32], now_s: u64, faults: Faults) -> Result<Self, SimulatorError> {
-        let issued_s = now_s.checked_sub(DAY_S).ok_or(SimulatorError::Time(now_s))?;
-        let issued = moment(issued_s)?;
-        let until = moment(now_s.saturating_add(30 * DAY_S))?;
-        let key = |purpose: &str| secret(seed, purpose);
+/// DER Names of the simulation's certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    pub root: Vec<u8>,
+    pub platform_ca: Vec<u8>,
+    pub processor_ca: Vec<u8>,
+    pub tcb_signer: Vec<u8>,
+    /// Of every PCK certificate.
+    pub pck: Vec<u8>,
+}
 
-        let root_key = CertificateKey::new(&key("root")?);
-        let root_params = authority("Root CA", 1, issued, until);
-        let root = root_params.self_signed(&root_key)?;
-        let root_issuer = Issuer::new(root_params, root_key);
-
-        let ca_key = CertificateKey::new(&key("platform ca")?);
-        let ca_params = authority("PCK Platform CA", 2, issued, until);
-        let ca = ca_params.signed_by(&ca_key, &root_issuer)?;
-        let ca_issuer = Issuer::new(ca_params, ca_key);
-
-        let ppid: [u8; 16] = Sha256::digest([seed.as_slice(), b"ppid"].concat())[..16]
-            .try_into()
-            .map_err(|_| SimulatorError::Key)?;
-        let svn = if faults.old_svn { 0 } else { COMPONENT_SVN };
-        let sgx = SgxExtension { ppid, component_svn: svn, pce_svn: PCE_SVN, pce_id: [0, 0], fmspc: FMSPC };
-        let pck_key = key("pck")?;
-        let mut pck_params = leaf("PCK Certificate", PCK_SERIAL, issued, until);
-        pck_params.custom_extensions = vec![CustomExtension::from_oid_content(SGX_EXTENSION, sgx.encode())];
-        let pck = pck_params.signed_by(&CertificateKey::new(&pck_key), &ca_issuer)?;
-
-        let tcb_key = key("tcb signing")?;
-        let tcb_signer =
-            leaf("TCB Signing", 4, issued, until).signed_by(&CertificateKey::new(&tcb_key), &root_issuer)?;
-        let tcb_signing_key = SigningKey::from(&tcb_key);
-
-        let revoked = if faults.revoked_pck { vec![PCK_SERIAL] } else { Vec::new() };
-        let root_crl = revocations(&root_issuer, &[], issued, until)?;
-        let pck_crl = revocations(&ca_issuer, &revoked, issued, until)?;
-
-        let qe_signer: [u8; 32] = Sha256::digest(b"SIMULATED QE SIGNER - NOT INTEL").into();
-        let (issue_date, next_update) = (rfc3339(issued)?, rfc3339(until)?);
-        let pce_id = if faults.other_pce { "0001" } else { "0000" };
-        let tcb_info = tcb_info(&issue_date, &next_update, pce_id).to_string();
-        let qe_identity = qe_identity(&issue_date, &next_update, &qe_signer).to_string();
-        let sign = |document: &str| -> Vec<u8> {
-            let signature: p256::ecdsa::Signature = tcb_signing_key.sign(document.as_bytes());
-            signature.to_bytes().to_vec()
+impl Names {
+    /// The simulator's, the same for every seed.
+    #[must_use]
+    pub fn simulated() -> Self {
+        let name = |who: &str| {
+            name([&format!("SIMULATED NOT INTEL {who}"), "Chrysalis TDX simulator", "Nowhere", "XX", "XX"])
         };
-        let signer_chain = format!("{}{}", tcb_signer.pem(), root.pem());
-        let collateral = QuoteCollateralV3 {
-            pck_crl_issuer_chain: format!("{}{}", ca.pem(), root.pem()),
-            root_ca_crl: root_crl,
-            pck_crl,
-            tcb_info_issuer_chain: signer_chain.clone(),
-            tcb_info_signature: sign(&tcb_info),
-            tcb_info,
-            qe_identity_issuer_chain: signer_chain,
-            qe_identity_signature: sign(&qe_identity),
-            qe_identity,
-            pck_certificate_chain: None,
-        };
-        Ok(Self {
-            root_der: root.der().to_vec(),
-            pck_chain_pem: format!("{}{}{}", pck.pem(), ca.pem(), root.pem()),
-            pck_key: SigningKey::from(&pck_key),
-            attestation_key: SigningKey::from(&key("attestation")?),
-            qe_signer,
-            collateral,
-        })
-    }
-}
-
-fn secret(seed: &[u8; 32], purpose: &str) -> Result<SecretKey, SimulatorError> {
-    let bytes = Sha256::digest([b"chrysalis/simulated-tdx", seed.as_slice(), purpose.as_bytes()].concat());
-    SecretKey::from_slice(&bytes).map_err(|_| SimulatorError::Key)
-}
-
-/// A P-256 key whose signatures follow from the message (RFC 6979), so that a platform is the same each time.
-struct CertificateKey {
-    signing: SigningKey,
-    point: Vec<u8>,
-}
-
-impl CertificateKey {
-    fn new(secret: &SecretKey) -> Self {
         Self {
-            signing: SigningKey::from(secret),
-            point: secret.public_key().to_encoded_point(false).as_bytes().to_vec(),
+            root: name("Root CA"),
+            platform_ca: name("PCK Platform CA"),
+            processor_ca: name("PCK Processor CA"),
+            tcb_signer: name("TCB Signing"),
+            pck: name("PCK Certificate"),
         }
     }
 }
 
-impl PublicKeyData for CertificateKey {
-    fn der_bytes(&self) -> &[u8] {
-        &self.point
-    }
-
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &PKCS_ECDSA_P256_SHA256
-    }
+/// Certificates in DER.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificates {
+    pub root: Vec<u8>,
+    pub pck_issuer: Vec<u8>,
+    pub tcb_signer: Vec<u8>,
+    pub pck: Vec<u8>,
 }
 
-impl rcgen::SigningKey for CertificateKey {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        let signature: p256::ecdsa::Signature = self.signing.sign(message);
-        Ok(signature.to_der().as_bytes().to_vec())
-    }
+pub(crate) struct Pki {
+    pub(crate) certificates: Certificates,
+    pub(crate) pck_chain_pem: String,
+    pub(crate) qe_signer: [u8; 32],
+    pub(crate) collateral: QuoteCollateralV3,
+    root: Holder,
+    pck_issuer: Holder,
+    tcb_signer: Holder,
+    pck: Holder,
+    attestation_key: Holder,
 }
 
-fn named(name: &str, serial: u64, from: OffsetDateTime, until: OffsetDateTime) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, format!("SIMULATED - NOT INTEL: {name}"));
-    params.distinguished_name.push(DnType::OrganizationName, "Chrysalis TDX simulator");
-    params.serial_number = Some(SerialNumber::from(serial));
-    params.not_before = from;
-    params.not_after = until;
-    params
+/// A key and the serial of the certificate it has.
+pub(crate) struct Holder {
+    key: SigningKey,
+    pub(crate) serial: [u8; 20],
 }
 
-fn authority(name: &str, serial: u64, from: OffsetDateTime, until: OffsetDateTime) -> CertificateParams {
-    let mut params = named(name, serial, from, until);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params
-}
+impl Pki {
+    pub(crate) fn new(seed: &[u8; 32], now_s: u64, profile: &Profile) -> Result<Self, SimulatorError> {
+        let issued_s = now_s.checked_sub(DAY_S).ok_or(SimulatorError::Time(now_s))?;
+        let names = Names::simulated();
+        let machine = profile.machine.to_be_bytes();
+        // A platform's PCK changes with its SVNs.
+        let platform = [&machine[..], &profile.component_svns, &profile.pce_svn.to_be_bytes()].concat();
+        let (issuer_name, issuer_purpose) = match profile.issuer {
+            PckIssuer::Platform => (&names.platform_ca, "platform ca"),
+            PckIssuer::Processor => (&names.processor_ca, "processor ca"),
+        };
+        let root = Holder::new(seed, "root", &[])?;
+        let pck_issuer = Holder::new(seed, issuer_purpose, &[profile.issuer_key])?;
+        let tcb_signer = Holder::new(seed, "tcb signing", &[])?;
+        let pck = Holder::new(seed, "pck", &platform)?;
+        let attestation_key = Holder::new(seed, "attestation", &machine)?;
 
-fn leaf(name: &str, serial: u64, from: OffsetDateTime, until: OffsetDateTime) -> CertificateParams {
-    let mut params = named(name, serial, from, until);
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.use_authority_key_identifier_extension = true;
-    params
-}
+        let issue = |holder: &Holder, subject: &[u8], kind, by: &Holder, issuer: &[u8], period: Times| {
+            let list = if by.serial == root.serial { "root.crl" } else { "pck.crl" };
+            let certificate = Certificate {
+                serial: holder.serial,
+                issuer,
+                subject,
+                from: period.0,
+                until: period.1,
+                key: holder.public_key(),
+                issuer_key: by.public_key(),
+                list_url: &format!("{URL}{list}"),
+                kind,
+            };
+            let signed = certificate.signed_part()?;
+            x509(&signed, &by.sign(&signed))
+        };
+        let periods = &profile.periods;
+        let always = |period| times(period, AUTHORITY_FROM_S, AUTHORITY_UNTIL_S);
+        let pck_until_s = now_s.saturating_add(7 * 365 * DAY_S).min(LAST_CERTIFIABLE_S);
+        let ppid = digest(&[seed, b"ppid", &machine]);
+        let sgx = SgxExtension {
+            ppid: *ppid.first_chunk().unwrap_or(&[0; 16]),
+            component_svns: profile.component_svns,
+            pce_svn: profile.pce_svn,
+            pce_id: profile.pce_id.to_be_bytes(),
+            fmspc: profile.fmspc,
+            has_instance: profile.issuer == PckIssuer::Platform,
+        };
+        let certificates = Certificates {
+            root: issue(
+                &root,
+                &names.root,
+                Kind::Authority { path_length: 1 },
+                &root,
+                &names.root,
+                always(Period::default())?,
+            )?,
+            pck_issuer: issue(
+                &pck_issuer,
+                issuer_name,
+                Kind::Authority { path_length: 0 },
+                &root,
+                &names.root,
+                always(periods.issuer)?,
+            )?,
+            tcb_signer: issue(
+                &tcb_signer,
+                &names.tcb_signer,
+                Kind::Signer,
+                &root,
+                &names.root,
+                always(periods.tcb_signer)?,
+            )?,
+            pck: issue(
+                &pck,
+                &names.pck,
+                Kind::Pck(&sgx),
+                &pck_issuer,
+                issuer_name,
+                times(periods.pck, issued_s, pck_until_s)?,
+            )?,
+        };
 
-fn revocations(
-    issuer: &Issuer<'_, CertificateKey>,
-    serials: &[u64],
-    from: OffsetDateTime,
-    until: OffsetDateTime,
-) -> Result<Vec<u8>, SimulatorError> {
-    let revoked_certs = serials
-        .iter()
-        .map(|serial| RevokedCertParams {
-            serial_number: SerialNumber::from(*serial),
-            revocation_time: from,
-            reason_code: None,
-            invalidity_date: None,
-        })
-        .collect();
-    let params = CertificateRevocationListParams {
-        this_update: from,
-        next_update: until,
-        crl_number: SerialNumber::from(1),
-        issuing_distribution_point: None,
-        revoked_certs,
-        key_identifier_method: KeyIdMethod::Sha256,
-    };
-    Ok(params.signed_by(issuer)?.der().to_vec())
-}
-
-fn tcb_info(issue_date: &str, next_update: &str, pce_id: &str) -> serde_json::Value {
-    let components = |svn: u8| vec![json!({ "svn": svn }); 16];
-    json!({
-        "id": "TDX",
-        "version": 3,
-        "issueDate": issue_date,
-        "nextUpdate": next_update,
-        "fmspc": hex::encode_upper(FMSPC),
-        "pceId": pce_id,
-        "tcbType": 0,
-        "tcbEvaluationDataNumber": 1,
-        "tdxModule": {
-            "mrsigner": hex::encode_upper([0; 48]),
-            "attributes": "0000000000000000",
-            "attributesMask": "FFFFFFFFFFFFFFFF"
-        },
-        "tdxModuleIdentities": [],
-        "tcbLevels": [
-            {
-                "tcb": {
-                    "sgxtcbcomponents": components(COMPONENT_SVN),
-                    "pcesvn": PCE_SVN,
-                    "tdxtcbcomponents": tdx_components(TDX_SVN)
-                },
-                "tcbDate": issue_date,
-                "tcbStatus": "UpToDate"
-            },
-            {
-                "tcb": {
-                    "sgxtcbcomponents": components(0),
-                    "pcesvn": 0,
-                    "tdxtcbcomponents": tdx_components(0)
-                },
-                "tcbDate": issue_date,
-                "tcbStatus": "OutOfDate"
+        let next_s = now_s.saturating_add(30 * DAY_S);
+        let lately = |period| times(period, issued_s, next_s);
+        let revocations = &profile.revocations;
+        let list = |by: &Holder, issuer: &[u8], period: Times, revoked: &[[u8; 20]]| {
+            let list = RevocationList {
+                issuer,
+                issuer_key: by.public_key(),
+                this_update: period.0,
+                next_update: period.1,
+                number: revocations.number,
+                revoked,
+            };
+            if revocations.number > 127 {
+                return Err(SimulatorError::CrlNumber(revocations.number));
             }
+            let signed = list.signed_part()?;
+            x509(&signed, &by.sign(&signed))
+        };
+        let by_issuer: Vec<[u8; 20]> = [(revocations.pck, pck.serial)]
+            .into_iter()
+            .filter_map(|(is, serial)| is.then_some(serial))
+            .chain(revocations.more_by_issuer.iter().copied())
+            .collect();
+        let by_root: Vec<[u8; 20]> = [
+            (revocations.issuer, pck_issuer.serial),
+            (revocations.tcb_signer, tcb_signer.serial),
+            (revocations.root, root.serial),
         ]
-    })
+        .into_iter()
+        .filter_map(|(is, serial)| is.then_some(serial))
+        .chain(revocations.more_by_root.iter().copied())
+        .collect();
+
+        let qe_signer = digest(&[b"SIMULATED QE SIGNER - NOT INTEL"]);
+        let (from, until) = lately(periods.tcb_info)?;
+        let tcb_info = documents::tcb_info(profile, from, until);
+        let (from, until) = lately(periods.qe_identity)?;
+        let qe_identity = documents::qe_identity(profile, from, until, &qe_signer);
+        let root_pem = pem(&certificates.root);
+        let signer_chain = format!("{}{root_pem}", pem(&certificates.tcb_signer));
+        let issuer_chain = format!("{}{root_pem}", pem(&certificates.pck_issuer));
+        let collateral = QuoteCollateralV3 {
+            root_ca_crl: list(&root, &names.root, lately(periods.root_crl)?, &by_root)?,
+            pck_crl: list(&pck_issuer, issuer_name, lately(periods.pck_crl)?, &by_issuer)?,
+            tcb_info_issuer_chain: signer_chain.clone(),
+            tcb_info_signature: tcb_signer.sign(tcb_info.as_bytes()).to_vec(),
+            tcb_info,
+            qe_identity_issuer_chain: signer_chain,
+            qe_identity_signature: tcb_signer.sign(qe_identity.as_bytes()).to_vec(),
+            qe_identity,
+            pck_certificate_chain: None,
+            pck_crl_issuer_chain: issuer_chain.clone(),
+        };
+        Ok(Self {
+            pck_chain_pem: format!("{}{issuer_chain}", pem(&certificates.pck)),
+            certificates,
+            qe_signer,
+            collateral,
+            root,
+            pck_issuer,
+            tcb_signer,
+            pck,
+            attestation_key,
+        })
+    }
+
+    pub(crate) fn holder(&self, signer: Signer) -> &Holder {
+        match signer {
+            Signer::Root => &self.root,
+            Signer::PckIssuer => &self.pck_issuer,
+            Signer::TcbSigner => &self.tcb_signer,
+            Signer::Pck => &self.pck,
+            Signer::AttestationKey => &self.attestation_key,
+        }
+    }
 }
 
-/// Component 1 is the module's version, which is 0 here: no separate module identity applies.
-fn tdx_components(svn: u8) -> Vec<serde_json::Value> {
-    (0..16).map(|component| json!({ "svn": if component == 1 { 0 } else { svn } })).collect()
+impl Holder {
+    fn new(seed: &[u8; 32], purpose: &str, which: &[u8]) -> Result<Self, SimulatorError> {
+        let secret = digest(&[b"chrysalis/simulated-tdx", seed, purpose.as_bytes(), which]);
+        let serial = digest(&[b"chrysalis/simulated-serial", seed, purpose.as_bytes(), which]);
+        Ok(Self {
+            key: SigningKey::from_slice(&secret).map_err(|_| SimulatorError::Key)?,
+            serial: *serial.first_chunk().unwrap_or(&[1; 20]),
+        })
+    }
+
+    /// r ‖ s, big-endian. Follows from the message (RFC 6979), so that a platform is the same each time.
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
+        let signature: Signature = self.key.sign(message);
+        signature.to_bytes().into()
+    }
+
+    /// x ‖ y, big-endian.
+    pub(crate) fn public_key(&self) -> [u8; 64] {
+        let point = self.key.verifying_key().to_encoded_point(false);
+        *point.as_bytes().last_chunk().unwrap_or(&[0; 64])
+    }
 }
 
-fn qe_identity(issue_date: &str, next_update: &str, signer: &[u8; 32]) -> serde_json::Value {
-    json!({
-        "id": "TD_QE",
-        "version": 2,
-        "issueDate": issue_date,
-        "nextUpdate": next_update,
-        "tcbEvaluationDataNumber": 1,
-        "miscselect": "00000000",
-        "miscselectMask": "FFFFFFFF",
-        "attributes": "11000000000000000000000000000000",
-        "attributesMask": "FBFFFFFFFFFFFFFF0000000000000000",
-        "mrsigner": hex::encode_upper(signer),
-        "isvprodid": 2,
-        "tcbLevels": [{ "tcb": { "isvsvn": QE_SVN }, "tcbDate": issue_date, "tcbStatus": "UpToDate" }]
-    })
+/// A certificate's PEM (RFC 7468).
+#[must_use]
+pub fn pem(der: &[u8]) -> String {
+    let body = STANDARD.encode(der);
+    let lines: Vec<&str> =
+        body.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap_or_default()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+type Times = (OffsetDateTime, OffsetDateTime);
+
+fn times(period: Period, from_s: u64, until_s: u64) -> Result<Times, SimulatorError> {
+    Ok((moment(period.from_s.unwrap_or(from_s))?, moment(period.until_s.unwrap_or(until_s))?))
 }
 
 fn moment(unix_s: u64) -> Result<OffsetDateTime, SimulatorError> {
     i64::try_from(unix_s)
         .ok()
         .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .filter(|time| (2000..2050).contains(&time.year()))
         .ok_or(SimulatorError::Time(unix_s))
-}
-
-fn rfc3339(moment: OffsetDateTime) -> Result<String, SimulatorError> {
-    let seconds = moment.unix_timestamp().unsigned_abs();
-    moment.format(&Rfc3339).map_err(|_| SimulatorError::Time(seconds))
 }

@@ -1,22 +1,56 @@
-//! A version 4 TDX quote, field by field (Intel, *TDX DCAP Quoting Library API*, appendix A.3).
+//! TDX quotes of version 4 and 5, field by field (Intel, *TDX DCAP Quoting Library API*, appendix A.3).
 
-use p256::ecdsa::signature::Signer;
-use p256::ecdsa::{Signature, SigningKey};
-use sha2::{Digest, Sha256};
+use crate::digest;
+use crate::pki::{Pki, Signer};
+use crate::profile::{Profile, QuoteFormat};
 
-use crate::Faults;
-use crate::pki::{COMPONENT_SVN, Pki, QE_SVN, TDX_SVN};
-
-const QUOTE_VERSION: u16 = 4;
 const ECDSA_P256: u16 = 2;
 const TEE_TDX: u32 = 0x81;
 const QE_VENDOR_INTEL: [u8; 16] =
     [0x93, 0x9a, 0x72, 0x33, 0xf7, 0x9c, 0x4c, 0xa9, 0x94, 0x0a, 0x0d, 0xb3, 0x95, 0x7f, 0x06, 0x07];
 const QE_REPORT_CERTIFICATION_DATA: u16 = 6;
 const PCK_CERTIFICATE_CHAIN: u16 = 5;
-/// TUD.DEBUG, bit 0, and SEC.SEPT_VE_DISABLE, bit 28 of the TD attributes.
-const DEBUG: u64 = 1;
-const SEPT_VE_DISABLE: u64 = 1 << 28;
+
+/// A quote in parts, so that hostile tests can change one and sign again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuoteParts {
+    /// Header and report.
+    pub signed: Vec<u8>,
+    /// By the attestation key over `signed`: r ‖ s.
+    pub signature: [u8; 64],
+    /// x ‖ y.
+    pub attestation_key: [u8; 64],
+    pub qe_report: Vec<u8>,
+    /// By the PCK over `qe_report`: r ‖ s.
+    pub qe_report_signature: [u8; 64],
+    pub authentication_data: Vec<u8>,
+    pub pck_chain_pem: String,
+}
+
+impl QuoteParts {
+    /// The raw quote.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut certification = self.qe_report.clone();
+        certification.extend(self.qe_report_signature);
+        certification.extend((self.authentication_data.len() as u16).to_le_bytes());
+        certification.extend(&self.authentication_data);
+        certification.extend(PCK_CERTIFICATE_CHAIN.to_le_bytes());
+        certification.extend((self.pck_chain_pem.len() as u32).to_le_bytes());
+        certification.extend(self.pck_chain_pem.as_bytes());
+
+        let mut data = self.signature.to_vec();
+        data.extend(self.attestation_key);
+        data.extend(QE_REPORT_CERTIFICATION_DATA.to_le_bytes());
+        data.extend((certification.len() as u32).to_le_bytes());
+        data.extend(certification);
+
+        let mut quote = self.signed.clone();
+        quote.extend((data.len() as u32).to_le_bytes());
+        quote.extend(data);
+        quote
+    }
+}
 
 /// What identifies a TD: the measured registers and its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +74,7 @@ impl TdIdentity {
     pub fn of_image(name: &str) -> Self {
         let register = |which: u8| {
             let mut register = [0; 48];
-            let hash = Sha256::digest([b"simulated image", name.as_bytes(), &[which]].concat());
+            let hash = digest(&[b"simulated image", name.as_bytes(), &[which]]);
             register[..32].copy_from_slice(&hash);
             register
         };
@@ -55,39 +89,58 @@ impl TdIdentity {
     }
 }
 
-pub(crate) fn quote(pki: &Pki, faults: Faults, report_data: &[u8; 64], identity: &TdIdentity) -> Vec<u8> {
-    let mut signed = header();
-    signed.extend(td_report(faults, report_data, identity));
-    let authentication = authentication_data(pki, faults, &signed);
-    let mut quote = signed;
-    quote.extend((authentication.len() as u32).to_le_bytes());
-    quote.extend(authentication);
-    quote
+pub(crate) fn parts(
+    pki: &Pki,
+    profile: &Profile,
+    report_data: &[u8; 64],
+    identity: &TdIdentity,
+) -> QuoteParts {
+    let mut signed = header(profile);
+    signed.extend(td_report(profile, report_data, identity));
+    let attestation_key = pki.holder(Signer::AttestationKey).public_key();
+    let authentication_data = b"SIMULATED QE - NOT INTEL\0\0\0\0\0\0\0\0".to_vec();
+    let qe_report = qe_report(pki, profile, &digest(&[&attestation_key, &authentication_data]));
+    QuoteParts {
+        signature: pki.holder(Signer::AttestationKey).sign(&signed),
+        signed,
+        attestation_key,
+        qe_report_signature: pki.holder(Signer::Pck).sign(&qe_report),
+        qe_report,
+        authentication_data,
+        pck_chain_pem: pki.pck_chain_pem.clone(),
+    }
 }
 
-fn header() -> Vec<u8> {
-    let mut header = Vec::with_capacity(48);
-    header.extend(QUOTE_VERSION.to_le_bytes());
+/// The header, and in version 5 kind and size of the report.
+fn header(profile: &Profile) -> Vec<u8> {
+    let (version, body): (u16, Option<(u16, u32)>) = match profile.format {
+        QuoteFormat::V4 => (4, None),
+        QuoteFormat::V5Td10 => (5, Some((2, 584))),
+        QuoteFormat::V5Td15 => (5, Some((3, 648))),
+        QuoteFormat::V5Td15Ex => (5, Some((4, 885))),
+    };
+    let mut header = Vec::with_capacity(54);
+    header.extend(version.to_le_bytes());
     header.extend(ECDSA_P256.to_le_bytes());
     header.extend(TEE_TDX.to_le_bytes());
     header.extend([0; 4]);
     header.extend(QE_VENDOR_INTEL);
     header.extend(*b"SIMULATED-NOT-INTEL\0");
+    if let Some((kind, size)) = body {
+        header.extend(kind.to_le_bytes());
+        header.extend(size.to_le_bytes());
+    }
     header
 }
 
-fn td_report(faults: Faults, report_data: &[u8; 64], identity: &TdIdentity) -> Vec<u8> {
-    let svn = if faults.old_svn { 0 } else { TDX_SVN };
-    let mut tee_tcb_svn = [svn; 16];
-    tee_tcb_svn[1] = 0;
-    let attributes = SEPT_VE_DISABLE | if faults.debug_td { DEBUG } else { 0 };
-    let mut report = Vec::with_capacity(584);
-    report.extend(tee_tcb_svn);
+fn td_report(profile: &Profile, report_data: &[u8; 64], identity: &TdIdentity) -> Vec<u8> {
+    let mut report = Vec::with_capacity(885);
+    report.extend(profile.tee_tcb_svn);
     // MRSEAM, MRSIGNERSEAM, SEAMATTRIBUTES.
     report.extend([0; 48]);
     report.extend([0; 48]);
     report.extend([0; 8]);
-    report.extend(attributes.to_le_bytes());
+    report.extend(profile.td_attributes.to_le_bytes());
     report.extend(identity.xfam);
     report.extend(identity.mr_td);
     report.extend(identity.mr_config_id);
@@ -95,51 +148,32 @@ fn td_report(faults: Faults, report_data: &[u8; 64], identity: &TdIdentity) -> V
     report.extend(identity.mr_owner_config);
     report.extend(identity.rtmr.concat());
     report.extend(report_data);
+    if matches!(profile.format, QuoteFormat::V5Td15 | QuoteFormat::V5Td15Ex) {
+        report.extend(profile.tee_tcb_svn2);
+        // MRSERVICETD.
+        report.extend([0; 48]);
+    }
+    if profile.format == QuoteFormat::V5Td15Ex {
+        // VMID, TDID, device information, and about service TDs.
+        report.extend([0; 237]);
+    }
     report
 }
 
-fn authentication_data(pki: &Pki, faults: Faults, signed: &[u8]) -> Vec<u8> {
-    let point = pki.attestation_key.verifying_key().to_encoded_point(false);
-    let attestation_key = &point.as_bytes()[1..];
-    let qe_authentication = *b"SIMULATED QE - NOT INTEL\0\0\0\0\0\0\0\0";
-    let qe_report = qe_report(pki, faults, attestation_key, &qe_authentication);
-
-    let mut certification = qe_report.clone();
-    certification.extend(sign(&pki.pck_key, &qe_report));
-    certification.extend((qe_authentication.len() as u16).to_le_bytes());
-    certification.extend(qe_authentication);
-    certification.extend(PCK_CERTIFICATE_CHAIN.to_le_bytes());
-    certification.extend((pki.pck_chain_pem.len() as u32).to_le_bytes());
-    certification.extend(pki.pck_chain_pem.as_bytes());
-
-    let mut data = sign(&pki.attestation_key, signed);
-    data.extend(attestation_key);
-    data.extend(QE_REPORT_CERTIFICATION_DATA.to_le_bytes());
-    data.extend((certification.len() as u32).to_le_bytes());
-    data.extend(certification);
-    data
-}
-
-fn qe_report(pki: &Pki, faults: Faults, attestation_key: &[u8], authentication: &[u8]) -> Vec<u8> {
-    let svn = if faults.old_svn { 0 } else { COMPONENT_SVN };
+fn qe_report(pki: &Pki, profile: &Profile, bound: &[u8; 32]) -> Vec<u8> {
     let mut report = Vec::with_capacity(384);
-    report.extend([svn; 16]);
+    report.extend(profile.component_svns);
     // MISCSELECT and reserved.
     report.extend([0; 32]);
     report.extend([0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    report.extend(Sha256::digest(b"SIMULATED QE - NOT INTEL"));
+    report.extend(digest(&[b"SIMULATED QE - NOT INTEL"]));
     report.extend([0; 32]);
     report.extend(pki.qe_signer);
     report.extend([0; 96]);
     report.extend(2u16.to_le_bytes());
-    report.extend(QE_SVN.to_le_bytes());
+    report.extend(profile.qe_svn.to_le_bytes());
     report.extend([0; 60]);
-    report.extend(Sha256::digest([attestation_key, authentication].concat()));
+    report.extend(bound);
     report.extend([0; 32]);
     report
-}
-
-fn sign(key: &SigningKey, message: &[u8]) -> Vec<u8> {
-    let signature: Signature = key.sign(message);
-    signature.to_bytes().to_vec()
 }
