@@ -1,9 +1,12 @@
 //! One message against one account.
 
+use std::convert::Infallible;
+
 use contracts::{Cell, HashBytes, StdAddr};
+use sha2::{Digest, Sha256};
 use tvm_executor::{Environment, PrevBlocks, TvmError, Vm, method_id};
 use tycho_types::cell::{CellBuilder, Lazy};
-use tycho_types::models::{OptionalAccount, ShardAccount, Transaction};
+use tycho_types::models::{BlockId, OptionalAccount, ShardAccount, ShardIdent, Transaction};
 use tycho_vm::Stack;
 
 pub struct Engine {
@@ -83,6 +86,22 @@ impl Engine {
     }
 }
 
+/// Seqno of the newest masterchain block that any test sees.
+pub const MC_SEQNO: u32 = 2_345;
+
+/// A masterchain block before every test, of a seqno up to [`MC_SEQNO`].
+pub fn mc_block(seqno: u32) -> BlockId {
+    let hash = |what: &str| HashBytes(Sha256::digest(format!("{what} {seqno}")).into());
+    BlockId {
+        shard: ShardIdent::MASTERCHAIN,
+        seqno,
+        root_hash: hash("mc block root"),
+        file_hash: hash("mc block file"),
+    }
+}
+
 fn environment(now: u32, block_lt: u64) -> Environment {
-    Environment { utime: now, block_lt, rand_seed: HashBytes::ZERO, prev_blocks: PrevBlocks::default() }
+    let picked: Result<_, Infallible> = PrevBlocks::pick(MC_SEQNO, mc_block(0), |seqno| Ok(mc_block(seqno)));
+    let Ok(prev_blocks) = picked;
+    Environment { utime: now, block_lt, rand_seed: HashBytes::ZERO, prev_blocks }
 }

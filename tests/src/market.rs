@@ -3,19 +3,22 @@
 use std::collections::HashMap;
 
 use contracts::artifacts::{self, Contract};
+use contracts::attestor::{Bytes, QuoteOrigin, QuoteVerified, VerifiedReport};
 use contracts::errors::ContractError;
 use contracts::job::{
     CancelJob, ExpireJob, JobLimits, JobState, JobStatus, JobStorage, JobTerms, PostJob, PostReceipt,
     PostRejection, SweepJob,
 };
+use contracts::measurement::KeyBinding;
 use contracts::model::{ModelState, ModelStorage, RegisterModel, Unit};
+use contracts::network::AttestationParams;
+use contracts::platform::{PlatformStorage, Ppid};
 use contracts::receipt::{self, ClaimOrder, ClaimOrderBody, Dtype, Receipt, ReceiptBody, Rejection, Tag};
-use contracts::registry::RegistryStorage;
+use contracts::registry::{PlatformPolicy, RegistrationRequest, RegistryStorage};
 use contracts::sealing::Sealed;
 use contracts::wire::{Snake, from_cell, to_cell};
 use contracts::worker::{
-    Attestation, ClaimJob, Evidence, FundGas, OfferModel, RegisterAttestation, TopUpStake, WorkerState,
-    WorkerStorage,
+    Attestation, ClaimJob, Evidence, FundGas, OfferModel, TopUpStake, WorkerState, WorkerStorage,
 };
 use contracts::{
     Codes, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, SigningKey, StdAddr, Units,
@@ -24,7 +27,7 @@ use sha2::{Digest, Sha256};
 use tycho_types::cell::CellBuilder;
 
 use crate::chain::{Chain, Tx};
-use crate::engine::Refused;
+use crate::engine::{MC_SEQNO, Refused, mc_block};
 
 /// One TON.
 pub const TON: u64 = 1_000_000_000;
@@ -52,6 +55,8 @@ pub struct Market {
     pub model_id: HashBytes,
     pub model: StdAddr,
     pub measurement: HashBytes,
+    /// Speaks as the Attestor would: what the Attestor itself accepts is tested with real quotes elsewhere.
+    pub attestor: StdAddr,
     next_nonce: u64,
 }
 
@@ -109,10 +114,18 @@ impl Market {
         let owner = chain.person("registry owner", Nanoton::new(100 * TON));
         let treasury = chain.person("treasury", Nanoton::ZERO);
         let publisher = chain.person("publisher", Nanoton::new(100 * TON));
+        let attestor = chain.person("attestor", Nanoton::new(1_000 * TON));
         let measurement = hash("measurement");
-        let storage =
-            RegistryStorage::initial(owner.clone(), 1, TIMELOCK_S, params(&treasury), &[measurement])
-                .expect("the registry's storage fits");
+        let storage = RegistryStorage::initial(
+            owner.clone(),
+            1,
+            TIMELOCK_S,
+            params(&treasury, &attestor),
+            &[measurement],
+            PlatformPolicy::initial(0),
+            artifacts::code(Contract::Platform),
+        )
+        .expect("the registry's storage fits");
         let code = artifacts::code(Contract::Registry);
         let registry = storage.address(&code).expect("the address is computed");
         let network = Network { registry: registry.clone(), params: storage.params.clone() };
@@ -132,6 +145,7 @@ impl Market {
             model_id,
             model,
             measurement,
+            attestor,
             next_nonce: 1,
         };
         let publisher = market.publisher.clone();
@@ -214,30 +228,89 @@ impl Market {
     }
 
     pub fn attest_as(&mut self, worker: &Worker, measurement: HashBytes) -> Vec<Tx> {
-        let body = self.attestation_message(worker, measurement);
-        self.tell(&worker.owner.clone(), &worker.address.clone(), Nanoton::new(FEES), &body)
+        let body = self.quote_verified(worker, measurement);
+        self.say_as_attestor(&body)
     }
 
-    pub fn attestation_message(&self, worker: &Worker, measurement: HashBytes) -> RegisterAttestation {
-        let quote = vec![0x51; 5_000];
-        let evidence = Evidence {
-            quote_hash: HashBytes(Sha256::digest(&quote).into()),
-            mc_seqno: 7,
-            mc_root_hash: hash("mc block"),
-            registered_at: self.chain.now,
+    /// What the Attestor tells the Registry, from the test's own account in its place.
+    pub fn say_as_attestor(&mut self, body: &QuoteVerified) -> Vec<Tx> {
+        self.tell(&self.attestor.clone(), &self.registry.clone(), Nanoton::new(FEES), body)
+    }
+
+    /// What the Attestor would answer for a sound quote of this worker's own machine.
+    pub fn quote_verified(&mut self, worker: &Worker, measurement: HashBytes) -> QuoteVerified {
+        let ppid = self.ppid(worker);
+        let platform = self.network.platform_address(ppid).expect("the address is computed");
+        self.names.insert(platform, "platform");
+        let block = mc_block(MC_SEQNO / 100 * 100);
+        let request = RegistrationRequest {
+            receipt_key: receipt::public_key(&worker.key),
+            encryption_key: hash("encryption key"),
+            registration_seqno: self.worker_state(worker).map_or(0, |state| state.registration_seqno),
+            mc_seqno: block.seqno,
+            mc_root_hash: block.root_hash,
         };
-        let candidate = Attestation {
+        let origin = QuoteOrigin {
+            quote_digest: hash("quote"),
+            advisories: HashBytes::ZERO,
+            authority: hash("authority"),
+            ppid,
+            fmspc: Bytes(*b"SIMTDX"),
+        };
+        let report = VerifiedReport {
+            measurement,
+            report_data: Bytes(self.binding(worker, &request).report_data()),
+            needs: 0,
+            expires_at: u32::MAX,
+            serial: Bytes([7; 20]),
+            origin: Ref::new(origin).expect("an origin fits"),
+        };
+        QuoteVerified {
+            query_id: 1,
+            requester: worker.owner.clone(),
+            report: Ref::new(report).expect("a report fits"),
+            payload: to_cell(&request).expect("a request fits"),
+        }
+    }
+
+    /// What the Platform would tell the Worker.
+    pub fn attestation(&self, worker: &Worker, measurement: HashBytes) -> Ref<Attestation> {
+        let evidence = Evidence {
+            quote_digest: hash("quote"),
+            mc_seqno: MC_SEQNO,
+            registered_at: self.chain.now,
+            authority: hash("authority"),
+            serial: Bytes([7; 20]),
+            ppid: self.ppid(worker),
+        };
+        let attestation = Attestation {
             receipt_key: receipt::public_key(&worker.key),
             encryption_key: hash("encryption key"),
             measurement,
-            expires_at: self.chain.now + self.network.params.attestation_ttl_s,
+            expires_at: u32::MAX,
             evidence: Ref::new(evidence).expect("evidence fits"),
         };
-        RegisterAttestation {
-            query_id: 1,
-            candidate: Ref::new(candidate).expect("an attestation fits"),
-            quote: Snake::new(quote).and_then(Ref::new).expect("a quote fits"),
+        Ref::new(attestation).expect("an attestation fits")
+    }
+
+    /// What a quote of this worker for this request has to bind.
+    pub fn binding(&self, worker: &Worker, request: &RegistrationRequest) -> KeyBinding {
+        KeyBinding {
+            network_id: NETWORK_ID,
+            worker: worker.address.clone(),
+            receipt_key: request.receipt_key,
+            encryption_key: request.encryption_key,
+            registration_seqno: request.registration_seqno,
+            mc_seqno: request.mc_seqno,
+            mc_root_hash: request.mc_root_hash,
         }
+    }
+
+    /// The machine of a worker.
+    pub fn ppid(&self, worker: &Worker) -> Ppid {
+        let mut ppid = [0; 16];
+        ppid.copy_from_slice(&worker.address.address.0[..16]);
+        Bytes(ppid)
     }
 
     pub fn offer(&mut self, worker: &Worker, prices: Prices) -> Vec<Tx> {
@@ -419,6 +492,11 @@ impl Market {
         storage.state.map(Ref::into_value)
     }
 
+    pub fn platform_storage(&self, ppid: Ppid) -> Option<PlatformStorage> {
+        let platform = self.network.platform_address(ppid).expect("the address is computed");
+        Some(from_cell(&self.chain.data(&platform)?).expect("the platform's storage is as the TL-B says"))
+    }
+
     pub fn registry_storage(&self) -> RegistryStorage {
         let data = self.chain.data(&self.registry).expect("the registry exists");
         from_cell(&data).expect("the registry's storage is as the TL-B says")
@@ -426,7 +504,7 @@ impl Market {
 }
 
 /// The parameters every test runs with.
-pub fn params(treasury: &StdAddr) -> Params {
+pub fn params(treasury: &StdAddr, attestor: &StdAddr) -> Params {
     let codes = Codes {
         worker: artifacts::code_ref(Contract::Worker),
         model: artifacts::code_ref(Contract::Model),
@@ -440,10 +518,15 @@ pub fn params(treasury: &StdAddr) -> Params {
         min_stake: Nanoton::new(10 * TON),
         min_bond: Nanoton::new(TON / 10),
         bond_bps: 5_000,
-        attestation_ttl_s: 86_400,
         unbonding_s: 172_800,
         audit_window_s: 604_800,
         codes: Ref::new(codes).expect("codes fit"),
+        attestation: Ref::new(AttestationParams {
+            attestor: attestor.clone(),
+            ttl_s: 86_400,
+            platform: artifacts::code_ref(Contract::Platform),
+        })
+        .expect("attestation parameters fit"),
     }
 }
 

@@ -120,7 +120,7 @@ fn a_worker_without_an_attestation_may_not_claim() {
 #[test]
 fn a_worker_whose_attestation_expired_may_not_claim() {
     let (mut market, worker, _) = posted();
-    market.chain.wait(market.network.params.attestation_ttl_s + 1);
+    market.chain.wait(market.network.params.attestation.ttl_s + 1);
     let client = market.person("client");
     let job = market.post(&client, &worker, &Terms::default());
     assert_external_refused(market.claim(&worker, &job), ContractError::NotAttested);

@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use contracts::attestor::{Bytes, CertificateRevoked};
 use contracts::job::JobStatus;
 use contracts::model::{DeprecateModel, TransferModel, WithdrawShares};
 use contracts::registry::{
-    AcceptOwnership, AllowMeasurement, EnforceRevocation, RevokeMeasurement, TransferOwnership,
+    AcceptOwnership, AllowAdvisories, AllowMeasurement, EnforceRevocation, RevokeAdvisories,
+    RevokeMeasurement, SetAcceptedNeeds, TransferOwnership,
 };
-use contracts::worker::{FundGas, RequestUnbond, WithdrawEarnings, WithdrawOffer, WithdrawUnbonded};
+use contracts::worker::{
+    FundGas, LeavePlatform, RequestUnbond, WithdrawEarnings, WithdrawOffer, WithdrawUnbonded,
+};
 use contracts::{Nanoton, Units, opcodes};
 use tests::chain::gas_by_operation;
 use tests::market::{FEES, hash};
@@ -74,6 +78,20 @@ fn measure() -> BTreeMap<String, u64> {
     market.tell(&owner, &registry, VALUE, &allow);
     let measurement = market.measurement;
     market.attest(&worker);
+    market.attest_as(&worker, hash("unlisted"));
+    let policy = SetAcceptedNeeds { query_id: 1, needs: 1 };
+    market.tell(&owner, &registry, VALUE, &policy);
+    let advisories = hash("advisories");
+    market.tell(&owner, &registry, VALUE, &AllowAdvisories { query_id: 1, advisories });
+    market.tell(&owner, &registry, VALUE, &RevokeAdvisories { query_id: 1, advisories });
+    let attestor = market.attestor.clone();
+    let serial = Bytes([7; 20]);
+    let revoked = CertificateRevoked { query_id: 1, authority: hash("authority"), serial };
+    market.tell(&attestor, &address, VALUE, &revoked);
+    market.attest(&worker);
+    let leave = LeavePlatform { query_id: 1, ppid: market.ppid(&worker) };
+    market.tell(&worker_owner, &address, VALUE, &leave);
+    market.attest(&worker);
     let revoke = RevokeMeasurement { query_id: 1, measurement };
     market.tell(&owner, &registry, VALUE, &revoke);
     market.attest(&worker);
@@ -104,8 +122,10 @@ fn gas_is_that_of_the_snapshot() {
 fn every_message_that_a_contract_takes_is_measured() {
     let measured = measure();
     let taken: BTreeSet<&str> = measured.keys().filter_map(|operation| operation.split(' ').nth(1)).collect();
-    let ends_elsewhere = ["job_refund", "payout", "excesses"];
-    for (_, name) in opcodes::ALL {
+    // The Attestor's own are measured on genuine quotes, in tests/attestor.rs.
+    let ends_elsewhere = ["job_refund", "payout", "excesses", "registration_refused"];
+    let attestors = 0x4348_0501..=0x4348_0507;
+    for (_, name) in opcodes::ALL.iter().filter(|(opcode, _)| !attestors.contains(opcode)) {
         assert!(taken.contains(name) || ends_elsewhere.contains(name), "{name} is in no measurement");
     }
 }
@@ -129,15 +149,18 @@ fn stated_gas_covers_measured_gas() {
         ("WORKER_RELEASE", "worker job_returned"),
         ("WORKER_RELEASE", "worker job_forfeited"),
         ("WORKER_CLAIM", "worker claim_job"),
-        ("WORKER_ASK", "worker register_attestation"),
         ("WORKER_ASK", "worker offer_model"),
-        ("WORKER_SIMPLE", "worker measurement_admitted"),
+        ("WORKER_SIMPLE", "worker attestation_registered"),
+        ("WORKER_SIMPLE", "worker certificate_revoked"),
+        ("WORKER_ASK", "worker leave_platform"),
         ("WORKER_OFFER", "worker royalty_quoted"),
         ("WORKER_SIMPLE", "worker measurement_revoked"),
         ("WORKER_SIMPLE", "worker top_up_stake"),
         ("WORKER_SIMPLE", "worker withdraw_unbonded"),
         ("WORKER_SIMPLE", "worker withdraw_earnings"),
-        ("REGISTRY_CHECK", "registry check_measurement"),
+        ("REGISTRY_QUOTE", "registry quote_verified"),
+        ("PLATFORM_SERVE", "platform serve_worker"),
+        ("PLATFORM_SERVE", "platform leave_worker"),
         ("REGISTRY_ENFORCE", "registry enforce_revocation"),
         ("MODEL_SHARE", "model share_paid"),
         ("MODEL_QUOTE", "model ask_royalty"),
@@ -145,7 +168,7 @@ fn stated_gas_covers_measured_gas() {
         ("MODEL_SIMPLE", "model register_model"),
     ];
     let measured = measure();
-    let named: BTreeSet<&str> = covers.iter().map(|(name, _)| *name).collect();
+    let named: BTreeSet<&str> = covers.iter().map(|(name, _)| *name).chain(["ATTESTOR_VERIFY"]).collect();
     assert_eq!(named, stated.keys().copied().collect(), "a constant of fees.tolk is compared with nothing");
     for (name, operation) in covers {
         let (limit, used) = (stated[name], measured[operation]);

@@ -2,9 +2,10 @@
 
 use contracts::job::{JobForfeited, JobPaid, JobPosted, JobRefund, JobReturned, TakeJob};
 use contracts::model::{AskRoyalty, ModelStorage, RoyaltyQuoted, SharePaid};
-use contracts::registry::{CheckMeasurement, MeasurementAdmitted, MeasurementRevoked, RegistryStorage};
+use contracts::platform::ServeWorker;
+use contracts::registry::{MeasurementRevoked, RegistrationRefused, RegistryStorage};
 use contracts::wire::{from_cell, to_cell};
-use contracts::worker::WorkerStorage;
+use contracts::worker::{AttestationRegistered, WorkerStorage};
 use contracts::{Cell, Message, Units};
 use tests::market::{FEES, hash};
 use tests::{Market, Terms, Tx};
@@ -40,6 +41,8 @@ fn storage_written_by_the_contracts_reads_and_writes_back() {
     let storage: RegistryStorage = from_cell(&data).unwrap();
     same::<contracts::Params>(storage.params.cell());
     same::<contracts::Codes>(storage.params.codes.cell());
+    same::<contracts::network::AttestationParams>(storage.params.attestation.cell());
+    same::<contracts::registry::PlatformPolicy>(storage.policy.cell());
 
     let data = market.chain.data(&market.model).unwrap();
     same::<ModelStorage>(&data);
@@ -57,6 +60,9 @@ fn storage_written_by_the_contracts_reads_and_writes_back() {
     let attestation = state.attestation.clone().unwrap();
     same::<contracts::worker::Attestation>(attestation.cell());
     same::<contracts::worker::Evidence>(attestation.evidence.cell());
+    let platform = market.platform_storage(market.ppid(&worker)).unwrap();
+    same::<contracts::platform::PlatformStorage>(&to_cell(&platform).unwrap());
+    same::<contracts::platform::PlatformState>(platform.state.unwrap().cell());
     let offer = state.offers.get(market.model_id).unwrap().unwrap();
     same::<contracts::worker::Offer>(offer.cell());
 
@@ -77,9 +83,11 @@ fn messages_between_contracts_read_and_write_back() {
     let worker = market.staked_worker("worker");
     market.fund_gas(&worker, contracts::Nanoton::new(1_000_000_000));
     let txs = market.attest(&worker);
-    let asked: CheckMeasurement = same_message(&txs);
-    let admitted: MeasurementAdmitted = same_message(&txs);
-    assert_eq!(asked.candidate, admitted.candidate);
+    let served: ServeWorker = same_message(&txs);
+    let registered: AttestationRegistered = same_message(&txs);
+    assert_eq!(served.attestation, registered.attestation);
+    let txs = market.attest_as(&worker, hash("unlisted"));
+    same_message::<RegistrationRefused>(&txs);
     let txs = market.offer(&worker, tests::market::PRICES);
     let ask: AskRoyalty = same_message(&txs);
     assert_eq!(ask.worker_owner, worker.owner);

@@ -9,12 +9,11 @@ use contracts::job::{
 };
 use contracts::model::{RoyaltyQuoted, SharePaid, WithdrawShares};
 use contracts::receipt::{ClaimOrderBody, ReceiptBody};
-use contracts::registry::{
-    AllowMeasurement, CheckMeasurement, EnforceRevocation, MeasurementAdmitted, MeasurementRevoked,
-    RevokeMeasurement,
-};
+use contracts::registry::{AllowMeasurement, EnforceRevocation, MeasurementRevoked, RevokeMeasurement};
 use contracts::wire::from_cell;
-use contracts::worker::{ClaimJob, FundGas, RequestUnbond, TopUpStake, WithdrawEarnings, WithdrawUnbonded};
+use contracts::worker::{
+    AttestationRegistered, ClaimJob, FundGas, RequestUnbond, TopUpStake, WithdrawEarnings, WithdrawUnbonded,
+};
 use contracts::{Cell, HashBytes, Message, Nanoton, Ref, StdAddr, Units};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -319,8 +318,10 @@ impl Run {
             3 => self.say(&from, &to, &WithdrawEarnings { query_id: 1 }),
             4 => self.say(&from, &to, &FundGas { query_id: 1 }),
             5 | 6 => {
-                let body = self.market.attestation_message(&worker, self.market.measurement);
-                self.say(&from, &to, &body);
+                let body = self.market.quote_verified(&worker, self.market.measurement);
+                let from = if self.chance(10) { from } else { self.market.attestor.clone() };
+                let registry = self.market.registry.clone();
+                self.say(&from, &registry, &body);
             }
             7 => {
                 let model = self.market.model.clone();
@@ -360,7 +361,10 @@ impl Run {
         let worker = self.worker_of(&job);
         let (client, nonce) = (job.client.clone(), job.nonce);
         let bond = Nanoton::new(self.rng.random_range(0..TON));
-        let candidate = self.market.attestation_message(&worker, hash("unlisted")).candidate;
+        let ppid = self.market.ppid(&worker);
+        let registration_seqno =
+            self.market.worker_state(&worker).map_or(0, |state| state.registration_seqno);
+        let attestation = self.market.attestation(&worker, hash("unlisted"));
         let model = self.market.model.clone();
         match self.rng.random_range(0..9) {
             0 => {
@@ -391,7 +395,7 @@ impl Run {
                 self.say(&from, &worker.address, &body);
             }
             5 => {
-                let body = MeasurementAdmitted { query_id: 1, candidate };
+                let body = AttestationRegistered { query_id: 1, ppid, registration_seqno, attestation };
                 self.say(&from, &worker.address, &body);
             }
             6 => {
@@ -401,7 +405,8 @@ impl Run {
             }
             7 => {
                 let registry = self.market.registry.clone();
-                self.say(&from, &registry, &CheckMeasurement { query_id: 1, candidate });
+                let body = self.market.quote_verified(&worker, self.market.measurement);
+                self.say(&from, &registry, &body);
             }
             _ => {
                 let claim = Claim {
@@ -458,15 +463,16 @@ impl Run {
         let seconds = match self.rng.random_range(0..40) {
             0 if self.chance(25) => self.market.network.params.audit_window_s,
             0 => self.market.network.params.unbonding_s,
-            1 => self.market.network.params.attestation_ttl_s,
+            1 => self.market.network.params.attestation.ttl_s,
             2..5 => self.rng.random_range(0..1_000),
             _ => self.rng.random_range(0..30),
         };
         self.market.chain.wait(seconds);
         if seconds > 10_000 {
             for worker in self.workers.clone() {
-                let body = self.market.attestation_message(&worker, self.market.measurement);
-                self.say(&worker.owner, &worker.address, &body);
+                let body = self.market.quote_verified(&worker, self.market.measurement);
+                let (attestor, registry) = (self.market.attestor.clone(), self.market.registry.clone());
+                self.say(&attestor, &registry, &body);
             }
         }
     }

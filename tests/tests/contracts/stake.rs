@@ -1,6 +1,8 @@
 use contracts::errors::ContractError;
 use contracts::job::Payout;
-use contracts::worker::{RequestUnbond, TopUpStake, WithdrawEarnings, WithdrawOffer, WithdrawUnbonded};
+use contracts::worker::{
+    LeavePlatform, RequestUnbond, TopUpStake, WithdrawEarnings, WithdrawOffer, WithdrawUnbonded,
+};
 use contracts::{Message, Nanoton, Units};
 use tests::market::{FEES, PRICES, TON, assert_all_succeeded, assert_refused};
 use tests::{Market, Terms, Tx, Worker};
@@ -47,7 +49,7 @@ fn nobody_else_may_order_a_worker() {
     let stranger = market.person("stranger");
     let before = market.worker_state(&worker).unwrap();
     let value = Nanoton::new(FEES);
-    let attestation = market.attestation_message(&worker, market.measurement);
+    let leave = LeavePlatform { query_id: 1, ppid: market.ppid(&worker) };
     let offer = contracts::worker::OfferModel {
         query_id: 1,
         model_id: market.model_id,
@@ -58,7 +60,7 @@ fn nobody_else_may_order_a_worker() {
     let top_up = TopUpStake { query_id: 1, amount: Nanoton::new(1) };
     let to = worker.address.clone();
     let attempts = [
-        market.tell(&stranger, &to, value, &attestation),
+        market.tell(&stranger, &to, value, &leave),
         market.tell(&stranger, &to, value, &offer),
         market.tell(&stranger, &to, value, &withdraw_offer),
         market.tell(&stranger, &to, value, &unbond),
