@@ -520,3 +520,169 @@ fn store_advisories(
     let numbers = numbers.concat();
     builder.store_raw(&numbers, (numbers.len() * 8) as u16)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::wire::{Message, from_cell};
+
+    fn level(isv_svn: u16) -> SvnLevel {
+        SvnLevel { isv_svn, needs: needs::OUT_OF_DATE, advisories: HashBytes([3; 32]) }
+    }
+
+    fn storage() -> AttestorStorage {
+        let hash = |byte| HashBytes([byte; 32]);
+        let roles = RoleNames { platform_ca: hash(1), processor_ca: hash(2), tcb_signer: hash(3) };
+        let trust = Trust {
+            root_x: hash(4),
+            root_y: hash(5),
+            root_subject: hash(6),
+            root_serial: Bytes([7; 20]),
+            roles: Ref::new(roles).unwrap(),
+        };
+        AttestorStorage::initial(hash(8), trust).unwrap()
+    }
+
+    #[test]
+    fn storage_with_everything_in_it_comes_back() {
+        let mut storage = storage();
+        let mut revoked = Dict::new();
+        revoked.set(Bytes([9; 20]), true).unwrap();
+        revoked.set(Bytes([0; 20]), true).unwrap();
+        let crl = Crl { this_update: 1, next_update: 2, number: 3, revoked };
+        let authority = Authority {
+            role: Role::TcbSigner,
+            x: HashBytes([1; 32]),
+            y: HashBytes([2; 32]),
+            subject: HashBytes([3; 32]),
+            not_before: 4,
+            not_after: 5,
+            serial: Bytes([6; 20]),
+            crl: Some(Ref::new(crl.clone()).unwrap()),
+        };
+        storage.authorities.set(HashBytes([1; 32]), Ref::new(authority).unwrap()).unwrap();
+        storage.root_crl = Some(Ref::new(crl).unwrap());
+        let life = DocumentLife {
+            issue_date: 1,
+            next_update: 2,
+            evaluation_number: 3,
+            signer_serial: Bytes([4; 20]),
+            signer_not_after: 5,
+        };
+        let svn_levels = Ref::new(Levels(vec![level(9), level(4)])).unwrap();
+        let module = TdxModule {
+            mrsigner: Bytes([0; 48]),
+            attributes: Bytes([0; 8]),
+            attributes_mask: Bytes([0xff; 8]),
+            levels: Some(svn_levels.clone()),
+        };
+        let tcb_level = TcbLevel {
+            sgx: Bytes([1; 16]),
+            pce_svn: 13,
+            tdx: Bytes([2; 16]),
+            needs: 0,
+            advisories: HashBytes::ZERO,
+        };
+        let mut modules = Dict::new();
+        modules.set(1u8, Ref::new(module).unwrap()).unwrap();
+        let info =
+            TcbInfo { life, pce_id: 0, modules, levels: Ref::new(Levels(vec![tcb_level; 20])).unwrap() };
+        let identity = QeIdentity {
+            life,
+            miscselect: 0,
+            miscselect_mask: u32::MAX,
+            attributes: Bytes([0x11; 16]),
+            attributes_mask: Bytes([0xfb; 16]),
+            mrsigner: HashBytes([5; 32]),
+            isv_prod_id: 2,
+            levels: svn_levels,
+        };
+        let mut tcb_infos = Dict::new();
+        tcb_infos.set(Bytes(*b"SIMTDX"), Ref::new(info).unwrap()).unwrap();
+        let qe_identity = Some(Ref::new(identity).unwrap());
+        storage.collateral = Ref::new(Collateral { qe_identity, tcb_infos }).unwrap();
+
+        let read: AttestorStorage = from_cell(&to_cell(&storage).unwrap()).unwrap();
+        assert_eq!(read, storage);
+        let info = read.collateral.tcb_infos.get(Bytes(*b"SIMTDX")).unwrap().unwrap();
+        assert_eq!(info.levels.0.len(), 20);
+        let authority = read.authorities.get(HashBytes([1; 32])).unwrap().unwrap();
+        assert_eq!(authority.crl.as_ref().unwrap().revoked.iter().count(), 2);
+    }
+
+    #[test]
+    fn levels_are_chained_highest_first_and_bounded() {
+        let cell = to_cell(&Levels(vec![level(9), level(4)])).unwrap();
+        let mut top = cell.as_slice().unwrap();
+        assert_eq!((top.load_u16().unwrap(), top.size_refs()), (9, 1));
+        assert!(to_cell(&Levels::<SvnLevel>(Vec::new())).is_err());
+        let most = Levels(vec![level(1); MAX_LEVELS]);
+        assert_eq!(from_cell::<Levels<SvnLevel>>(&to_cell(&most).unwrap()).unwrap(), most);
+        let more = to_cell(&Levels(vec![level(1); MAX_LEVELS + 1])).unwrap();
+        assert!(from_cell::<Levels<SvnLevel>>(&more).is_err());
+    }
+
+    #[test]
+    fn advisories_fill_cells_of_25() {
+        assert_eq!(Advisories(Vec::new()).digest().unwrap(), HashBytes::ZERO);
+        let full = to_cell(&Advisories(vec![*b"01234"; 25])).unwrap();
+        assert_eq!((full.bit_len(), full.reference_count()), (1_001, 0));
+        let two = to_cell(&Advisories(vec![*b"01234"; 26])).unwrap();
+        assert_eq!((two.bit_len(), two.reference_count()), (41, 1));
+        assert_eq!(two.reference(0).map(|cell| *cell.repr_hash()), Some(*full.repr_hash()));
+        assert_ne!(Advisories(vec![*b"01234"; 26]).digest().unwrap(), *full.repr_hash());
+    }
+
+    #[test]
+    fn pieces_are_bounded_both_ways() {
+        assert_eq!(Pieces::new(Vec::new()), Err(PiecesError::Count { count: 0 }));
+        assert_eq!(
+            Pieces::new(vec![vec![1]; MAX_PIECES + 1]),
+            Err(PiecesError::Count { count: MAX_PIECES + 1 })
+        );
+        assert_eq!(Pieces::new(vec![vec![1], Vec::new()]), Err(PiecesError::Length { bytes: 0 }));
+        assert_eq!(Pieces::new(vec![vec![1; 128]]), Err(PiecesError::Length { bytes: 128 }));
+        let most = Pieces::new(vec![vec![7; MAX_PIECE_BYTES]; MAX_PIECES]).unwrap();
+        let cell = to_cell(&most).unwrap();
+        assert_eq!(from_cell::<Pieces>(&cell).unwrap(), most);
+        let mut longer = CellBuilder::new();
+        longer.store_u8(7).unwrap();
+        longer.store_reference(cell).unwrap();
+        assert!(from_cell::<Pieces>(&longer.build().unwrap()).is_err());
+        let mut ragged = CellBuilder::new();
+        ragged.store_bit_one().unwrap();
+        assert!(from_cell::<Pieces>(&ragged.build().unwrap()).is_err());
+        assert!(from_cell::<Pieces>(&Cell::default()).is_err());
+    }
+
+    #[test]
+    fn a_list_travels_with_its_set() {
+        let mut revoked = Dict::new();
+        revoked.set(Bytes([9; 20]), true).unwrap();
+        let witness = P256Witness { shift: Bytes([2; 65]), slope: HashBytes([1; 32]) };
+        let signature = P256Signature {
+            r: HashBytes([1; 32]),
+            s: HashBytes([2; 32]),
+            witness: Ref::new(witness).unwrap(),
+        };
+        let message = PostCrl {
+            query_id: 1,
+            issuer: HashBytes::ZERO,
+            list: Ref::new(Pieces::new(vec![vec![1, 2, 3]]).unwrap()).unwrap(),
+            signature: Ref::new(signature).unwrap(),
+            revoked,
+        };
+        assert_eq!(PostCrl::from_cell(&message.to_cell().unwrap()).unwrap(), message);
+    }
+
+    #[test]
+    fn a_role_is_one_of_two() {
+        for (byte, role) in [(1, Some(Role::PckIssuer)), (2, Some(Role::TcbSigner)), (0, None), (3, None)] {
+            let mut cell = CellBuilder::new();
+            cell.store_u8(byte).unwrap();
+            assert_eq!(from_cell::<Role>(&cell.build().unwrap()).ok(), role);
+        }
+    }
+}
