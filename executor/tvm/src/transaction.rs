@@ -139,7 +139,7 @@ fn compute(
         Prepared::Ready(info) => info,
     };
     let mut info = *info;
-    info.base.base.prev_blocks_info = prev_blocks.to_tuple();
+    info.base.base.prev_blocks_info = Some(prev_blocks.to_tuple());
     let AccountState::Active(mut new_state) = state.state.clone() else {
         return Err(Refusal::Fatal("an account without code came to the compute phase".into()));
     };
