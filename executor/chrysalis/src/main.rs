@@ -8,6 +8,7 @@ mod market;
 mod network;
 mod ready;
 mod report;
+mod stop;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

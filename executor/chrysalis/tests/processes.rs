@@ -188,6 +188,14 @@ impl World {
     }
 }
 
+impl Service {
+    fn stops_when_asked(mut self) {
+        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(asked.success());
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
 const WORKER: [&str; 5] =
     ["worker", "--owner-mnemonic", "chain/worker.words", "--key-passphrase-file", "passphrase"];
 
@@ -254,6 +262,26 @@ fn every_party_is_a_process_of_its_own_and_no_text_is_left_anywhere() {
     assert_eq!(world.json(&wait).0["state"], "settled");
     world.holds(&third, "settled");
 
+    // Asked to stop, the worker stops; with keys that nobody keeps it attests anew, and goes on.
+    worker.stops_when_asked();
+    let mut ephemeral = WORKER[..3].to_vec();
+    ephemeral.push("--ephemeral-keys");
+    let worker = world.service("worker", &ephemeral);
+    assert_eq!(worker.facts["worker"], facts["worker"]);
+    assert_ne!(worker.facts["receipt_key"], facts["receipt_key"]);
+    let until = Instant::now() + PATIENCE;
+    let fourth = loop {
+        // Until the chain has the new keys, a job goes to the old ones, which nobody has any more.
+        let job = world.post(&worker.facts, "with new keys");
+        let wait = ["job", "result", &job, "--mnemonic", "chain/client.words", "--wait", "--json"];
+        if world.json(&wait).0["state"] == "settled" {
+            break job;
+        }
+        assert!(Instant::now() < until);
+    };
+    world.holds(&fourth, "settled");
+    worker.stops_when_asked();
+
     // What nobody may accept by accident.
     let strict = world.run(&["verify", &job], "");
     assert!(String::from_utf8_lossy(&strict.stderr).contains("--dangerous-accept-simulated"));
@@ -263,45 +291,50 @@ fn every_party_is_a_process_of_its_own_and_no_text_is_left_anywhere() {
 
     let mut seen = 0;
     for place in [world.folder.path(), world.logs.path()] {
-        seen += search(place, &[PROMPT_CANARY, &answer]);
+        assert_eq!(search(place, &[PROMPT_CANARY, &answer], &mut seen), None);
     }
     assert!(seen >= 12, "only {seen} files were searched");
 }
 
-/// Looks for the texts, in the forms that logs and files give bytes, in every file below `folder`; how many there are.
-fn search(folder: &Path, texts: &[&str]) -> usize {
-    let mut seen = 0;
+/// Looks for the texts, in the forms that logs and files give bytes, in every file below `folder`: where the first is.
+/// Counts the files.
+fn search(folder: &Path, texts: &[&str], seen: &mut usize) -> Option<String> {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            seen += search(&path, texts);
+            if let Some(found) = search(&path, texts, seen) {
+                return Some(found);
+            }
             continue;
         }
-        seen += 1;
+        *seen += 1;
         let bytes = std::fs::read(&path).unwrap();
-        for text in texts {
-            let escaped = serde_json::to_string(text).unwrap();
-            // Base64 of the same text at each of the three places it can begin at, without what its neighbours decide.
-            let shifted = (0..3).map(|shift| {
-                let padded = [vec![b' '; shift], text.as_bytes().to_vec()].concat();
-                let encoded = STANDARD.encode(padded);
-                encoded[4..encoded.len() - 4].to_owned()
-            });
-            let forms = [
-                (*text).to_owned(),
-                escaped[1..escaped.len() - 1].to_owned(),
-                hex::encode(text),
-                hex::encode_upper(text),
-                format!("{:?}", text.as_bytes()),
-                format!("{text:?}"),
-            ];
-            for form in forms.into_iter().chain(shifted) {
-                let found = bytes.windows(form.len()).any(|window| window == form.as_bytes());
-                assert!(!found, "{text:?} is in {} as {form}", path.display());
+        for form in texts.iter().flat_map(|text| forms(text)) {
+            if bytes.windows(form.len()).any(|window| window == form.as_bytes()) {
+                return Some(format!("{form:?} is in {}", path.display()));
             }
         }
     }
-    seen
+    None
+}
+
+fn forms(text: &str) -> Vec<String> {
+    let escaped = serde_json::to_string(text).unwrap();
+    // Base64 of the same text at each of the three places it can begin at, without what its neighbours decide.
+    let shifted = (0..3).map(|shift| {
+        let encoded = STANDARD.encode([vec![b' '; shift], text.as_bytes().to_vec()].concat());
+        encoded[4..encoded.len() - 4].to_owned()
+    });
+    let mut forms: Vec<String> = shifted.collect();
+    forms.extend([
+        text.to_owned(),
+        escaped[1..escaped.len() - 1].to_owned(),
+        hex::encode(text),
+        hex::encode_upper(text),
+        format!("{:?}", text.as_bytes()),
+        format!("{text:?}"),
+    ]);
+    forms
 }
 
 #[test]
@@ -317,8 +350,9 @@ fn the_search_finds_what_it_looks_for() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("deep")).unwrap();
         std::fs::write(folder.path().join("deep/file"), format!("before {planted} behind")).unwrap();
-        let found = std::panic::catch_unwind(|| search(folder.path(), &[text]));
-        assert!(found.is_err(), "{planted} was not found");
-        assert_eq!(search(folder.path(), &["planted-canary-77ab"]), 1);
+        let mut seen = 0;
+        assert!(search(folder.path(), &[text], &mut seen).is_some(), "{planted} was not found");
+        assert_eq!(search(folder.path(), &["another-secret-4e11"], &mut seen), None);
+        assert_eq!(seen, 2);
     }
 }

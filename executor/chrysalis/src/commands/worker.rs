@@ -24,6 +24,7 @@ use crate::exit::Exit;
 use crate::market::random;
 use crate::network::{OpenNetwork, address, read};
 use crate::ready::{SIMULATOR, SimulatorFile};
+use crate::stop;
 
 /// How to run a worker.
 #[derive(Args)]
@@ -110,7 +111,9 @@ pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<Exit> {
     };
     daemon
         .run(async {
-            let _ = tokio::signal::ctrl_c().await;
+            if let Err(error) = stop::asked().await {
+                tracing::error!(%error, "the worker cannot be asked to stop; it stops");
+            }
         })
         .await?;
     drop(data);
