@@ -135,7 +135,7 @@ fn compute(
         AccountState::Uninit | AccountState::Frozen(_) => None,
     };
     let info = match prepare(state, message, storage_fee)? {
-        Prepared::Skipped(skipped) => return Ok(skipped),
+        Prepared::Skipped(skipped) => return Ok(*skipped),
         Prepared::Ready(info) => info,
     };
     let mut info = *info;
@@ -211,7 +211,7 @@ fn compute(
 }
 
 enum Prepared {
-    Skipped(ComputePhaseFull),
+    Skipped(Box<ComputePhaseFull>),
     Ready(Box<ComputePhaseSmcInfo>),
 }
 
@@ -239,7 +239,7 @@ fn prepare(
     });
     match (done, seen.take()) {
         (_, Some(info)) => Ok(Prepared::Ready(info)),
-        (Ok(skipped), None) => Ok(Prepared::Skipped(skipped)),
+        (Ok(skipped), None) => Ok(Prepared::Skipped(Box::new(skipped))),
         (Err(error), None) => Err(fatal(error)),
     }
 }
