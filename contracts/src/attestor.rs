@@ -262,6 +262,8 @@ pub struct QuoteProof {
     pub key_y: HashBytes,
     /// Who issued the PCK certificate: SHA-256 of its public key x ‖ y.
     pub authority: HashBytes,
+    /// Of `pck`.
+    pub pck_pieces: u8,
     /// Header and report.
     pub signed: Ref<Pieces>,
     pub qe_report: Ref<Pieces>,
@@ -302,7 +304,6 @@ pub struct QuoteOrigin {
     pub authority: HashBytes,
     pub ppid: Bytes<16>,
     pub fmspc: Fmspc,
-    pub evaluation_number: u32,
 }
 
 messages! {
