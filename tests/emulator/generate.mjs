@@ -1,8 +1,9 @@
 // Writes fixtures/*.json: what the official emulator makes of one message, for each kind of message and outcome.
-// `npm ci && npm run generate`
+// `npm ci && npm run generate`, or `npm run generate opcodes` for one of them.
 
 import { createRequire } from 'node:module';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { label } from './label.mjs';
 const require = createRequire(import.meta.url);
 const { Executor } = require('@ton/sandbox');
 const { Cell, loadMessage, loadShardAccount, loadTransaction } = require('@ton/core');
@@ -35,30 +36,37 @@ function record(args, result) {
         return;
     }
     const kind = [code, message.init ? 'init' : '', message.info.type, bounced ? 'bounced' : '', opcode, outcome].join(' ').replace(/ +/g, ' ').trim();
+    const labelled = message.info.type === 'internal' && message.info.dest.toString() === label.address;
+    if (label.address && !labelled) return;
     const count = seen.get(kind) ?? 0;
     seen.set(kind, count + 1);
-    if (count >= PER_KIND) return;
+    if (count >= PER_KIND && !labelled) return;
     fixtures.push({
-        name: `${kind} #${count}`,
+        name: labelled ? label.name : `${kind} #${count}`,
         now: args.now,
         lt: args.lt.toString(),
         account: args.shardAccount,
         message: args.message.toBoc().toString('base64'),
+        prev_blocks: args.prevBlocksInfo && prevBlocks(args.prevBlocksInfo),
         expect: result.success
             ? { transaction: result.transaction, account: result.shardAccount }
             : { refused: Number(result.vmResults.vmExitCode) },
     });
 }
 
-await import('./wallets.mjs');
-const wallets = fixtures.splice(0);
-await import('./contracts.mjs');
-const contracts = fixtures.splice(0);
+function prevBlocks({ lastMcBlocks, prevKeyBlock, lastMcBlocks100 }) {
+    const id = (block) => [block.workchain, block.shard.toString(16), block.seqno, block.rootHash.toString('hex'), block.fileHash.toString('hex')].join(':');
+    return { last_16: lastMcBlocks.map(id), key_block: id(prevKeyBlock), last_16_by_100: lastMcBlocks100?.map(id) };
+}
 
 const folder = new URL('fixtures/', import.meta.url);
-rmSync(folder, { recursive: true, force: true });
-mkdirSync(folder);
-for (const [name, list] of Object.entries({ wallets, contracts })) {
+mkdirSync(folder, { recursive: true });
+const wanted = process.argv.slice(2);
+for (const name of ['wallets', 'contracts', 'opcodes']) {
+    if (wanted.length > 0 && !wanted.includes(name)) continue;
+    seen.clear();
+    await import(`./${name}.mjs`);
+    const list = fixtures.splice(0);
     list.sort((a, b) => (a.name < b.name ? -1 : 1));
     writeFileSync(new URL(`${name}.json`, folder), JSON.stringify(list, null, 1) + '\n');
     console.error(`${name}: ${list.length} fixtures`);

@@ -8,7 +8,9 @@ mod market;
 mod network;
 mod ready;
 mod report;
+mod stop;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -43,7 +45,12 @@ enum Command {
 async fn main() -> ExitCode {
     ::worker::panics::hide_messages();
     let filter = EnvFilter::try_from_env("CHRYSALIS_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(is_terminal)
+        .init();
     let result = match Arguments::parse().command {
         Command::Demo(arguments) => commands::demo::run(arguments).await,
         Command::Localnet(arguments) => commands::localnet::run(arguments).await,

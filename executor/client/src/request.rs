@@ -138,3 +138,26 @@ impl JobRequest {
 const MAX_CLAIM_WITHIN_S: u32 = 30 * 86_400;
 const MIN_SETTLE_WITHIN_S: u32 = 30;
 const MAX_SETTLE_WITHIN_S: u32 = 7 * 86_400;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_limits_are_those_of_the_contract() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../contracts/job.tolk");
+        let text = std::fs::read_to_string(path).unwrap();
+        for (name, ours) in [
+            ("MAX_CLAIM_WAIT_S", MAX_CLAIM_WITHIN_S),
+            ("MIN_SETTLE_S", MIN_SETTLE_WITHIN_S),
+            ("MAX_SETTLE_S", MAX_SETTLE_WITHIN_S),
+        ] {
+            let stated =
+                text.lines().find_map(|line| line.strip_prefix(&format!("const {name} = "))).unwrap();
+            let product: u32 =
+                stated.split('*').map(|factor| factor.trim().parse::<u32>().unwrap()).product();
+            assert_eq!(product, ours, "{name}");
+        }
+    }
+}

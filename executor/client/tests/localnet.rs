@@ -53,6 +53,7 @@ const PRICES: Prices = Prices {
 
 type Sender = WalletSender<LiteserverChain>;
 type Lie = fn(KeyBinding) -> KeyBinding;
+type Spoil = fn(&mut Vec<u8>);
 type Change = fn(&mut JobRequest);
 
 /// A network with a model and one worker that offers it.
@@ -66,6 +67,8 @@ struct World {
     owner: Sender,
     worker: Worker,
     platform: SimulatedPlatform,
+    /// What becomes of a quote before it is published.
+    spoil: Spoil,
     rng: StdRng,
 }
 
@@ -141,6 +144,7 @@ impl World {
             owner,
             worker,
             platform,
+            spoil: |_| {},
             rng,
         };
         world.register(lie).await;
@@ -158,7 +162,8 @@ impl World {
             mc_seqno: block.seqno,
             mc_root_hash: block.root_hash,
         };
-        let quote = self.platform.quote(&lie(binding.clone()).report_data(), &identity());
+        let mut quote = self.platform.quote(&lie(binding.clone()).report_data(), &identity());
+        (self.spoil)(&mut quote);
         let evidence = Evidence {
             quote_hash: HashBytes(Sha256::digest(&quote).into()),
             mc_seqno: block.seqno,
@@ -362,8 +367,9 @@ impl QuoteJudge for Judge<'_> {
         let now_s = u64::from(evidence.now_s);
         let (verdict, facts) = verify_quote(evidence.quote, self.platform.collateral(), &self.policy, now_s);
         let mut failures = verdict.failures();
-        let facts = facts.ok_or("no quote")?;
-        failures.extend(verify_binding(&facts, &evidence.binding).failures());
+        if let Some(facts) = facts {
+            failures.extend(verify_binding(&facts, &evidence.binding).failures());
+        }
         if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
     }
 }
@@ -532,6 +538,29 @@ async fn no_prompt_leaves_for_a_worker_whose_quote_is_refused() {
     let wallet = world.owner.wallet().address();
     let a_wallet = client.check_worker(wallet, &world.judge()).await.unwrap_err();
     assert!(a_wallet.to_string().contains("its code is another"), "{a_wallet}");
+}
+
+/// The Worker contract publishes any bytes as the quote; who seals a prompt looks at them.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_prompt_leaves_for_a_worker_whose_published_quote_is_truncated_or_altered() {
+    let mut world = World::new().await;
+    let client = world.client(50).await;
+    client.check_worker(&world.worker.address, &world.judge()).await.unwrap();
+    let spoils: [(Spoil, &str); 5] = [
+        (|quote| quote.truncate(600), "quote_parses"),
+        (|quote| quote.truncate(quote.len() / 2), "quote_"),
+        (|quote| quote.clear(), "quote_parses"),
+        // In the report, and in the signature over it.
+        (|quote| quote[48 + 200] ^= 1, "quote_chain"),
+        (|quote| quote[48 + 584 + 20] ^= 1, "quote_chain"),
+    ];
+    for (spoil, named) in spoils {
+        world.spoil = spoil;
+        world.register(|binding| binding).await;
+        let refused = client.check_worker(&world.worker.address, &world.judge()).await.unwrap_err();
+        let ClientError::QuoteRefused { failed, .. } = &refused else { panic!("{refused}") };
+        assert!(failed.contains(named), "{failed}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

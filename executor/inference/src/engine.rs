@@ -170,8 +170,10 @@ impl Engine {
                 (shape, weights, Text::from_hugging_face(files)?)
             }
         };
-        if text.tokenizer.get_vocab_size(true) > shape.vocabulary {
-            return Err(files.corrupt("tokenizer.json", "it has more tokens than the model"));
+        let highest = text.tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        if highest as usize >= shape.vocabulary {
+            let detail = format!("its token {highest} is beyond the model's {} tokens", shape.vocabulary);
+            return Err(files.corrupt("tokenizer.json", detail));
         }
         let dtype = dtype_of(&weights);
         Ok(Self { model: place(shape, weights, device, multiply)?, text, device, dtype })

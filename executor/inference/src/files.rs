@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 
 use crate::error::LoadError;
 
+/// One name for every copy: a model's id is of the contents, not of what the user called them.
+const GGUF_NAME: &str = "model.gguf";
+
 /// A model's files in memory.
 #[derive(Clone)]
 pub struct ModelFiles {
@@ -42,8 +45,7 @@ impl ModelFiles {
             if path.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("gguf")) {
                 return Err(LoadError::NotAModel(path.to_owned()));
             }
-            // One name for every copy: the id is of the contents, not of what the user called them.
-            files.push(read(path, "model.gguf".to_owned())?);
+            files.push(read(path, GGUF_NAME.to_owned())?);
         } else {
             for entry in fs::read_dir(path).map_err(|source| read_error(path, source))? {
                 let entry = entry.map_err(|source| read_error(path, source))?;
@@ -54,12 +56,29 @@ impl ModelFiles {
                 }
             }
             files.sort_by(|a, b| a.name.cmp(&b.name));
-            let has = |wanted: fn(&str) -> bool| files.iter().any(|file| wanted(&file.name));
-            if !has(|name| name == "config.json") || !has(|name| name.ends_with(".safetensors")) {
+            if !is_hugging_face(&files) {
                 return Err(LoadError::NotAModel(path.to_owned()));
             }
         }
         Ok(Self { path: path.to_owned(), files })
+    }
+
+    /// Files that are in memory already: `model.gguf` alone, or the names of a Hugging Face directory. Errors call them
+    /// `label`.
+    ///
+    /// # Errors
+    /// [`LoadError::NotAModel`].
+    pub fn in_memory(label: &str, files: Vec<(String, Vec<u8>)>) -> Result<Self, LoadError> {
+        let path = PathBuf::from(label);
+        let is_gguf = matches!(&*files, [(name, _)] if name == GGUF_NAME);
+        let mut files: Vec<ModelFile> =
+            files.into_iter().filter(|(name, _)| is_gguf || belongs(name)).map(hashed).collect();
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        let twice = files.windows(2).any(|pair| pair[0].name == pair[1].name);
+        if twice || !(is_gguf || is_hugging_face(&files)) {
+            return Err(LoadError::NotAModel(path));
+        }
+        Ok(Self { path, files })
     }
 
     /// The files, sorted by name.
@@ -77,11 +96,11 @@ impl ModelFiles {
     }
 
     pub(crate) fn gguf(&self) -> Option<&ModelFile> {
-        self.find("model.gguf")
+        self.find(GGUF_NAME)
     }
 
     pub(crate) fn corrupt(&self, file: &str, detail: impl ToString) -> LoadError {
-        let path = if self.path.is_dir() { self.path.join(file) } else { self.path.clone() };
+        let path = if self.gguf().is_some() { self.path.clone() } else { self.path.join(file) };
         LoadError::Corrupt { path, detail: detail.to_string() }
     }
 }
@@ -98,9 +117,23 @@ fn belongs(name: &str) -> bool {
 }
 
 fn read(path: &Path, name: String) -> Result<ModelFile, LoadError> {
+    // Through a link too, only a file has an end.
+    let kind = fs::metadata(path).map_err(|source| read_error(path, source))?;
+    if !kind.is_file() {
+        return Err(read_error(path, std::io::Error::other("it is not a regular file")));
+    }
     let bytes = fs::read(path).map_err(|source| read_error(path, source))?;
+    Ok(hashed((name, bytes)))
+}
+
+fn hashed((name, bytes): (String, Vec<u8>)) -> ModelFile {
     let sha256 = Sha256::digest(&bytes).into();
-    Ok(ModelFile { name, size_bytes: bytes.len() as u64, sha256, bytes: Arc::new(bytes) })
+    ModelFile { name, size_bytes: bytes.len() as u64, sha256, bytes: Arc::new(bytes) }
+}
+
+fn is_hugging_face(files: &[ModelFile]) -> bool {
+    let has = |wanted: fn(&str) -> bool| files.iter().any(|file| wanted(&file.name));
+    has(|name| name == "config.json") && has(|name| name.ends_with(".safetensors"))
 }
 
 fn read_error(path: &Path, source: std::io::Error) -> LoadError {

@@ -21,6 +21,7 @@ mod sampling;
 mod shape;
 mod stop;
 mod text;
+mod tokenizer_file;
 mod vocabulary;
 mod weights;
 #[cfg(target_arch = "x86_64")]

@@ -1,6 +1,7 @@
 //! Text to tokens and back: the tokenizer and the chat template, as the model's files carry them.
 
 use std::collections::HashSet;
+use std::io;
 
 use minijinja::Environment;
 use serde::Serialize;
@@ -10,9 +11,17 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::error::{GenerateError, LoadError};
 use crate::files::ModelFiles;
 use crate::gguf::Gguf;
+use crate::tokenizer_file::{self, guarded};
 use crate::vocabulary;
 
 const TEMPLATE: &str = "chat";
+
+/// Bytes that a template may add to a conversation, beside repeating it a few times.
+const MAX_TEMPLATE_TEXT: usize = 1 << 20;
+/// Steps that a template may take.
+const TEMPLATE_FUEL: u64 = 1_000_000;
+/// Bytes of a template.
+const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 
 /// Tokens that may wait for the rest of a character before they are shown as they are.
 const MAX_WAITING_TOKENS: usize = 16;
@@ -51,12 +60,15 @@ impl Text {
             bos_token => self.begin.as_str(),
             eos_token => self.end.as_str(),
         };
-        let text = Zeroizing::new(template.render(context).map_err(|_| GenerateError::Template)?);
-        self.encode(&text)
+        let given: usize = messages.iter().map(|message| message.role.len() + message.content.len()).sum();
+        let mut text =
+            Bounded { text: Zeroizing::default(), most: given.saturating_mul(4) + MAX_TEMPLATE_TEXT };
+        guarded(|| template.render_captured_to(context, &mut text)).ok_or(GenerateError::Template)?;
+        self.encode(std::str::from_utf8(&text.text).map_err(|_| GenerateError::Template)?)
     }
 
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, GenerateError> {
-        let encoding = self.tokenizer.encode(text, false).map_err(|_| GenerateError::Tokenizer)?;
+        let encoding = guarded(|| self.tokenizer.encode(text, false)).ok_or(GenerateError::Tokenizer)?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -78,6 +90,9 @@ impl Text {
         // A tokenizer.json may ask for either; a prompt is neither cut nor filled up here.
         tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
         tokenizer.with_padding(None);
+        if template.len() > MAX_TEMPLATE_BYTES {
+            return Err(format!("its chat template has {} bytes", template.len()));
+        }
         let mut environment = Environment::new();
         environment.add_function("raise_exception", |_: String| -> Result<String, minijinja::Error> {
             Err(minijinja::ErrorKind::InvalidOperation.into())
@@ -85,10 +100,9 @@ impl Text {
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.set_fuel(Some(1_000_000));
-        environment
-            .add_template_owned(TEMPLATE, template)
-            .map_err(|error| format!("its chat template does not parse: {error}"))?;
+        environment.set_fuel(Some(TEMPLATE_FUEL));
+        guarded(|| environment.add_template_owned(TEMPLATE, template))
+            .ok_or("its chat template does not parse")?;
         Ok(Self { tokenizer, template: environment, begin, end, stop_ids })
     }
 
@@ -122,10 +136,7 @@ impl Text {
                 None => Ok(serde_json::Value::Null),
             }
         };
-        let file =
-            files.find("tokenizer.json").ok_or_else(|| files.corrupt("tokenizer.json", "it is missing"))?;
-        let tokenizer =
-            Tokenizer::from_bytes(&*file.bytes).map_err(|error| files.corrupt("tokenizer.json", error))?;
+        let tokenizer = tokenizer_file::load(files)?;
         let config = json("tokenizer_config.json")?;
         let token = |key: &str| {
             let value = &config[key];
@@ -147,6 +158,26 @@ impl Text {
         }
         Self::new(tokenizer, template.to_owned(), token("bos_token"), token("eos_token"), stop_ids)
             .map_err(|detail| files.corrupt("tokenizer_config.json", detail))
+    }
+}
+
+/// Takes what a template writes, up to a limit.
+struct Bounded {
+    text: Zeroizing<Vec<u8>>,
+    most: usize,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.text.len().saturating_add(bytes.len()) > self.most {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -179,7 +210,8 @@ impl TextStream<'_> {
     }
 
     fn advance(&mut self, all: bool) -> Result<String, GenerateError> {
-        let decode = |ids: &[u32]| self.tokenizer.decode(ids, true).map_err(|_| GenerateError::Tokenizer);
+        let decode =
+            |ids: &[u32]| guarded(|| self.tokenizer.decode(ids, true)).ok_or(GenerateError::Tokenizer);
         let before = Zeroizing::new(decode(&self.ids[..self.shown])?);
         let now = Zeroizing::new(decode(&self.ids)?);
         if now.ends_with(char::REPLACEMENT_CHARACTER) && !all {

@@ -22,11 +22,10 @@ use crate::files::ModelFiles;
 use crate::gguf::{Gguf, Value};
 
 const FILE: &str = "model.gguf";
-/// Bytes of a token: real ones are a run of some hundred spaces at most. Finding the merges of a SentencePiece token
-/// takes time by the square of it.
+/// Bytes of a token: real ones are a run of some hundred spaces at most.
 const MAX_TOKEN_BYTES: usize = 2_048;
-/// Characters of all SentencePiece tokens together.
-const MAX_PIECES_CHARS: usize = 16 << 20;
+/// Bytes of all merges that SentencePiece's tokens stand for: 262 144 real ones have some 5 MB.
+const MAX_MERGE_BYTES: usize = 64 << 20;
 /// SentencePiece writes a space so.
 const SPACE: &str = "\u{2581}";
 
@@ -179,7 +178,7 @@ fn sentence_piece(files: &ModelFiles, head: &Gguf, vocabulary: &Vocabulary) -> R
     }
     let by_text = vocabulary.by_text(files)?;
     let merges = merges(vocabulary, &scores, &by_text)
-        .ok_or_else(|| files.corrupt(FILE, "tokenizer.ggml.tokens are too long together"))?;
+        .ok_or_else(|| files.corrupt(FILE, "tokenizer.ggml.tokens can be put together in too many ways"))?;
     let mut model = BPE::builder().vocab_and_merges(by_text, merges).byte_fallback(true).fuse_unk(true);
     let unknown = vocabulary.tokens.iter().zip(&vocabulary.kinds).find(|(_, kind)| **kind == UNKNOWN);
     if let Some((unknown, _)) = unknown {
@@ -217,16 +216,16 @@ fn merges(
     by_text: &AHashMap<String, u32>,
 ) -> Option<Vec<(String, String)>> {
     let mut found = Vec::new();
-    let mut looked_at = 0usize;
+    let mut bytes = 0usize;
     for (token, score) in vocabulary.tokens.iter().zip(scores) {
-        looked_at = looked_at.checked_add(token.len())?;
-        if looked_at > MAX_PIECES_CHARS {
-            return None;
-        }
         let begin = found.len();
         for (at, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(at);
             if let (Some(left_id), Some(right_id)) = (by_text.get(left), by_text.get(right)) {
+                bytes += token.len();
+                if bytes > MAX_MERGE_BYTES {
+                    return None;
+                }
                 found.push((*score, (left, right), (*left_id, *right_id)));
             }
         }

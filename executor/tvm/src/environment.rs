@@ -13,14 +13,14 @@ pub struct Environment {
     pub block_lt: u64,
     /// Randomness of the block.
     pub rand_seed: HashBytes,
-    /// Masterchain blocks before it. With none, the opcodes that ask for them fail with exit code 7.
+    /// Masterchain blocks before it.
     pub prev_blocks: PrevBlocks,
 }
 
 /// Masterchain blocks before the one that runs: what `PREVMCBLOCKS`, `PREVKEYBLOCK` and `PREVMCBLOCKS_100` give.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PrevBlocks {
-    /// The newest first; at most 16, and as many as there are. None means that none is known.
+    /// The newest first; at most 16, and as many as there are. Where none is known, code sees null.
     pub last_16: Vec<BlockId>,
     /// The newest key block, which the zero state counts as.
     pub key_block: BlockId,
@@ -42,19 +42,19 @@ impl PrevBlocks {
         Ok(Self { last_16, key_block, last_16_by_100 })
     }
 
-    /// `PrevBlocksInfo` of c7; `None` where no block is known.
-    pub(crate) fn to_tuple(&self) -> Option<SafeRc<Tuple>> {
-        if self.last_16.is_empty() {
-            return None;
-        }
+    /// `PrevBlocksInfo` of c7. Without blocks it is as the official emulator makes it without them.
+    pub(crate) fn to_tuple(&self) -> SafeRc<Tuple> {
         let list = |ids: &[BlockId]| -> SafeRc<Tuple> {
             SafeRc::new(ids.iter().map(|id| block_tuple(id).into_dyn_value()).collect())
         };
-        Some(SafeRc::new(tuple![
-            raw list(&self.last_16),
-            raw block_tuple(&self.key_block),
-            raw list(&self.last_16_by_100),
-        ]))
+        if self.last_16.is_empty() {
+            return SafeRc::new(tuple![null, null]);
+        }
+        let mut info = tuple![raw list(&self.last_16), raw block_tuple(&self.key_block)];
+        if !self.last_16_by_100.is_empty() {
+            info.push(list(&self.last_16_by_100).into_dyn_value());
+        }
+        SafeRc::new(info)
     }
 }
 

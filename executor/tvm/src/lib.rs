@@ -228,7 +228,7 @@ impl Vm {
             .require_ton_v6()
             .fill_unpacked_config()?
             .require_ton_v11();
-        info.base.base.prev_blocks_info = environment.prev_blocks.to_tuple();
+        info.base.base.prev_blocks_info = Some(environment.prev_blocks.to_tuple());
         let libraries: (&Dict<_, _>, &Dict<HashBytes, LibDescr>) = (&state.libraries, &Dict::new());
         let mut vm = VmStateBuilder::new()
             .with_smc_info(info)

@@ -35,7 +35,7 @@ fn run_one(vm: &mut VmState<'_>) -> i32 {
             }
             None => vm.step(),
         };
-        result = match step.or_else(|error| throw(vm, error)) {
+        result = match step.or_else(|error| throw(vm, &error)) {
             Ok(result) => result,
             Err(double) => return double,
         };
@@ -48,7 +48,7 @@ fn run_one(vm: &mut VmState<'_>) -> i32 {
 }
 
 /// Hands an error to the contract's handler; `Err` with the result where even that is impossible.
-fn throw(vm: &mut VmState<'_>, error: Box<tycho_vm::VmError>) -> Result<i32, i32> {
+fn throw(vm: &mut VmState<'_>, error: &tycho_vm::VmError) -> Result<i32, i32> {
     vm.steps += 1;
     if error.is_out_of_gas() {
         return Ok(vm.throw_out_of_gas());

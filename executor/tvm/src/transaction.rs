@@ -135,11 +135,11 @@ fn compute(
         AccountState::Uninit | AccountState::Frozen(_) => None,
     };
     let info = match prepare(state, message, storage_fee)? {
-        Prepared::Skipped(skipped) => return Ok(skipped),
+        Prepared::Skipped(skipped) => return Ok(*skipped),
         Prepared::Ready(info) => info,
     };
     let mut info = *info;
-    info.base.base.prev_blocks_info = prev_blocks.to_tuple();
+    info.base.base.prev_blocks_info = Some(prev_blocks.to_tuple());
     let AccountState::Active(mut new_state) = state.state.clone() else {
         return Err(Refusal::Fatal("an account without code came to the compute phase".into()));
     };
@@ -211,7 +211,7 @@ fn compute(
 }
 
 enum Prepared {
-    Skipped(ComputePhaseFull),
+    Skipped(Box<ComputePhaseFull>),
     Ready(Box<ComputePhaseSmcInfo>),
 }
 
@@ -239,7 +239,7 @@ fn prepare(
     });
     match (done, seen.take()) {
         (_, Some(info)) => Ok(Prepared::Ready(info)),
-        (Ok(skipped), None) => Ok(Prepared::Skipped(skipped)),
+        (Ok(skipped), None) => Ok(Prepared::Skipped(Box::new(skipped))),
         (Err(error), None) => Err(fatal(error)),
     }
 }

@@ -11,7 +11,7 @@ use tvm_executor::{Environment, PrevBlocks, TvmError, Vm};
 use tycho_types::boc::Boc;
 use tycho_types::cell::{Cell, HashBytes};
 use tycho_types::models::{
-    ComputePhase, Message, MsgInfo, OptionalAccount, ShardAccount, StdAddr, Transaction, TxInfo,
+    BlockId, ComputePhase, Message, MsgInfo, OptionalAccount, ShardAccount, StdAddr, Transaction, TxInfo,
 };
 
 #[derive(Deserialize)]
@@ -21,7 +21,16 @@ struct Fixture {
     lt: String,
     account: String,
     message: String,
+    prev_blocks: Option<PrevBlockIds>,
     expect: Expected,
+}
+
+/// Each id is `workchain:shard:seqno:root_hash:file_hash`.
+#[derive(Deserialize)]
+struct PrevBlockIds {
+    last_16: Vec<String>,
+    key_block: String,
+    last_16_by_100: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +45,7 @@ fn fixtures() -> Vec<Fixture> {
     for text in [
         include_str!("../../../tests/emulator/fixtures/wallets.json"),
         include_str!("../../../tests/emulator/fixtures/contracts.json"),
+        include_str!("../../../tests/emulator/fixtures/opcodes.json"),
     ] {
         all.extend(serde_json::from_str::<Vec<Fixture>>(text).unwrap());
     }
@@ -44,6 +54,15 @@ fn fixtures() -> Vec<Fixture> {
 
 fn cell(base64: &str) -> Cell {
     Boc::decode_base64(base64).unwrap()
+}
+
+fn prev_blocks(ids: &PrevBlockIds) -> PrevBlocks {
+    let id = |text: &String| text.parse::<BlockId>().unwrap();
+    PrevBlocks {
+        last_16: ids.last_16.iter().map(id).collect(),
+        key_block: id(&ids.key_block),
+        last_16_by_100: ids.last_16_by_100.iter().flatten().map(id).collect(),
+    }
 }
 
 fn destination(message: &Cell) -> (StdAddr, bool) {
@@ -101,7 +120,7 @@ fn state(account: &ShardAccount) -> String {
 fn the_official_emulator_makes_the_same_of_every_message() {
     let vm = Vm::new(-3).unwrap();
     let all = fixtures();
-    assert!(all.len() >= 60, "{} fixtures", all.len());
+    assert!(all.len() >= 400, "{} fixtures", all.len());
     let named: BTreeSet<&str> = include_str!("../differences.txt").lines().collect();
     let mut wrong = Vec::new();
     let mut other_hash = BTreeSet::new();
@@ -114,7 +133,7 @@ fn the_official_emulator_makes_the_same_of_every_message() {
             utime: fixture.now,
             block_lt: lt,
             rand_seed: HashBytes::ZERO,
-            prev_blocks: PrevBlocks::default(),
+            prev_blocks: fixture.prev_blocks.as_ref().map(prev_blocks).unwrap_or_default(),
         };
         let done = vm.execute(&environment, lt, &address, &account, &message, external);
         match (&fixture.expect, done) {

@@ -99,6 +99,9 @@ const REPORT_BYTES: usize = 584;
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use tdx_simulator::{SimulatedPlatform, TdIdentity};
+    use verifier::{QuotePolicy, verify_quote};
+
     use super::*;
 
     /// Bytes of a quote whose report is `0, 1, 2, …`.
@@ -138,5 +141,37 @@ mod tests {
         for bad in [&good[..0], &good[..631], &quote(3)[..], &[vec![4, 0, 2, 0, 0], good.clone()].concat()] {
             assert!(matches!(read_quote(bad), Err(AttestationError::Malformed { .. })));
         }
+    }
+    /// From the platform's quote to what the verifier says of it: both read the same report.
+    #[test]
+    fn a_simulated_quote_reads_as_the_verifier_reads_it() {
+        let now_s = 1_800_000_000;
+        let platform = SimulatedPlatform::new(&[5; 32], now_s).unwrap();
+        let identity = TdIdentity::of_image("worker");
+        let report_data = std::array::from_fn(|at| at as u8);
+        let raw = platform.quote(&report_data, &identity);
+        let facts = read_quote(&raw).unwrap();
+        assert_eq!(facts.report_data, report_data);
+        let policy = QuotePolicy::dangerous_simulated(platform.root_der().to_vec(), vec![facts.measurement]);
+        let (verdict, verified) = verify_quote(&raw, platform.collateral(), &policy, now_s);
+        assert!(verdict.all_passed(), "{:?}", verdict.failures());
+        let verified = verified.unwrap();
+        assert_eq!((facts.measurement, facts.report_data), (verified.measurement, verified.report_data));
+        let other = read_quote(&platform.quote(&report_data, &TdIdentity::of_image("another"))).unwrap();
+        assert_ne!(other.measurement, facts.measurement);
+        // The registers of the image, each in its place.
+        let [rtmr0, rtmr1, rtmr2, rtmr3] = identity.rtmr;
+        let named = TdMeasurements {
+            mr_td: identity.mr_td,
+            rtmr0,
+            rtmr1,
+            rtmr2,
+            rtmr3,
+            mr_config_id: identity.mr_config_id,
+            mr_owner: identity.mr_owner,
+            mr_owner_config: identity.mr_owner_config,
+            xfam: identity.xfam,
+        };
+        assert_eq!(facts.measurement, named.measurement());
     }
 }

@@ -4,6 +4,7 @@ use contracts::config_file::WorkerSection;
 use contracts::{HashBytes, Nanoton, Network, Prices, StdAddr};
 use serde::{Deserialize, Serialize};
 
+use crate::fees::CLAIM_FLOAT;
 use crate::keys::Keys;
 use crate::machine::Policy;
 
@@ -109,8 +110,6 @@ impl From<&WorkerSection> for WorkerConfig {
 
 /// A shard's block is older than the masterchain block that names it, by less than this.
 const GRACE_S: u32 = 30;
-/// Above what the contract asks for a claim at the basechain's prices (`claimFloat` in `contracts/fees.tolk`).
-const CLAIM_FLOAT: Nanoton = Nanoton::new(16_000_000);
 
 fn default_stake() -> Nanoton {
     Nanoton::new(10_000_000_000)

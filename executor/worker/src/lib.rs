@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod data_dir;
 pub mod engine;
 pub mod error;
+mod fees;
 pub mod journal;
 pub mod keys;
 pub mod machine;

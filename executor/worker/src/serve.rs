@@ -16,7 +16,8 @@ use rand_core::CryptoRng;
 use tycho_types::boc::Boc;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::engine::{Engine, EngineInfo};
+use crate::engine::{Engine, EngineInfo, Generated};
+use crate::fees::{RESULT_BASE_BYTES, RESULT_BYTES_PER_INPUT, RESULT_BYTES_PER_OUTPUT, reserved_bytes};
 use crate::keys::Keys;
 use crate::machine::{ClaimFacts, PostedJob, SignedReceipt};
 
@@ -84,6 +85,9 @@ pub fn open(
 
 /// Generates, seals and signs. A second run makes another receipt: the caller keeps the first.
 ///
+/// An answer whose result is larger than the job's reserve pays for is made again, shorter, until it fits: the contract
+/// would refuse its receipt. `on_text` then sees empty pieces.
+///
 /// # Errors
 /// The reason to reject the job with.
 pub fn answer(
@@ -95,41 +99,41 @@ pub fn answer(
     on_text: &mut dyn FnMut(&str) -> bool,
     rng: &mut impl CryptoRng,
 ) -> Result<SignedReceipt, RejectionReason> {
-    let mut generated = engine
-        .generate(&opened.prompt_ids, opened.max_output_tokens, on_text)
-        .map_err(|error| error.reason())?;
-    let input_units =
-        u32::try_from(opened.prompt_ids.len()).map_err(|_| RejectionReason::PromptOverContext)?;
-    let output_units =
-        u32::try_from(generated.output_ids.len()).map_err(|_| RejectionReason::EngineFailure)?;
-    let units = Units { input: input_units, cached_input: 0, output: output_units };
-    if output_units > opened.max_output_tokens {
-        return Err(RejectionReason::EngineFailure);
+    let reserved = reserved_bytes(&posted.max_units);
+    let mut limit = opened.max_output_tokens;
+    for attempt in 0..MAX_ATTEMPTS {
+        let mut unseen = |_: &str| on_text("");
+        let generated = if attempt == 0 {
+            engine.generate(&opened.prompt_ids, limit, on_text)
+        } else {
+            engine.generate(&opened.prompt_ids, limit, &mut unseen)
+        };
+        let generated = generated.map_err(|error| error.reason())?;
+        let made = u32::try_from(generated.output_ids.len()).map_err(|_| RejectionReason::EngineFailure)?;
+        if made > limit {
+            return Err(RejectionReason::EngineFailure);
+        }
+        let size = match seal(signer, engine, posted, opened, generated, rng) {
+            Ok(result) if result.size() <= reserved => {
+                return sign(signer, posted, claim, &result).map_err(|_| RejectionReason::EngineFailure);
+            }
+            Ok(result) => result.size(),
+            Err(SealError::TooLong { bytes }) => bytes,
+            Err(SealError::BadRecipient) => return Err(RejectionReason::MalformedInput),
+            Err(_) => return Err(RejectionReason::EngineFailure),
+        };
+        tracing::info!(
+            size,
+            reserved,
+            tokens = made,
+            "the result is larger than the job pays for; made shorter"
+        );
+        match shorter(made, size, reserved) {
+            Some(fewer) => limit = fewer,
+            None => break,
+        }
     }
-    let mut salt = [0; 32];
-    rng.fill_bytes(&mut salt);
-    let info = engine.info();
-    let transcript =
-        transcript(&salt, &info.model_id, info.engine, info.dtype, &opened.prompt_ids, &generated.output_ids);
-    let output = Output::new(
-        std::mem::take(&mut generated.text),
-        generated.finish_reason,
-        salt,
-        opened.prompt_ids.clone(),
-        std::mem::take(&mut generated.output_ids),
-    );
-    let context = ResultContext {
-        network_id: signer.network_id,
-        job: posted.key.job.clone(),
-        posted_lt: posted.key.posted_lt,
-    };
-    let sealed =
-        seal_result(&output, &HashBytes(opened.reply_key), &context, rng).map_err(|error| match error {
-            SealError::BadRecipient => RejectionReason::MalformedInput,
-            _ => RejectionReason::EngineFailure,
-        })?;
-    let parts = Parts { units, transcript, info };
-    sign(signer, posted, claim, &sealed, parts).map_err(|_| RejectionReason::EngineFailure)
+    Err(RejectionReason::PromptOverPrice)
 }
 
 /// The body of the `post_rejection` message. The same arguments make the same bytes.
@@ -151,24 +155,73 @@ pub fn rejection(
     PostRejection::signed(rejection, signer.keys.receipt())?.to_cell()
 }
 
-struct Parts {
+/// A sealed result and what the receipt says of it.
+struct Sealing {
+    sealed: Sealed,
     units: Units,
     transcript: HashBytes,
     info: EngineInfo,
+}
+
+impl Sealing {
+    /// Bytes of ciphertext.
+    fn size(&self) -> usize {
+        self.sealed.ciphertext.as_bytes().len()
+    }
+}
+
+fn seal(
+    signer: Signer<'_>,
+    engine: &dyn Engine,
+    posted: &PostedJob,
+    opened: &Opened,
+    mut generated: Generated,
+    rng: &mut impl CryptoRng,
+) -> Result<Sealing, SealError> {
+    let count = |ids: &[u32]| u32::try_from(ids.len()).map_err(|_| SealError::TooLong { bytes: usize::MAX });
+    let units =
+        Units { input: count(&opened.prompt_ids)?, cached_input: 0, output: count(&generated.output_ids)? };
+    let mut salt = [0; 32];
+    rng.fill_bytes(&mut salt);
+    let info = engine.info();
+    let transcript =
+        transcript(&salt, &info.model_id, info.engine, info.dtype, &opened.prompt_ids, &generated.output_ids);
+    let output = Output::new(
+        std::mem::take(&mut generated.text),
+        generated.finish_reason,
+        salt,
+        opened.prompt_ids.clone(),
+        std::mem::take(&mut generated.output_ids),
+    );
+    let context = ResultContext {
+        network_id: signer.network_id,
+        job: posted.key.job.clone(),
+        posted_lt: posted.key.posted_lt,
+    };
+    let sealed = seal_result(&output, &HashBytes(opened.reply_key), &context, rng)?;
+    Ok(Sealing { sealed, units, transcript, info })
+}
+
+/// How many tokens are likely to fit where `made` gave `size` bytes; fewer than `made`, none where not even one does.
+fn shorter(made: u32, size: usize, reserved: usize) -> Option<u32> {
+    let share = u64::from(made).saturating_mul(reserved as u64) / (size as u64).max(1);
+    let fewer = u32::try_from(share).unwrap_or(u32::MAX).min(made.saturating_sub(1));
+    // What does not shrink with the tokens would make the share too large each time.
+    let fewer = fewer.min(made.saturating_sub(made / 8)).max(1);
+    (fewer < made).then_some(fewer)
 }
 
 fn sign(
     signer: Signer<'_>,
     posted: &PostedJob,
     claim: &ClaimFacts,
-    sealed: &Sealed,
-    parts: Parts,
+    result: &Sealing,
 ) -> Result<SignedReceipt, WireError> {
     let body = ReceiptBody {
-        result_hash: *to_cell(sealed)?.repr_hash(),
-        transcript: parts.transcript,
-        engine: parts.info.engine,
-        dtype: parts.info.dtype as u8,
+        result_hash: *to_cell(&result.sealed)?.repr_hash(),
+        transcript: result.transcript,
+        engine: result.info.engine,
+        dtype: result.info.dtype as u8,
     };
     let receipt = Receipt {
         tag: Tag,
@@ -177,11 +230,11 @@ fn sign(
         posted_lt: posted.key.posted_lt,
         sequence: 1,
         is_final: true,
-        units: parts.units,
-        amount: claim.prices.cost(&parts.units).min(posted.deposit),
+        units: result.units,
+        amount: claim.prices.cost(&result.units).min(posted.deposit),
         body: Ref::new(body)?,
     };
-    let message = PostReceipt::signed(receipt, sealed, signer.keys.receipt())?.to_cell()?;
+    let message = PostReceipt::signed(receipt, &result.sealed, signer.keys.receipt())?.to_cell()?;
     Ok(SignedReceipt(Boc::encode(&message)))
 }
 
@@ -233,10 +286,8 @@ fn output_limit(
 }
 
 const MAX_MESSAGES: usize = 1_024;
-/// How a job's reserve counts a result (`contracts/fees.tolk`): fixed part, bytes a token in, bytes a token out.
-const RESULT_BASE_BYTES: usize = 1_536;
-const RESULT_BYTES_PER_INPUT: usize = 8;
-const RESULT_BYTES_PER_OUTPUT: usize = 16;
+/// Each is shorter than the one before by an eighth at least.
+const MAX_ATTEMPTS: usize = 24;
 
 #[cfg(test)]
 mod tests;

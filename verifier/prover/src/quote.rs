@@ -200,6 +200,7 @@ impl Quote {
             key_x: HashBytes::from_slice(x),
             key_y: HashBytes::from_slice(y),
             authority: chain.issuer.key_hash(),
+            pck_pieces: chain.pck.signed.pieces.as_slice().len() as u8,
             signed: Ref::new(self.pieces()?)?,
             qe_report: Ref::new(cut(&self.qe_report, &[96; 4])?)?,
             pck: Ref::new(chain.pck.signed.pieces.clone())?,

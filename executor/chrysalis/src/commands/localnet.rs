@@ -11,6 +11,7 @@ use worker::DataDir;
 
 use crate::exit::Exit;
 use crate::ready::{Served, prepare};
+use crate::stop;
 
 /// Where to listen and how fast to make blocks.
 #[derive(Args)]
@@ -64,7 +65,7 @@ pub(crate) async fn run(arguments: LocalnetArguments) -> anyhow::Result<Exit> {
         () = liteserver.serve() => {}
         served = toncenter::serve(handle.clone(), listener) => served?,
         said = say => said?,
-        stopped = tokio::signal::ctrl_c() => stopped?,
+        stopped = stop::asked() => stopped?,
     }
     Ok(Exit::Success)
 }

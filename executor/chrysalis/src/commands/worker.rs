@@ -9,11 +9,12 @@ use clap::Args;
 use contracts::artifacts::{Contract, code};
 use contracts::config_file::{AttestationSource as Source, ConfigFile};
 use contracts::network_file::NetworkKind;
+use serde_json::json;
 use tdx_simulator::TdIdentity;
 use worker::tsm::Tsm;
 use worker::{
-    AttestationSource, DataDir, Identity, Journal, KeyStore, Keys, OwnerWallet, Passphrase, Worker,
-    WorkerConfig,
+    AttestationSource, DataDir, Engine as _, Identity, Journal, KeyStore, Keys, OwnerWallet, Passphrase,
+    Worker, WorkerConfig,
 };
 use zeroize::Zeroizing;
 
@@ -23,6 +24,7 @@ use crate::exit::Exit;
 use crate::market::random;
 use crate::network::{OpenNetwork, address, read};
 use crate::ready::{SIMULATOR, SimulatorFile};
+use crate::stop;
 
 /// How to run a worker.
 #[derive(Args)]
@@ -85,6 +87,14 @@ pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<Exit> {
     let model = base.join(&section.model);
     let engine = tokio::task::spawn_blocking(move || BurnEngine::load(&model)).await??;
     let identity = Identity::new(network.worker_address(&owner)?, network_id);
+    let facts = json!({
+        "worker": identity.worker.to_string(),
+        "owner": owner.to_string(),
+        "model_id": engine.info().model_id,
+        "receipt_key": keys.receipt_public(),
+        "encryption_key": keys.encryption_public(),
+    });
+    println!("{facts}");
     let daemon = Worker {
         chain,
         network,
@@ -101,7 +111,9 @@ pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<Exit> {
     };
     daemon
         .run(async {
-            let _ = tokio::signal::ctrl_c().await;
+            if let Err(error) = stop::asked().await {
+                tracing::error!(%error, "the worker cannot be asked to stop; it stops");
+            }
         })
         .await?;
     drop(data);

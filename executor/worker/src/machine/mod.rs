@@ -91,7 +91,7 @@ impl State {
 pub fn step(policy: &Policy, state: &mut State, event: Event) -> Vec<Effect> {
     let mut effects = Vec::new();
     match event {
-        Event::Restarted => resume(state, &mut effects),
+        Event::Restarted => resume(policy, state, &mut effects),
         Event::Tick { now_s } => tick(policy, state, now_s, &mut effects),
         Event::WorkerRead(facts) => worker_read(policy, state, facts),
         Event::Posted { posted, facts } => posted_seen(policy, state, *posted, &facts, &mut effects),
@@ -141,11 +141,18 @@ pub fn step(policy: &Policy, state: &mut State, event: Event) -> Vec<Effect> {
 
 /// What was begun before the process ended, begun again. Nothing here can make a second claim or a second receipt: an
 /// order signs to the same bytes, a receipt is posted as the journal holds it, and until it is there nobody saw one.
-fn resume(state: &mut State, effects: &mut Vec<Effect>) {
+///
+/// What only a key of before could do is given up: a claim under it is neither opened nor given back with another.
+fn resume(policy: &Policy, state: &mut State, effects: &mut Vec<Effect>) {
     state.worker = None;
     let keys: Vec<JobKey> = state.jobs.keys().cloned().collect();
     for key in keys {
         match state.jobs.get(&key).map(|job| job.phase.clone()) {
+            Some(Phase::Opening { claim } | Phase::Inferring { claim } | Phase::Rejecting { claim, .. })
+                if claim.receipt_key != policy.receipt_key =>
+            {
+                close(policy, state, &key, End::OtherKey, effects);
+            }
             Some(Phase::Ordered { taken: false, .. } | Phase::Posting { .. } | Phase::Rejecting { .. }) => {
                 post(state, &key, effects);
             }

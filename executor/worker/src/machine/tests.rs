@@ -214,6 +214,31 @@ fn a_lost_journal_gives_claims_back() {
     assert!(matches!(&effects[..], [Effect::PostRejection { reason: RejectionReason::EngineFailure, .. }]));
 }
 
+#[test]
+fn a_claim_under_a_key_of_before_is_given_up_and_a_receipt_signed_with_it_posted() {
+    let before = ClaimFacts { receipt_key: HashBytes([0x77; 32]), ..claim() };
+    let reason = RejectionReason::EngineFailure;
+    let restart = |phase: Phase| {
+        let key = posted(20).key;
+        let job = Job { posted: posted(20), phase, sent_at_s: None };
+        let mut state = State::restored(BTreeMap::from([(key.clone(), job)]));
+        (key, step(&policy(), &mut state, Event::Restarted))
+    };
+    for phase in [
+        Phase::Opening { claim: before.clone() },
+        Phase::Inferring { claim: before.clone() },
+        Phase::Rejecting { claim: before.clone(), reason },
+    ] {
+        let (key, effects) = restart(phase);
+        assert_eq!(effects, [Effect::Forget { key, end: End::OtherKey }]);
+    }
+    let receipt = SignedReceipt(vec![1]);
+    let (key, effects) = restart(Phase::Posting { claim: before, receipt: receipt.clone() });
+    assert_eq!(effects, [Effect::PostReceipt { key, receipt }]);
+    let (key, effects) = restart(Phase::Opening { claim: claim() });
+    assert_eq!(effects, [Effect::OpenInput { key }]);
+}
+
 /// A chain, a pool of messages on their way, and a worker that dies.
 struct World {
     rng: StdRng,

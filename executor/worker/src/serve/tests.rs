@@ -159,3 +159,65 @@ fn a_rejection_is_the_same_bytes_each_time() {
     assert_eq!(first, rejection(signer, &posted(), RejectionReason::EngineFailure).unwrap());
     PostRejection::from_cell(&first).unwrap().verify(&keys.receipt_public()).unwrap();
 }
+
+/// Answers with tokens of many bytes each, as white space and control characters are in JSON.
+struct Verbose {
+    bytes_per_token: usize,
+}
+
+impl Engine for Verbose {
+    fn info(&self) -> EngineInfo {
+        EngineInfo { context_tokens: 10_000, ..Words.info() }
+    }
+
+    fn tokenize(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, EngineError> {
+        Words.tokenize(messages)
+    }
+
+    fn generate(
+        &self,
+        _: &[u32],
+        max_output_tokens: u32,
+        on_text: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<Generated, EngineError> {
+        let text = "x".repeat(self.bytes_per_token * max_output_tokens as usize);
+        on_text(&text);
+        let output_ids = vec![4_000_000_000; max_output_tokens as usize];
+        Ok(Generated { text, output_ids, finish_reason: FinishReason::Length })
+    }
+}
+
+#[test]
+fn a_result_never_exceeds_what_the_job_pays_the_import_of() {
+    let (keys, reply) = (Keys::generate(&mut rand::rng()), DecryptionKey::generate(&mut rand::rng()));
+    let signer = Signer { keys: &keys, network_id: -3 };
+    let units = Units { input: 50, cached_input: 0, output: 2_000 };
+    let posted = PostedJob { max_units: units, deposit: Nanoton::new(100_000), ..posted() };
+    let reserved = reserved_bytes(&units);
+    let input = sealed(&keys, say(4), 2_000, &reply);
+    for bytes_per_token in [1, 16, 60, 4_000] {
+        let engine = Verbose { bytes_per_token };
+        let opened = open(signer, &engine, &posted, &claim(), &input, None).unwrap();
+        let mut shown = 0;
+        let mut show = |piece: &str| {
+            shown += usize::from(!piece.is_empty());
+            true
+        };
+        let body = answer(signer, &engine, &posted, &claim(), &opened, &mut show, &mut rand::rng()).unwrap();
+        assert_eq!(shown, 1, "what is made again is not shown again");
+        let post = PostReceipt::from_cell(&Boc::decode(&body.0).unwrap()).unwrap();
+        let size = post.sealed_result().unwrap().ciphertext.as_bytes().len();
+        assert!(size <= reserved, "{size} bytes, {reserved} are paid for");
+        let tokens = post.receipt.units.output as usize;
+        let per_token = 11 + bytes_per_token;
+        assert!(
+            (tokens + tokens / 4 + 1) * per_token + 1_000 > reserved.min(2_000 * per_token),
+            "{tokens} tokens"
+        );
+        assert_eq!(post.receipt.amount, claim().prices.cost(&post.receipt.units));
+    }
+    let engine = Verbose { bytes_per_token: 70_000 };
+    let opened = open(signer, &engine, &posted, &claim(), &input, None).unwrap();
+    let nothing = answer(signer, &engine, &posted, &claim(), &opened, &mut |_| true, &mut rand::rng());
+    assert_eq!(nothing.err(), Some(RejectionReason::PromptOverPrice));
+}

@@ -1,7 +1,9 @@
-//! The daemon on the local chain, through its liteserver: jobs, rejections, secrets, crashes.
+//! The daemon on the local chain, through its liteserver: jobs, rejections, secrets, crashes, outages.
 #![allow(clippy::unwrap_used)]
 
 mod crash;
 mod full_disk;
+mod large_result;
 mod live;
 mod market;
+mod outage;

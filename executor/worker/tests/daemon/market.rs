@@ -1,7 +1,8 @@
 //! A network with one model on a local chain, a worker with a small deterministic engine, and a client.
 
+use std::net::SocketAddrV4;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chain::{
@@ -21,6 +22,7 @@ use contracts::wire::{Snake, from_cell};
 use contracts::worker::{WorkerState, WorkerStorage};
 use contracts::{HashBytes, Message, Nanoton, Network, Params, Prices, Ref, StdAddr, Units};
 use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
+use tokio::runtime::Runtime;
 use worker::attestation::read_quote;
 use worker::{
     AttestationError, AttestationSource, Engine, EngineError, EngineInfo, Generated, Identity, Journal, Keys,
@@ -86,12 +88,62 @@ pub(crate) struct Market {
     pub(crate) network: Network,
     pub(crate) client: WalletSender<LiteserverChain>,
     pub(crate) worker: StdAddr,
+    pub(crate) server: Server,
     next_nonce: std::sync::atomic::AtomicU64,
 }
 
 pub(crate) struct Posted {
     pub(crate) address: StdAddr,
     reply: DecryptionKey,
+}
+
+/// The chain's liteserver in a runtime of its own, so that it can go away with all its connections.
+#[derive(Clone)]
+pub(crate) struct Server {
+    handle: LocalnetHandle,
+    address: SocketAddrV4,
+    running: Arc<Mutex<Option<Runtime>>>,
+}
+
+impl Server {
+    /// Starts it; what stock clients load to reach it.
+    fn start(handle: LocalnetHandle) -> (Self, String) {
+        let (runtime, address, config_json) = serve(handle.clone(), "127.0.0.1:0".parse().unwrap());
+        (Self { handle, address, running: Arc::new(Mutex::new(Some(runtime))) }, config_json)
+    }
+
+    pub(crate) fn go_away(&self) {
+        if let Some(runtime) = self.running.lock().unwrap().take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    pub(crate) fn is_away(&self) -> bool {
+        self.running.lock().unwrap().is_none()
+    }
+
+    pub(crate) fn come_back(&self) {
+        let runtime = serve(self.handle.clone(), self.address).0;
+        *self.running.lock().unwrap() = Some(runtime);
+    }
+}
+
+fn serve(handle: LocalnetHandle, at: SocketAddrV4) -> (Runtime, SocketAddrV4, String) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    runtime.spawn(async move {
+        let server = loop {
+            // A port that was just closed may need a moment.
+            match Liteserver::bind(handle.clone(), at).await {
+                Ok(server) => break server,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        };
+        tell.send((server.address().unwrap(), server.global_config_json().unwrap())).unwrap();
+        server.serve().await;
+    });
+    let (address, config_json) = told.recv().unwrap();
+    (runtime, address, config_json)
 }
 
 /// What a process needs to run the worker against a market.
@@ -159,6 +211,12 @@ pub(crate) fn start_worker(
     }
 }
 
+impl Drop for Market {
+    fn drop(&mut self) {
+        self.server.go_away();
+    }
+}
+
 impl Market {
     pub(crate) async fn open() -> Self {
         let options = LocalnetOptions::default();
@@ -166,9 +224,7 @@ impl Market {
         let mode = BlockMode::Interval(Duration::from_millis(60));
         let handle = LocalnetHandle::new(options, mode, Clock::System).unwrap();
         handle.advance().unwrap();
-        let server = Liteserver::bind_local(handle.clone()).await.unwrap();
-        let config_json = server.global_config_json().unwrap();
-        tokio::spawn(server.serve());
+        let (server, config_json) = Server::start(handle.clone());
         let runner = handle.clone();
         tokio::spawn(async move { runner.run().await });
         let chain = access(&config_json);
@@ -193,7 +249,7 @@ impl Market {
         let model = Transfer::new(model, TON, register.to_cell().unwrap()).with_state_init(init);
         registrar.send(&[rent, deploy, model]).await.unwrap();
         let worker = network.worker_address(&owner).unwrap();
-        Self { chain, config_json, network, client, worker, next_nonce: 1.into() }
+        Self { chain, config_json, network, client, worker, server, next_nonce: 1.into() }
     }
 
     pub(crate) fn network_id(&self) -> i32 {
