@@ -8,7 +8,7 @@ export const { beginCell, Cell, Address, Dictionary, contractAddress, external, 
 export const { keyPairFromSeed, sign } = require('@ton/crypto');
 
 const ART = new URL('../../contracts/artifacts', import.meta.url).pathname;
-export const code = Object.fromEntries(['Registry', 'Model', 'Worker', 'Job'].map((n) =>
+export const code = Object.fromEntries(['Registry', 'Model', 'Worker', 'Job', 'Platform'].map((n) =>
     [n, Cell.fromBase64(JSON.parse(readFileSync(`${ART}/${n}.json`, 'utf8')).code_boc64)]));
 export const h256 = (s) => BigInt('0x' + createHash('sha256').update(s).digest('hex'));
 export const TON = 1_000_000_000n;
@@ -18,7 +18,8 @@ const codeRef = (c) => (x) => x.storeUint(BigInt('0x' + c.hash().toString('hex')
 export const codesCell = () => { const x = b(); codeRef(code.Worker)(x); codeRef(code.Model)(x); codeRef(code.Job)(x); return x.endCell(); };
 export const paramsCell = (p) => b().storeInt(p.networkId, 32).storeAddress(p.treasury).storeUint(p.feeBps, 16).storeUint(p.royaltyCapBps, 16)
     .storeCoins(p.minStake).storeCoins(p.minBond).storeUint(p.bondBps, 16)
-    .storeUint(p.attestationTtlS, 32).storeUint(p.unbondingS, 32).storeUint(p.auditWindowS, 32).storeRef(codesCell()).endCell();
+    .storeUint(p.unbondingS, 32).storeUint(p.auditWindowS, 32).storeRef(codesCell())
+    .storeRef((() => { const x = b().storeAddress(p.attestor).storeUint(p.attestationTtlS, 32); codeRef(code.Platform)(x); return x.endCell(); })()).endCell();
 export const networkCell = (registry, params) => b().storeAddress(registry).storeRef(params).endCell();
 export const snake = (buf) => {
     const parts = []; for (let i = 0; i < Math.max(buf.length, 1); i += 127) parts.push(buf.subarray(i, i + 127));
@@ -30,7 +31,8 @@ export const sealed = (bytes) => b().storeUint(h256('enc' + bytes), 256).storeRe
 export const registryData = (owner, salt, timelockS, params, measurements) => {
     const d = Dictionary.empty(Dictionary.Keys.BigUint(256), Dictionary.Values.Uint(32));
     for (const m of measurements) d.set(m, 0);
-    return b().storeAddress(owner).storeBit(0).storeUint(salt, 64).storeUint(timelockS, 32).storeRef(params).storeDict(d).endCell();
+    return b().storeAddress(owner).storeBit(0).storeUint(salt, 64).storeUint(timelockS, 32).storeRef(params).storeDict(d)
+        .storeRef(b().storeUint(0, 8).storeUint(0, 8).storeUint(0, 32).storeBit(0).endCell()).storeRef(code.Platform).endCell();
 };
 export const modelData = (id, network) => b().storeUint(id, 256).storeRef(network).storeBit(0).endCell();
 export const workerData = (owner, network) => b().storeAddress(owner).storeRef(network).storeBit(0).endCell();
@@ -42,12 +44,27 @@ export const limitsCell = (l) => units(prices(b(), l.maxPrices), l.maxUnits).sto
 export const termsCell = (t) => b().storeAddress(t.worker).storeUint(t.modelId, 256).storeUint(t.measurement, 256)
     .storeUint(t.claimBy, 32).storeUint(t.settleWithinS, 32).storeRef(limitsCell(t)).endCell();
 export const attestationCell = (a) => b().storeUint(a.receiptKey, 256).storeUint(a.encryptionKey, 256).storeUint(a.measurement, 256).storeUint(a.expiresAt, 32)
-    .storeRef(b().storeUint(h256('quote'), 256).storeUint(77, 32).storeUint(h256('mc'), 256).storeUint(a.registeredAt ?? 0, 32).endCell()).endCell();
+    .storeRef(b().storeUint(h256('quote'), 256).storeUint(77, 32).storeUint(0, 32).storeUint(h256('authority'), 256).storeUint(7, 160).storeUint(a.ppid ?? 1n, 128).endCell()).endCell();
+export const platformData = (ppid, network) => b().storeUint(ppid, 128).storeRef(network).storeBit(0).endCell();
+// The masterchain blocks that contracts see.
+const NEWEST = 2345;
+const mcHash = (seqno) => createHash('sha256').update(`mc block root ${seqno}`).digest();
+const mcBlock = (seqno) => ({ workchain: -1, shard: 1n << 63n, seqno, rootHash: mcHash(seqno), fileHash: mcHash(seqno) });
+const prevBlocks = { lastMcBlocks: Array.from({ length: 16 }, (_, i) => mcBlock(NEWEST - i)), prevKeyBlock: mcBlock(0), lastMcBlocks100: Array.from({ length: 16 }, (_, i) => mcBlock(2300 - 100 * i)) };
+// What the Attestor tells the Registry: `report` as verified, `payload` as the worker asks.
+const int = (x, bytes) => Buffer.from(BigInt.asUintN(bytes * 8, BigInt(x)).toString(16).padStart(bytes * 2, '0'), 'hex');
+export const verifiedCells = (v) => {
+    const data = createHash('sha256').update(Buffer.concat([Buffer.from('chrysalis/report-data/v1'), int(v.networkId, 4), int(0, 1), v.worker.hash, int(v.receiptKey, 32), int(v.encryptionKey, 32), int(v.registrationSeqno, 4), int(v.mcSeqno, 4), mcHash(v.mcSeqno)])).digest();
+    const origin = b().storeUint(h256('quote'), 256).storeUint(v.advisories ?? 0n, 256).storeUint(h256('authority'), 256).storeUint(v.ppid, 128).storeUint(0x53494d544458n, 48).endCell();
+    const report = b().storeUint(v.measurement, 256).storeBuffer(data).storeUint(0, 256).storeUint(v.needs ?? 0, 8).storeUint(v.expiresAt, 32).storeUint(7, 160).storeRef(origin).endCell();
+    const payload = b().storeUint(v.receiptKey, 256).storeUint(v.encryptionKey, 256).storeUint(v.registrationSeqno, 32).storeUint(v.mcSeqno, 32).storeBuffer(mcHash(v.mcSeqno)).endCell();
+    return { report, payload };
+};
 
 export const op = {
-    allow: 0x43480101, revoke: 0x43480102, transferOwnership: 0x43480103, acceptOwnership: 0x43480104, check: 0x43480105, admitted: 0x43480106, enforce: 0x43480107, revoked: 0x43480108,
+    allow: 0x43480101, revoke: 0x43480102, transferOwnership: 0x43480103, acceptOwnership: 0x43480104, enforce: 0x43480107, revoked: 0x43480108, setNeeds: 0x43480109, allowAdvisories: 0x4348010a, revokeAdvisories: 0x4348010b, refused: 0x4348010c, verified: 0x43480502, certificateRevoked: 0x43480508, serve: 0x43480601, leaveWorker: 0x43480602,
     registerModel: 0x43480201, ask: 0x43480202, quoted: 0x43480203, share: 0x43480204, withdrawShares: 0x43480205, transferModel: 0x43480206, deprecate: 0x43480207,
-    topUp: 0x43480301, attest: 0x43480302, offer: 0x43480303, withdrawOffer: 0x43480304, unbond: 0x43480305, withdrawUnbonded: 0x43480306, withdrawEarnings: 0x43480307, fundGas: 0x43480308, claim: 0x43480309,
+    topUp: 0x43480301, registered: 0x43480302, offer: 0x43480303, withdrawOffer: 0x43480304, unbond: 0x43480305, withdrawUnbonded: 0x43480306, withdrawEarnings: 0x43480307, fundGas: 0x43480308, claim: 0x43480309, leavePlatform: 0x4348030a,
     post: 0x43480401, take: 0x43480402, cancel: 0x43480403, expire: 0x43480404, sweep: 0x43480405, receipt: 0x43480406, rejection: 0x43480407,
     jobPaid: 0x43480410, jobReturned: 0x43480411, jobForfeited: 0x43480412, jobRefund: 0x43480413, jobPosted: 0x43480414, payout: 0x43480420, excesses: 0xd53276db,
 };
@@ -66,10 +83,10 @@ export class Market {
     static async open(over = {}) {
         const m = new Market();
         const bc = m.bc = await Blockchain.create();
-        bc.now = m.t0 = 1_800_000_000;
-        for (const n of ['owner', 'treasury', 'publisher', 'workerOwner', 'client', 'stranger']) m[n] = await bc.treasury(n, { balance: 10_000n * TON });
+        bc.now = m.t0 = 1_800_000_000; bc.prevBlocks = prevBlocks;
+        for (const n of ['owner', 'treasury', 'publisher', 'workerOwner', 'client', 'stranger', 'attestor']) m[n] = await bc.treasury(n, { balance: 10_000n * TON });
         m.networkId = -3; m.measurement = h256('measurement'); m.modelId = h256('model');
-        m.p = { networkId: -3, treasury: m.treasury.address, feeBps: 100, royaltyCapBps: 1000, minStake: 10n * TON, minBond: TON / 10n, bondBps: 2000, attestationTtlS: 7 * 86400, unbondingS: 86400 * 14, auditWindowS: 7 * 86400, ...over };
+        m.p = { networkId: -3, treasury: m.treasury.address, attestor: m.attestor.address, feeBps: 100, royaltyCapBps: 1000, minStake: 10n * TON, minBond: TON / 10n, bondBps: 2000, attestationTtlS: 7 * 86400, unbondingS: 86400 * 14, auditWindowS: 7 * 86400, ...over };
         m.params = paramsCell(m.p);
         const rd = registryData(m.owner.address, 1n, 3600, m.params, [m.measurement]);
         m.registry = contractAddress(0, { code: code.Registry, data: rd });
@@ -80,8 +97,9 @@ export class Market {
         m.worker = contractAddress(0, m.workerInit);
         m.key = keyPairFromSeed(Buffer.alloc(32, 5));
         m.seqno = 0;
-        m.names = new Map([[m.registry, 'registry'], [m.model, 'model'], [m.worker, 'worker']].map(([a, n]) => [a.toString(), n]));
-        for (const n of ['owner', 'treasury', 'publisher', 'workerOwner', 'client', 'stranger']) m.names.set(m[n].address.toString(), n);
+        m.ppid = 0x1234n; m.platform = contractAddress(0, { code: code.Platform, data: platformData(m.ppid, m.network) });
+        m.names = new Map([[m.platform, 'platform'], [m.registry, 'registry'], [m.model, 'model'], [m.worker, 'worker']].map(([a, n]) => [a.toString(), n]));
+        for (const n of ['owner', 'treasury', 'publisher', 'workerOwner', 'client', 'stranger', 'attestor']) m.names.set(m[n].address.toString(), n);
         m.deployRegistry = await m.send(m.owner, m.registry, TON, b().endCell(), { code: code.Registry, data: rd });
         return m;
     }
@@ -95,9 +113,14 @@ export class Market {
         return this.send(this.publisher, this.model, value, msg(op.registerModel).storeUint(royaltyBps, 16).storeUint(0, 8).storeRef(snake(Buffer.from('{"name":"m","licence":"MIT","context":2048}'))).endCell(), this.modelInit);
     }
     async topUp(amount = 20n * TON, extra = TON) { return this.send(this.workerOwner, this.worker, amount + extra, msg(op.topUp).storeCoins(amount).endCell(), this.workerInit); }
-    async attest(over = {}, value = TON, quoteBytes = 5000) {
-        const a = { receiptKey: BigInt('0x' + this.key.publicKey.toString('hex')), encryptionKey: h256('x25519'), measurement: this.measurement, expiresAt: this.bc.now + 86400 * 5, ...over };
-        return this.send(this.workerOwner, this.worker, value, msg(op.attest).storeRef(attestationCell(a)).storeRef(snake(Buffer.alloc(quoteBytes, 3))).endCell());
+    // A treasury speaks in the Attestor's place.
+    async attest(over = {}, value = TON) {
+        const v = { networkId: -3, worker: this.worker, receiptKey: BigInt('0x' + this.key.publicKey.toString('hex')), encryptionKey: h256('x25519'), registrationSeqno: this.registrations ?? 0, mcSeqno: 2300, measurement: this.measurement, expiresAt: this.bc.now + 86400 * 5, ppid: this.ppid, requester: this.workerOwner.address, ...over };
+        const { report, payload } = verifiedCells(v);
+        const result = await this.send(over.from ?? this.attestor, this.registry, value, msg(op.verified).storeAddress(v.requester).storeRef(report).storeRef(payload).endCell());
+        const last = result.transactions.find((t) => t.inMessage?.info.dest?.equals?.(this.worker));
+        if (last?.description.computePhase.exitCode === 0) this.registrations = v.registrationSeqno + 1;
+        return result;
     }
     prices = { input: 2_000_000n, cached: 1_000_000n, output: 6_000_000n };
     async offer(modelId = this.modelId, value = TON) { return this.send(this.workerOwner, this.worker, value, msg(op.offer).storeUint(modelId, 256).storeRef(pricesCell(this.prices)).endCell()); }
@@ -124,7 +147,7 @@ export class Market {
     async reject(job, over = {}, key = this.key) { return this.externalTo(job.address, signed(op.rejection, rejectionCell({ networkId: this.networkId, job: job.address, postedLt: job.postedLt, ...over }), key)); }
     async workerState() {
         const t = (await this.get(this.worker, 'workerState'));
-        const s = { stake: t.readBigNumber(), locked: t.readBigNumber(), earnings: t.readBigNumber(), unbonding: t.readBigNumber(), unbondingUntil: t.readNumber(), claimSeqno: t.readNumber(), settled: t.readNumber(), rejected: t.readNumber(), expired: t.readNumber(), attestation: t.readCellOpt(), offers: t.readCellOpt() };
+        const s = { stake: t.readBigNumber(), locked: t.readBigNumber(), earnings: t.readBigNumber(), unbonding: t.readBigNumber(), unbondingUntil: t.readNumber(), claimSeqno: t.readNumber(), registrationSeqno: t.readNumber(), settled: t.readNumber(), rejected: t.readNumber(), expired: t.readNumber(), attestation: t.readCellOpt(), offers: t.readCellOpt() };
         return s;
     }
     // status, closedAt and so on of a job
