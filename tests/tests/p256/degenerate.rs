@@ -262,13 +262,9 @@ fn tangent(x: &[u8; 32], y: &[u8; 32]) -> [u8; 32] {
     ((x * x - FieldElement::ONE) * three * (y + y).invert().unwrap()).to_bytes().into()
 }
 
+/// For numbers whose last byte is not below b.
 fn minus(a: &[u8; 32], b: u8) -> [u8; 32] {
     let mut out = *a;
-    for digit in out.iter_mut().rev() {
-        let (left, borrows) = digit.overflowing_sub(b);
-        assert!(!borrows, "only for numbers whose last byte is large");
-        *digit = left;
-        break;
-    }
+    out[31] = out[31].checked_sub(b).unwrap();
     out
 }
