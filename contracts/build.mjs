@@ -12,6 +12,7 @@ const CONTRACTS = {
     Model: 'model.tolk',
     Worker: 'worker.tolk',
     Job: 'job.tolk',
+    Attestor: 'attestor.tolk',
     P256Probe: 'testing/p256_probe.tolk',
 };
 const here = dirname(fileURLToPath(import.meta.url));
