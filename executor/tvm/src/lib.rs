@@ -160,12 +160,7 @@ impl Vm {
         let executor = Executor::new(&params, &config).with_min_lt(min_lt);
         let ran =
             transaction::ordinary(&executor, &environment.prev_blocks, address, account, message, external);
-        let output = match ran {
-            Ok(output) => output,
-            Err(Refusal::NotAccepted(exit_code)) => return Err(not_accepted(account, exit_code)),
-            Err(Refusal::Fatal(error)) if external => return Err(TvmError::InvalidMessage(error)),
-            Err(Refusal::Fatal(error)) => return Err(failed(error)),
-        };
+        let output = ran.map_err(|refusal| refused(refusal, account, external))?;
         let transaction = output.transaction;
         let lt = transaction.load()?.lt;
         Ok(Executed {
@@ -189,8 +184,11 @@ impl Vm {
         account: &ShardAccount,
         message: &Cell,
     ) -> Result<(), TvmError> {
-        let min_lt = environment.block_lt;
-        self.execute(environment, min_lt, address, account, message, true).map(|_| ())
+        let params = parameters(environment);
+        let config = ParsedConfig::parse(self.config.clone(), params.block_unixtime)?;
+        let executor = Executor::new(&params, &config).with_min_lt(environment.block_lt);
+        transaction::accepts(&executor, &environment.prev_blocks, address, account, message)
+            .map_err(|refusal| refused(refusal, account, true))
     }
 
     /// What a get-method on an account without code leaves.
@@ -284,6 +282,14 @@ fn parameters(environment: &Environment) -> ExecutorParams {
         full_body_in_bounced: false,
         strict_extra_currency: true,
         ..ExecutorParams::default()
+    }
+}
+
+fn refused(refusal: Refusal, account: &ShardAccount, external: bool) -> TvmError {
+    match refusal {
+        Refusal::NotAccepted(exit_code) => not_accepted(account, exit_code),
+        Refusal::Fatal(error) if external => TvmError::InvalidMessage(error),
+        Refusal::Fatal(error) => failed(error),
     }
 }
 

@@ -13,7 +13,8 @@ use tycho_executor::{Executor, ExecutorInspector, ExecutorOutput, ExecutorState,
 use tycho_types::cell::{Cell, CellTreeStats, HashBytes};
 use tycho_types::models::{
     AccountState, AccountStatus, ActionPhase, BouncePhase, BounceReason, ComputeGasParams, ComputePhase,
-    ExecutedComputePhase, MsgInfo, NewBounceComputePhaseInfo, OrdinaryTxInfo, ShardAccount, StdAddr,
+    CreditPhase, ExecutedComputePhase, MsgInfo, NewBounceComputePhaseInfo, OrdinaryTxInfo, ShardAccount,
+    StdAddr, StoragePhase,
 };
 use tycho_types::num::{Tokens, VarUint24, VarUint56};
 use tycho_vm::{GasParams, SafeRc, Stack, VmState, VmVersion, tuple};
@@ -48,12 +49,32 @@ pub(crate) fn ordinary(
         .map_err(fatal)
 }
 
-fn phases(
+/// Whether the account accepts an external message: its phases up to the one that runs code.
+pub(crate) fn accepts(
+    executor: &Executor<'_>,
+    prev_blocks: &PrevBlocks,
+    address: &StdAddr,
+    account: &ShardAccount,
+    message: &Cell,
+) -> Result<(), Refusal> {
+    let before = account.load_account().map_err(fatal)?;
+    let mut state = executor.begin(address, before).map_err(fatal)?;
+    first_phases(&mut state, prev_blocks, message, true).map(|_| ())
+}
+
+struct Computed {
+    message: ReceivedMessage,
+    storage_phase: StoragePhase,
+    credit_phase: Option<CreditPhase>,
+    full: ComputePhaseFull,
+}
+
+fn first_phases(
     state: &mut ExecutorState<'_>,
     prev_blocks: &PrevBlocks,
     message: &Cell,
     external: bool,
-) -> Result<OrdinaryTxInfo, Refusal> {
+) -> Result<Computed, Refusal> {
     let mut message = match state.receive_in_msg(message.clone()) {
         Ok(message) if message.is_external == external => message,
         Ok(_) => return Err(Refusal::Fatal("it is not of the kind that was said".into())),
@@ -75,16 +96,26 @@ fn phases(
     if !credit_first && !external {
         credit_phase = Some(state.credit_phase(&message).map_err(fatal)?);
     }
-    let ComputePhaseFull { compute_phase, accepted, original_balance, new_state, actions } =
-        compute(state, &message, storage_phase.storage_fees_collected, prev_blocks)?;
-    if external && !accepted {
-        let exit_code = match &compute_phase {
+    let full = compute(state, &message, storage_phase.storage_fees_collected, prev_blocks)?;
+    if external && !full.accepted {
+        let exit_code = match &full.compute_phase {
             ComputePhase::Executed(run) => Some(run.exit_code),
             ComputePhase::Skipped(_) => None,
         };
         return Err(Refusal::NotAccepted(exit_code));
     }
+    Ok(Computed { message, storage_phase, credit_phase, full })
+}
 
+fn phases(
+    state: &mut ExecutorState<'_>,
+    prev_blocks: &PrevBlocks,
+    message: &Cell,
+    external: bool,
+) -> Result<OrdinaryTxInfo, Refusal> {
+    let Computed { mut message, storage_phase, credit_phase, full } =
+        first_phases(state, prev_blocks, message, external)?;
+    let ComputePhaseFull { compute_phase, original_balance, new_state, actions, .. } = full;
     let succeeded = matches!(&compute_phase, ComputePhase::Executed(run) if run.success);
     let mut action_phase = None;
     let mut action_fine = Tokens::ZERO;
@@ -111,7 +142,7 @@ fn phases(
         bounce_phase = Some(bounce(state, &message, &compute_phase, action_phase.as_ref(), action_fine)?);
     }
     Ok(OrdinaryTxInfo {
-        credit_first,
+        credit_first: !message.bounce_enabled,
         storage_phase: Some(storage_phase),
         credit_phase,
         aborted: !action_phase.as_ref().is_some_and(|action| action.success),

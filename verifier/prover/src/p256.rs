@@ -7,6 +7,7 @@ use p256::elliptic_curve::ops::{Invert, Reduce};
 use p256::elliptic_curve::sec1::{FromEncodedPoint, ToEncodedPoint};
 use p256::elliptic_curve::{Field, PrimeField};
 use p256::{AffinePoint, EncodedPoint, FieldBytes, FieldElement, ProjectivePoint, Scalar, U256};
+use sha2::{Digest, Sha256};
 use tycho_types::cell::{CellBuilder, CellContext, Store};
 use tycho_types::error::Error as CellError;
 
@@ -47,7 +48,7 @@ pub enum WitnessError {
     NotSigned,
     /// One of the cases of negligible probability in `docs/p256.md`.
     #[error(
-        "the contract cannot check this valid signature (a chance of 2^-255); ask its signer for another"
+        "the contract cannot check this valid signature (a chance of 2^-254); ask its signer for another"
     )]
     Unprovable,
 }
@@ -102,6 +103,12 @@ fn solve(digest: &[u8; 32], r: &FieldBytes, public_key: &[u8; 64]) -> Option<Wit
     let mut shift = [0; 65];
     shift[..33].copy_from_slice(shift_point.to_encoded_point(true).as_bytes());
     shift[33..].copy_from_slice(&k.to_repr());
+    let (generator_x, _) = coordinates(&AffinePoint::GENERATOR)?;
+    let generator_x = <Scalar as Reduce<U256>>::reduce_bytes(&generator_x.to_bytes());
+    let hash = <Scalar as Reduce<U256>>::reduce_bytes(&Sha256::digest(shift));
+    if bool::from((hash + k * generator_x).is_zero()) {
+        return None;
+    }
     Some(Witness { shift, slope: slope.to_bytes().into() })
 }
 
