@@ -11,19 +11,19 @@ mod steps;
 
 use contracts::errors::RejectionReason;
 use contracts::job::{JobState, JobStatus, PostRejection};
-use contracts::measurement::KeyBinding;
 use contracts::registry::RegistryStorage;
 use contracts::wire::from_cell;
-use contracts::worker::Attestation;
 use contracts::{Cell, HashBytes, Nanoton, Network, StdAddr};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 pub use ledger::Ledger;
 
 use crate::check::{Party, Verdict, holds};
-use crate::quote::{Collateral, QuotePolicy, verify_binding, verify_quote};
+use crate::quote::{Collateral, QuotePolicy};
 use crate::receipt::{ReceiptTerms, verify_receipt, verify_rejection};
+use crate::registration::{
+    AttestorAccount, AttestorTrust, RegistrationTrace, verify_attestor, verify_registration,
+};
 use life::{End, Life, Taken};
 use steps::Step;
 
@@ -39,6 +39,10 @@ pub struct JobHistory {
     pub registry_code: HashBytes,
     /// The Registry's account as the chain has it.
     pub registry: Option<RegistryAccount>,
+    /// What the network's Attestor has to be, from the network file.
+    pub attestor_trust: AttestorTrust,
+    /// The Attestor's account as the chain has it.
+    pub attestor: Option<AttestorAccount>,
     /// The job's address.
     pub job: StdAddr,
     /// Every transaction of the job's account, oldest first: root cells. The caller has compared the hash of the last
@@ -63,16 +67,12 @@ pub struct RegistryAccount {
     pub as_of_s: u32,
 }
 
-/// A worker's registration, as its contract received it.
+/// A worker's registration, as the chain has it.
 #[derive(Debug, Clone)]
 pub struct WorkerRegistration {
-    /// The keys and what stands behind them.
-    pub candidate: Attestation,
-    /// The raw quote it published.
-    pub quote: Vec<u8>,
-    /// Unix time of the registration.
-    pub at_s: u32,
-    /// Root hash of the masterchain block that `candidate` names, as the chain has it.
+    /// Its transactions.
+    pub trace: RegistrationTrace,
+    /// Root hash of the masterchain block that it names, as the chain has it.
     pub mc_root_hash: Option<HashBytes>,
 }
 
@@ -487,63 +487,45 @@ fn check_registration(
     now_s: u64,
 ) {
     let (claim, claimed_at_s) = (&taken.message.claim, taken.step.at_s);
-    let found =
-        history.registration.as_ref().ok_or_else(|| "the worker's registration was not found".to_owned());
-    verdict.add(
-        "registration",
-        "the key of the claim was registered before the claim, with a quote that is on chain",
-        Party::Worker,
-        found.clone().and_then(|registration| {
-            let candidate = &registration.candidate;
-            let quote_hash = HashBytes(Sha256::digest(&registration.quote).into());
-            // The contract shortens what the worker states.
-            let longest = registration.at_s.saturating_add(history.network.params.attestation_ttl_s);
-            let expires_at = candidate.expires_at.min(longest);
-            holds(
-                candidate.receipt_key == claim.receipt_key
-                    && candidate.measurement == claim.measurement
-                    && candidate.evidence.quote_hash == quote_hash
-                    && registration.at_s <= claimed_at_s
-                    && expires_at > claimed_at_s,
-                format!("quote {quote_hash}"),
-                "it is of another key, measurement or quote, or was not in force at the claim",
-            )
-        }),
+    let network = &history.network;
+    verdict.extend(verify_attestor(network, history.attestor.as_ref(), &history.attestor_trust));
+    let Some(registration) = &history.registration else {
+        verdict.add(
+            REGISTRATION,
+            REGISTRATION_PROVES,
+            Party::Worker,
+            Err("the worker's registration was not found".into()),
+        );
+        return;
+    };
+    let (checks, registered) = verify_registration(
+        network,
+        &registration.trace,
+        registration.mc_root_hash,
+        collateral,
+        policy,
+        now_s,
     );
-    let Ok(registration) = found else { return };
-    let candidate = &registration.candidate;
+    verdict.extend(checks);
+    let Some(registered) = registered else { return };
+    let attestation = &registered.attestation;
+    let (owner, worker) = (&claim.worker_owner, &life.posting.terms.worker);
     verdict.add(
-        "block_is_of_this_chain",
-        "the quote was made after a block of this chain, so it is not older than that block",
+        REGISTRATION,
+        REGISTRATION_PROVES,
         Party::Worker,
         holds(
-            registration.mc_root_hash == Some(candidate.evidence.mc_root_hash),
-            format!("masterchain block {}", candidate.evidence.mc_seqno),
-            "the chain has no such block",
+            (&registered.owner, &registered.worker) == (owner, worker)
+                && attestation.receipt_key == claim.receipt_key
+                && attestation.measurement == claim.measurement
+                && registered.at_s <= claimed_at_s
+                && attestation.expires_at > claimed_at_s,
+            format!("registration {}", registered.request.registration_seqno),
+            "it is of another worker, key or measurement, or was not in force at the claim",
         ),
     );
-    let (quote_verdict, facts) = verify_quote(&registration.quote, collateral, policy, now_s);
-    verdict.extend(quote_verdict);
-    let Some(facts) = facts else { return };
-    verdict.add(
-        "measurement_as_claimed",
-        "the image the worker named on chain is the one that runs",
-        Party::Worker,
-        holds(
-            facts.measurement == claim.measurement,
-            facts.measurement.to_string(),
-            format!("the quote is of {}", facts.measurement),
-        ),
-    );
-    verdict.extend(verify_binding(
-        &facts,
-        &KeyBinding {
-            network_id: history.network.params.network_id,
-            worker: life.posting.terms.worker.clone(),
-            receipt_key: candidate.receipt_key,
-            encryption_key: candidate.encryption_key,
-            mc_seqno: candidate.evidence.mc_seqno,
-            mc_root_hash: candidate.evidence.mc_root_hash,
-        },
-    ));
 }
+
+const REGISTRATION: &str = "registration";
+const REGISTRATION_PROVES: &str =
+    "the key and the image of the claim were registered by this worker before the claim, and in force at it";

@@ -6,8 +6,10 @@
 
 mod audit;
 mod check;
+mod proof;
 mod quote;
 mod receipt;
+mod registration;
 
 pub use audit::{
     Audit, Conclusion, JobHistory, Ledger, MAX_TRANSACTIONS, RegistryAccount, WorkerRegistration, audit,
@@ -16,4 +18,8 @@ pub use check::{Check, Party, Verdict};
 pub use quote::{
     Collateral, MAX_QUOTE_BYTES, QuoteFacts, QuotePolicy, TrustedRoot, verify_binding, verify_quote,
 };
+pub use proof::{ProofError, raw_quote};
 pub use receipt::{ReceiptTerms, verify_receipt, verify_rejection};
+pub use registration::{
+    AttestorAccount, AttestorTrust, Registered, RegistrationTrace, read_registration, verify_attestor, verify_registration,
+};

@@ -218,15 +218,16 @@ pub fn verify_binding(facts: &QuoteFacts, binding: &KeyBinding) -> Verdict {
 /// The measured fields of a TD report.
 fn measurements_of(report: &TDReport10) -> TdMeasurements {
     TdMeasurements {
+        td_attributes: report.td_attributes,
+        xfam: report.xfam,
         mr_td: report.mr_td,
+        mr_config_id: report.mr_config_id,
+        mr_owner: report.mr_owner,
+        mr_owner_config: report.mr_owner_config,
         rtmr0: report.rt_mr0,
         rtmr1: report.rt_mr1,
         rtmr2: report.rt_mr2,
         rtmr3: report.rt_mr3,
-        mr_config_id: report.mr_config_id,
-        mr_owner: report.mr_owner,
-        mr_owner_config: report.mr_owner_config,
-        xfam: report.xfam,
     }
 }
 

@@ -25,7 +25,8 @@ pub trait ChainAccess: Send + Sync {
     /// [`ChainError::Timeout`] when the block did not appear in time.
     async fn wait_block(&self, seqno: u32, timeout: Duration) -> Result<McBlock, ChainError>;
 
-    /// The masterchain block `seqno`, which exists already: its root hash and its time.
+    /// The masterchain block `seqno`, which exists already: its root hash and its time. 0 is the zero state, whose time
+    /// is given as 0.
     async fn block(&self, seqno: u32) -> Result<McBlock, ChainError>;
 
     /// The state of `address` as of the masterchain block `at`.

@@ -9,6 +9,7 @@ pub mod history;
 mod lite;
 mod message;
 mod stack;
+pub mod trace;
 mod tx;
 pub mod wallet;
 pub mod watcher;

@@ -18,6 +18,8 @@ pub struct InMessage {
     pub value_nanoton: u128,
     /// Whether it is one of our own messages coming back.
     pub bounced: bool,
+    /// Logical time at which its sender made it; 0 for an external message.
+    pub created_lt: u64,
     /// Its body.
     pub body: Cell,
 }
@@ -62,12 +64,14 @@ impl AccountTx {
     pub fn in_message(&self) -> Result<Option<InMessage>, CellError> {
         let Some(cell) = &self.tx.in_msg else { return Ok(None) };
         let message = cell.parse::<Message<'_>>()?;
-        let (from, value_nanoton, bounced) = match &message.info {
-            MsgInfo::Int(info) => (std_addr(&info.src), info.value.tokens.into_inner(), info.bounced),
-            MsgInfo::ExtIn(_) | MsgInfo::ExtOut(_) => (None, 0, false),
+        let (from, value_nanoton, bounced, created_lt) = match &message.info {
+            MsgInfo::Int(info) => {
+                (std_addr(&info.src), info.value.tokens.into_inner(), info.bounced, info.created_lt)
+            }
+            MsgInfo::ExtIn(_) | MsgInfo::ExtOut(_) => (None, 0, false, 0),
         };
         let body = cell_of(message.body)?;
-        Ok(Some(InMessage { hash: *cell.repr_hash(), from, value_nanoton, bounced, body }))
+        Ok(Some(InMessage { hash: *cell.repr_hash(), from, value_nanoton, bounced, created_lt, body }))
     }
 
     /// The internal messages it sent, in order.

@@ -1,31 +1,90 @@
-//! Wallet messages that set up a network and its parties: registry, models, workers. Pure.
+//! Wallet messages that set up a network and its parties: attestor, registry, models, workers. Pure.
 //!
 //! Every function returns the [`Transfer`] that the named party's wallet is to send.
 
 use chain::Transfer;
+use contracts::attestor::{AttestorStorage, QuoteProof, ReportRevocation, VerifyQuote};
 use contracts::model::{DeprecateModel, RegisterModel, Unit, WithdrawShares};
 use contracts::money::BPS;
-use contracts::registry::{AllowMeasurement, RegistryStorage, RevokeMeasurement, TransferOwnership};
-use contracts::wire::{Ref, Snake};
+use contracts::network::state_init;
+use contracts::registry::{AllowMeasurement, RegistrationRequest, RegistryStorage, RevokeMeasurement};
+use contracts::wire::{Ref, Snake, to_cell};
 use contracts::worker::{
-    Attestation, FundGas, OfferModel, RegisterAttestation, RequestUnbond, TopUpStake, WithdrawEarnings,
-    WithdrawOffer, WithdrawUnbonded,
+    Evidence, FundGas, OfferModel, RequestUnbond, TopUpStake, WithdrawEarnings, WithdrawOffer, WithdrawUnbonded,
 };
-use contracts::{Cell, HashBytes, Message, Nanoton, Network, Prices, StdAddr};
+use contracts::{Cell, CodeRef, HashBytes, Message, Nanoton, Network, Prices, StdAddr};
+
+use prover::collateral::Posting;
 
 use crate::amounts;
 use crate::error::ClientError;
 
-/// Registry owner: funds and deploys the registry, in this order and in one wallet transaction. Its address
-/// follows from `storage`.
+/// Anyone: deploys an Attestor, and its rent with it. Its address follows from `storage`; it has no owner.
 ///
-/// The registry returns what its messages bring, so its rent has to be there before its code. The deploying
-/// message offers the ownership to nobody, which changes nothing.
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn attestor(code: &Cell, storage: &AttestorStorage) -> Result<Transfer, ClientError> {
+    let init = state_init(code.clone(), to_cell(storage)?);
+    let address = attestor_address(code, storage)?;
+    Ok(Transfer::new(address, amounts::ATTESTOR_RENT.get(), Cell::default()).with_state_init(init))
+}
+
+/// Where an Attestor with this first storage is.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn attestor_address(code: &Cell, storage: &AttestorStorage) -> Result<StdAddr, ClientError> {
+    Ok(CodeRef::of(code).address(&to_cell(storage)?))
+}
+
+/// Anyone: brings signed collateral to the Attestor; what is not its rent comes back.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn post_collateral(network: &Network, posting: &Posting) -> Result<Transfer, ClientError> {
+    let attestor = network.params.attestation.attestor.clone();
+    Ok(Transfer::new(attestor, amounts::POSTING.get(), posting.to_cell()?))
+}
+
+/// Worker owner: has a quote verified and the keys that it binds registered.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn register(
+    network: &Network,
+    proof: QuoteProof,
+    request: &RegistrationRequest,
+) -> Result<Transfer, ClientError> {
+    let body = VerifyQuote {
+        query_id: 0,
+        answer_to: network.registry.clone(),
+        quote: Ref::new(proof)?,
+        payload: to_cell(request)?,
+    };
+    let attestor = network.params.attestation.attestor.clone();
+    Ok(Transfer::new(attestor, amounts::REGISTRATION.get(), body.to_cell()?))
+}
+
+/// Anyone: has the Attestor tell a worker that its platform's certificate is revoked.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn report_revocation(
+    network: &Network,
+    worker: &StdAddr,
+    evidence: &Evidence,
+) -> Result<Transfer, ClientError> {
+    let (authority, serial) = (evidence.authority, evidence.serial);
+    let body = ReportRevocation { query_id: 0, authority, serial, worker: worker.clone() };
+    order(&network.params.attestation.attestor, &body)
+}
+
+/// Registry owner: deploys the Registry, and its rent with it. Its address follows from `storage`.
 ///
 /// # Errors
 /// [`ClientError::Request`] where royalty cap and fee come to more than the whole payment; a wire error for storage
 /// that does not fit.
-pub fn registry(code: &Cell, storage: &RegistryStorage) -> Result<[Transfer; 2], ClientError> {
+pub fn registry(code: &Cell, storage: &RegistryStorage) -> Result<Transfer, ClientError> {
     let (cap_bps, fee_bps) = (storage.params.royalty_cap_bps, storage.params.fee_bps);
     if u128::from(cap_bps) + u128::from(fee_bps) > BPS {
         return Err(ClientError::Request(format!(
@@ -33,11 +92,8 @@ pub fn registry(code: &Cell, storage: &RegistryStorage) -> Result<[Transfer; 2],
         )));
     }
     let address = storage.address(code)?;
-    let deploy = order(&address, &TransferOwnership { query_id: 0, new_owner: None })?;
-    Ok([
-        Transfer::payment(address, amounts::REGISTRY_RENT.get()),
-        deploy.with_state_init(storage.state_init(code)?),
-    ])
+    let transfer = Transfer::new(address, amounts::REGISTRY_RENT.get(), Cell::default());
+    Ok(transfer.with_state_init(storage.state_init(code)?))
 }
 
 /// Registry owner: admits a measurement once the timelock has passed.
@@ -106,21 +162,6 @@ pub fn top_up_stake(
     let body = TopUpStake { query_id: 0, amount }.to_cell()?;
     let transfer = Transfer::new(network.worker_address(owner)?, value.get(), body);
     Ok(transfer.with_state_init(network.worker_state_init(worker_code, owner)?))
-}
-
-/// Worker owner: publishes the quote and asks for its keys to be admitted.
-///
-/// # Errors
-/// A wire error for a quote above 48 KiB.
-pub fn register_attestation(
-    network: &Network,
-    owner: &StdAddr,
-    candidate: Attestation,
-    quote: Vec<u8>,
-) -> Result<Transfer, ClientError> {
-    let quote = Ref::new(Snake::new(quote)?)?;
-    let body = RegisterAttestation { query_id: 0, candidate: Ref::new(candidate)?, quote }.to_cell()?;
-    Ok(Transfer::new(network.worker_address(owner)?, amounts::ATTESTATION.get(), body))
 }
 
 /// Worker owner: offers a model at these prices.

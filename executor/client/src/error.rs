@@ -129,7 +129,10 @@ pub enum Unfit {
         /// What the job asks.
         bond: Nanoton,
     },
-    /// The registration that published its quote is not in its history.
-    #[error("no registration of it carries the quote its attestation names")]
-    QuoteNotPublished,
+    /// The registration that its attestation came with is not in the chain's history.
+    #[error("its attestation came from no registration that the chain's history still has")]
+    NotRegistered,
+    /// The machine of its attestation serves another worker now.
+    #[error("its machine does not serve it any more")]
+    PlatformLeft,
 }

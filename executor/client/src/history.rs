@@ -1,13 +1,14 @@
 //! Everything the chain has on one job, collected for an audit.
 
-use chain::{AccountTx, AccountView, ChainAccess, McBlock};
+use chain::{AccountTx, AccountView, ChainAccess, McBlock, TxId};
 use contracts::job::{JobState, JobStorage};
 use contracts::{Network, StdAddr};
 
+use crate::attestor::{AttestorView, read_attestor};
 use crate::error::ClientError;
 use crate::follow::MAX_JOB_TRANSACTIONS;
 use crate::story::JobStory;
-use crate::worker::{Registration, newest_registration};
+use crate::worker::{MAX_WALK, Registration, newest_registration};
 
 /// A job's whole history, as of one masterchain block.
 #[derive(Debug, Clone)]
@@ -30,8 +31,10 @@ pub struct CollectedJob {
     pub story: JobStory,
     /// The Registry's account as of the same block.
     pub registry: AccountView,
-    /// The registration that published the quote for the key of the claim; `None` for a job never claimed,
-    /// or where no such registration was found.
+    /// The Attestor as of the same block; `None` where there is none.
+    pub attestor: Option<AttestorView>,
+    /// The registration of the key of the claim; `None` for a job never claimed, or where no such registration was
+    /// found.
     pub registration: Option<Registration>,
     /// The masterchain block that the quote names, as the chain has it; `None` where the chain has no such
     /// block (any more).
@@ -70,9 +73,14 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
         story.push(transaction)?;
     }
     let registry = chain.account(&network.registry, &as_of).await?;
-    let registration = claimed_registration(chain, &story, &as_of).await?;
+    let attestor = match read_attestor(chain, network, &as_of).await {
+        Ok(view) => Some(view),
+        Err(ClientError::NotOurs { .. } | ClientError::Wire(_)) => None,
+        Err(error) => return Err(error),
+    };
+    let registration = claimed_registration(chain, network, &story, &as_of).await?;
     let attested_block = match &registration {
-        Some(found) => match chain.block(found.candidate.evidence.mc_seqno).await {
+        Some(found) => match chain.block(found.attestation.evidence.mc_seqno).await {
             Ok(block) => Some(block),
             Err(error) if error.is_transient() => return Err(error.into()),
             Err(_) => None,
@@ -89,6 +97,7 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
         transactions,
         story,
         registry,
+        attestor,
         registration,
         attested_block,
     })
@@ -97,13 +106,36 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
 /// The newest registration, before the claim, of the key that the claim names.
 async fn claimed_registration<C: ChainAccess + ?Sized>(
     chain: &C,
+    network: &Network,
     story: &JobStory,
     as_of: &McBlock,
 ) -> Result<Option<Registration>, ClientError> {
     let (Some(terms), Some((claimed, claim))) = (story.terms(), story.claim()) else { return Ok(None) };
     let newest = chain.account(&terms.worker, as_of).await?.last;
-    newest_registration(chain, &terms.worker, newest, |found| {
-        found.candidate.receipt_key == claim.receipt_key && found.transaction.id.lt < claimed.id.lt
-    })
-    .await
+    let before = older_than(chain, &terms.worker, newest, claimed.id.lt).await?;
+    newest_registration(chain, network, &terms.worker, before, |taken| taken.receipt_key == claim.receipt_key).await
 }
+
+/// The newest transaction of `account` whose logical time is below `lt`.
+async fn older_than<C: ChainAccess + ?Sized>(
+    chain: &C,
+    account: &StdAddr,
+    mut from: Option<TxId>,
+    lt: u64,
+) -> Result<Option<TxId>, ClientError> {
+    let mut walked = 0;
+    while let Some(newest) = from
+        && newest.lt >= lt
+    {
+        if walked >= MAX_WALK {
+            return Ok(None);
+        }
+        let page = chain.latest_transactions(account, newest, PAGE).await?;
+        walked += page.len();
+        let older = page.iter().filter_map(AccountTx::previous).find(|previous| previous.lt < lt);
+        from = older.or_else(|| page.last().and_then(AccountTx::previous));
+    }
+    Ok(from)
+}
+
+const PAGE: usize = 64;

@@ -1,6 +1,7 @@
 //! The developer's side: post a job from a wallet, follow it, decrypt the answer.
 
 pub mod amounts;
+mod attestor;
 mod client;
 pub mod deploy;
 mod error;
@@ -15,6 +16,7 @@ mod story;
 mod trust;
 mod worker;
 
+pub use attestor::{AttestorView, read_attestor, read_platform};
 pub use client::{Client, Finished, least_job_value};
 pub use error::{ClientError, Unfit};
 pub use follow::{ABSENT_LIMIT_S, Follower, MAX_JOB_TRANSACTIONS, Progress, read_story};
@@ -27,5 +29,5 @@ pub use request::{JobRequest, Posting, SealedJob};
 pub use story::{JobEvent, JobStep, JobStory, event_of, refused_posting};
 pub use trust::{QuoteJudge, TrustedWorker, WorkerEvidence, check_worker};
 pub use worker::{
-    MAX_WALK, Registration, WorkerView, find_registration, newest_registration, read_worker, registration_in,
+    MAX_WALK, Registration, WorkerView, attestation_in, find_registration, newest_registration, read_worker,
 };

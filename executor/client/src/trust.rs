@@ -1,10 +1,10 @@
-//! Whether to trust a worker with a prompt: the Registry that admits its image, its keys, the quote behind them, and the
-//! block the quote names.
+//! Whether to trust a worker with a prompt: the Registry that admits its image, its keys, the registration behind them, the
+//! machine that serves it, and the block the quote names.
 
 use chain::ChainAccess;
-use contracts::measurement::KeyBinding;
 use contracts::{CodeRef, HashBytes, Network, StdAddr};
 
+use crate::attestor::{AttestorView, read_attestor, read_platform};
 use crate::error::{ClientError, Unfit};
 use crate::registry::read_registry;
 use crate::worker::{Registration, WorkerView, find_registration, read_worker};
@@ -12,12 +12,16 @@ use crate::worker::{Registration, WorkerView, find_registration, read_worker};
 /// What a worker shows for its keys.
 #[derive(Debug, Clone)]
 pub struct WorkerEvidence<'a> {
-    /// The raw quote, whose hash is on chain.
-    pub quote: &'a [u8],
-    /// The measurement the worker states, which the Registry admitted.
-    pub measurement: HashBytes,
-    /// What the quote's `report_data` has to bind.
-    pub binding: KeyBinding,
+    /// The network.
+    pub network: &'a Network,
+    /// The network's Attestor.
+    pub attestor: &'a AttestorView,
+    /// The transactions in which the quote was proven and the keys registered.
+    pub registration: &'a Registration,
+    /// The masterchain block that the quote names, as the chain has it.
+    pub mc_root_hash: HashBytes,
+    /// The Worker contract.
+    pub worker: &'a StdAddr,
     /// The chain's time, Unix seconds.
     pub now_s: u32,
 }
@@ -33,7 +37,7 @@ pub trait QuoteJudge: Send + Sync {
 pub struct TrustedWorker {
     /// Its contract as of the check.
     pub view: WorkerView,
-    /// The registration with the quote.
+    /// The registration of its keys.
     pub registration: Registration,
     /// X25519 key to seal to.
     pub encryption_key: HashBytes,
@@ -41,12 +45,13 @@ pub struct TrustedWorker {
     pub receipt_key: HashBytes,
 }
 
-/// Reads the network's Registry, which has to run `registry_code`, and the worker at `address`; finds the quote it
-/// published, and has it judged.
+/// Reads the network's Registry, which has to run `registry_code`, its Attestor, and the worker at `address`; finds the
+/// registration of its keys, and has it judged.
 ///
 /// # Errors
 /// [`ClientError::NotOurs`] where Registry or worker is another contract; [`ClientError::QuoteRefused`] with what failed;
-/// [`ClientError::Unfit`] where the Registry does not admit its image or there is no quote to judge.
+/// [`ClientError::Unfit`] where the Registry does not admit its image, its machine has left it, or there is no registration
+/// to judge.
 pub async fn check_worker<C: ChainAccess + ?Sized>(
     chain: &C,
     network: &Network,
@@ -64,22 +69,24 @@ pub async fn check_worker<C: ChainAccess + ?Sized>(
         return Err(unfit(Unfit::AttestationEnds { expires_at_s: attestation.expires_at }));
     }
     registry.check_admitted(&attestation.measurement).map_err(unfit)?;
-    let registration = find_registration(chain, &view).await?;
-    let (mc_seqno, mc_root_hash) = (attestation.evidence.mc_seqno, attestation.evidence.mc_root_hash);
-    if mc_seqno > head.seqno || chain.block(mc_seqno).await?.root_hash != mc_root_hash {
-        return Err(refused(format!("masterchain block {mc_seqno} of this chain is not the one it names")));
+    let evidence = &attestation.evidence;
+    match read_platform(chain, network, evidence.ppid, &head).await? {
+        Some(machine) if machine.worker_owner == view.owner && machine.until >= head.time_s => {}
+        _ => return Err(unfit(Unfit::PlatformLeft)),
     }
+    let attestor = read_attestor(chain, network, &head).await?;
+    let registration = find_registration(chain, network, &view).await?;
+    let mc_seqno = evidence.mc_seqno;
+    if mc_seqno > head.seqno {
+        return Err(refused(format!("masterchain block {mc_seqno}, which it names, is not there")));
+    }
+    let mc_root_hash = chain.block(mc_seqno).await?.root_hash;
     let evidence = WorkerEvidence {
-        quote: &registration.quote,
-        measurement: attestation.measurement,
-        binding: KeyBinding {
-            network_id: network.params.network_id,
-            worker: address.clone(),
-            receipt_key: attestation.receipt_key,
-            encryption_key: attestation.encryption_key,
-            mc_seqno,
-            mc_root_hash,
-        },
+        network,
+        attestor: &attestor,
+        registration: &registration,
+        mc_root_hash,
+        worker: address,
         now_s: head.time_s,
     };
     judge.judge(&evidence).map_err(refused)?;

@@ -1,10 +1,11 @@
-//! A worker as the chain shows it: its contract's state and the quote it published.
+//! A worker as the chain shows it: its contract's state and the registration of its keys.
 
-use chain::{AccountTx, ChainAccess, McBlock, TxId};
+use chain::{AccountTx, ChainAccess, McBlock, TxId, trace};
 use contracts::job::JobTerms;
-use contracts::worker::{Attestation, Offer, RegisterAttestation, WorkerState, WorkerStorage};
+use contracts::registry::RegistrationRequest;
+use contracts::attestor::QuoteVerified;
+use contracts::worker::{Attestation, AttestationRegistered, Offer, WorkerState, WorkerStorage};
 use contracts::{HashBytes, Message, Nanoton, Network, Prices, StdAddr};
-use sha2::{Digest, Sha256};
 
 use crate::error::{ClientError, Unfit};
 
@@ -25,15 +26,21 @@ pub struct WorkerView {
     pub last: Option<TxId>,
 }
 
-/// The registration that published a worker's quote.
+/// How a worker's keys came to be attested: four transactions, each started by a message of the one before.
 #[derive(Debug, Clone)]
 pub struct Registration {
-    /// The transaction of the worker's contract.
-    pub transaction: AccountTx,
-    /// What it stated.
-    pub candidate: Attestation,
-    /// The raw quote.
-    pub quote: Vec<u8>,
+    /// The Attestor's: it was sent the quote's parts and verified them.
+    pub attestor: AccountTx,
+    /// The Registry's.
+    pub registry: AccountTx,
+    /// The Platform's: the machine serves the worker.
+    pub platform: AccountTx,
+    /// The Worker's.
+    pub worker: AccountTx,
+    /// What the Worker took.
+    pub attestation: Attestation,
+    /// What the worker's owner asked for.
+    pub request: RegistrationRequest,
 }
 
 /// Reads the worker contract at `address` as of `at`.
@@ -122,30 +129,31 @@ impl WorkerView {
     }
 }
 
-/// Finds the registration whose quote the worker's present attestation names.
+/// Finds the registration that the worker's present attestation came with.
 ///
 /// # Errors
-/// [`Unfit::QuoteNotPublished`] where it is not within the last [`MAX_WALK`] transactions.
+/// [`Unfit::NotRegistered`] where it is not within the last [`MAX_WALK`] transactions of each account.
 pub async fn find_registration<C: ChainAccess + ?Sized>(
     chain: &C,
+    network: &Network,
     worker: &WorkerView,
 ) -> Result<Registration, ClientError> {
     let unfit = |reason| ClientError::Unfit { address: worker.address.clone(), reason };
-    let wanted = worker.attestation().map_err(unfit)?.evidence.quote_hash;
-    let matches = |found: &Registration| found.candidate.evidence.quote_hash == wanted;
-    let found = newest_registration(chain, &worker.address, worker.last, matches).await?;
-    found.ok_or_else(|| unfit(Unfit::QuoteNotPublished))
+    let wanted = worker.attestation().map_err(unfit)?.clone();
+    let found = newest_registration(chain, network, &worker.address, worker.last, |taken| *taken == wanted).await?;
+    found.ok_or_else(|| unfit(Unfit::NotRegistered))
 }
 
-/// The newest registration that `wanted` accepts, walking back from the transaction `from` of `worker`.
+/// The newest registration whose attestation `wanted` accepts, walking back from the transaction `from` of `worker`.
 ///
 /// # Errors
 /// What reading the chain meets.
 pub async fn newest_registration<C: ChainAccess + ?Sized>(
     chain: &C,
+    network: &Network,
     worker: &StdAddr,
     mut from: Option<TxId>,
-    wanted: impl Fn(&Registration) -> bool + Send,
+    wanted: impl Fn(&Attestation) -> bool + Send,
 ) -> Result<Option<Registration>, ClientError> {
     let mut walked = 0;
     while let Some(newest) = from
@@ -153,10 +161,10 @@ pub async fn newest_registration<C: ChainAccess + ?Sized>(
     {
         let page = chain.latest_transactions(worker, newest, PAGE).await?;
         for transaction in &page {
-            if let Some(found) = registration_in(transaction)?
-                && wanted(&found)
+            if let Some(taken) = attestation_in(transaction)?
+                && wanted(&taken)
             {
-                return Ok(Some(found));
+                return registration_behind(chain, network, transaction, taken).await;
             }
         }
         walked += page.len();
@@ -165,23 +173,55 @@ pub async fn newest_registration<C: ChainAccess + ?Sized>(
     Ok(None)
 }
 
-/// The registration that a transaction of a worker's contract is, if its quote is the one it names.
+/// The attestation that a transaction of a worker's contract took.
 ///
 /// # Errors
 /// A cell error for a transaction that does not parse.
-pub fn registration_in(transaction: &AccountTx) -> Result<Option<Registration>, ClientError> {
+pub fn attestation_in(transaction: &AccountTx) -> Result<Option<Attestation>, ClientError> {
     let Some(message) = transaction.in_message()? else { return Ok(None) };
     if message.from.is_none() || message.bounced || !transaction.result()?.succeeded {
         return Ok(None);
     }
-    let Ok(body) = RegisterAttestation::from_cell(&message.body) else { return Ok(None) };
-    let quote = body.quote.into_value().into_bytes();
-    if Sha256::digest(&quote).as_slice() != body.candidate.evidence.quote_hash.as_slice() {
-        return Ok(None);
-    }
-    Ok(Some(Registration { transaction: transaction.clone(), candidate: body.candidate.into_value(), quote }))
+    let taken = AttestationRegistered::from_cell(&message.body).ok();
+    Ok(taken.map(|taken| taken.attestation.into_value()))
 }
 
-/// How far back a registration is looked for.
+/// How far back a registration is looked for, on each account.
 pub const MAX_WALK: usize = 20_000;
 const PAGE: usize = 64;
+
+/// From the Worker's transaction back to the Attestor's; `None` where a message's sender is not found, or is not what it
+/// has to be.
+async fn registration_behind<C: ChainAccess + ?Sized>(
+    chain: &C,
+    network: &Network,
+    worker: &AccountTx,
+    attestation: Attestation,
+) -> Result<Option<Registration>, ClientError> {
+    let platform = network.platform_address(attestation.evidence.ppid)?;
+    let Some(platform) = sender(chain, worker, &platform).await? else { return Ok(None) };
+    let Some(registry) = sender(chain, &platform, &network.registry).await? else { return Ok(None) };
+    let Some(attestor) = sender(chain, &registry, &network.params.attestation.attestor).await? else {
+        return Ok(None);
+    };
+    let Some(verified) = registry.in_message()?.and_then(|message| QuoteVerified::from_cell(&message.body).ok())
+    else {
+        return Ok(None);
+    };
+    let Ok(request) = contracts::wire::from_cell(&verified.payload) else { return Ok(None) };
+    Ok(Some(Registration { attestor, registry, platform, worker: worker.clone(), attestation, request }))
+}
+
+/// The transaction of `expected` that sent the message which started `transaction`.
+async fn sender<C: ChainAccess + ?Sized>(
+    chain: &C,
+    transaction: &AccountTx,
+    expected: &StdAddr,
+) -> Result<Option<AccountTx>, ClientError> {
+    match transaction.in_message()? {
+        Some(message) if message.from.as_ref() == Some(expected) => {
+            Ok(trace::sender_of(chain, expected, &message, MAX_WALK).await?)
+        }
+        _ => Ok(None),
+    }
+}

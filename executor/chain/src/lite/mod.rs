@@ -119,7 +119,15 @@ impl ChainAccess for LiteserverChain {
     }
 
     async fn block(&self, seqno: u32) -> Result<McBlock, ChainError> {
-        self.lookup(seqno, None).await
+        if seqno > 0 {
+            return self.lookup(seqno, None).await;
+        }
+        // Servers look no zero state up, but name it.
+        let request = Request::masterchain_info();
+        let body = self.servers.read(&request, None).await?;
+        let (root_hash, file_hash) = tl::parse_zero_state(&body)
+            .ok_or_else(|| ChainError::BadAnswer { request: request.name, detail: "truncated".into() })?;
+        Ok(McBlock { seqno, root_hash, file_hash, time_s: 0 })
     }
 
     async fn account(&self, address: &StdAddr, at: &McBlock) -> Result<AccountView, ChainError> {

@@ -172,6 +172,16 @@ pub(crate) fn parse_masterchain_info(body: &[u8]) -> Option<BlockIdExt> {
     Reader(body).block()
 }
 
+/// Root and file hash of the masterchain's zero state, in `liteServer.masterchainInfo`.
+pub(crate) fn parse_zero_state(body: &[u8]) -> Option<(HashBytes, HashBytes)> {
+    let mut reader = Reader(body);
+    reader.block()?;
+    // The hash of the masterchain's state, then the zero state's workchain.
+    reader.take(32)?;
+    reader.u32()?;
+    Some((HashBytes(reader.array()?), HashBytes(reader.array()?)))
+}
+
 /// Id and header proof of `liteServer.blockHeader`.
 pub(crate) fn parse_block_header(body: &[u8]) -> Option<(BlockIdExt, &[u8])> {
     let mut reader = Reader(body);
