@@ -1,9 +1,13 @@
 //! Quotes: where they come from and what is read from them.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::PathBuf;
 
 use contracts::HashBytes;
 use contracts::measurement::TdMeasurements;
+use dcap_qvl::QuoteCollateralV3;
 
 /// Makes TDX quotes of the machine this program runs in. Calls block.
 pub trait AttestationSource: Send + Sync + 'static {
@@ -12,6 +16,31 @@ pub trait AttestationSource: Send + Sync + 'static {
     /// # Errors
     /// [`AttestationError`].
     fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, AttestationError>;
+}
+
+/// Gives what the vendor signed about this machine: certificates, revocation lists, TCB info, QE identity. Calls block.
+pub trait CollateralSource: Send + Sync + 'static {
+    /// As new as there is.
+    ///
+    /// # Errors
+    /// [`AttestationError::NoCollateral`].
+    fn collateral(&self) -> Result<QuoteCollateralV3, AttestationError>;
+}
+
+/// Collateral in a file, as a provisioning service gives it (JSON). Read anew each time, so that it may be replaced.
+#[derive(Debug, Clone)]
+pub struct CollateralFile(pub PathBuf);
+
+impl CollateralSource for CollateralFile {
+    fn collateral(&self) -> Result<QuoteCollateralV3, AttestationError> {
+        let failed = |detail: String| AttestationError::NoCollateral { detail };
+        let path = &self.0;
+        let file = File::open(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+        let mut text = String::new();
+        let read = file.take(MAX_COLLATERAL_BYTES).read_to_string(&mut text);
+        read.map_err(|error| failed(format!("{}: {error}", path.display())))?;
+        serde_json::from_str(&text).map_err(|error| failed(format!("{}: {error}", path.display())))
+    }
 }
 
 /// No usable quote.
@@ -29,6 +58,15 @@ pub enum AttestationError {
     /// The platform answered with an error.
     #[error("worker: the platform made no quote ({detail}); check the host's quote generation service")]
     Failed {
+        /// What was met.
+        detail: String,
+    },
+    /// No collateral.
+    #[error(
+        "worker: no collateral for the quote ({detail}); download it from the platform's provisioning service and name \
+         the file"
+    )]
+    NoCollateral {
         /// What was met.
         detail: String,
     },
@@ -69,16 +107,18 @@ pub fn read_quote(quote: &[u8]) -> Result<QuoteFacts, AttestationError> {
     let report =
         quote.get(start..start + REPORT_BYTES).ok_or_else(|| malformed("shorter than a TD report"))?;
     let field = |at: usize| -> [u8; 48] { report[at..at + 48].try_into().unwrap_or([0; 48]) };
+    let short = |at: usize| -> [u8; 8] { report[at..at + 8].try_into().unwrap_or([0; 8]) };
     let fields = TdMeasurements {
+        td_attributes: short(120),
+        xfam: short(128),
         mr_td: field(136),
+        mr_config_id: field(184),
+        mr_owner: field(232),
+        mr_owner_config: field(280),
         rtmr0: field(328),
         rtmr1: field(376),
         rtmr2: field(424),
         rtmr3: field(472),
-        mr_config_id: field(184),
-        mr_owner: field(232),
-        mr_owner_config: field(280),
-        xfam: report[128..136].try_into().unwrap_or([0; 8]),
     };
     let report_data = report[520..584].try_into().map_err(|_| malformed("shorter than a TD report"))?;
     Ok(QuoteFacts { measurement: fields.measurement(), report_data })
@@ -95,6 +135,7 @@ const HEADER_BYTES: usize = 48;
 /// Version 5 puts a type (u16) and a size (u32) before the report.
 const BODY_HEADER_BYTES: usize = 6;
 const REPORT_BYTES: usize = 584;
+const MAX_COLLATERAL_BYTES: u64 = 4 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -129,6 +170,7 @@ mod tests {
             mr_config_id: field(184),
             mr_owner: field(232),
             mr_owner_config: field(280),
+            td_attributes: std::array::from_fn(|offset| (120 + offset) as u8),
             xfam: std::array::from_fn(|offset| (128 + offset) as u8),
         };
         assert_eq!(facts.measurement, expected.measurement());
@@ -170,6 +212,7 @@ mod tests {
             mr_config_id: identity.mr_config_id,
             mr_owner: identity.mr_owner,
             mr_owner_config: identity.mr_owner_config,
+            td_attributes: platform.profile().td_attributes.to_le_bytes(),
             xfam: identity.xfam,
         };
         assert_eq!(facts.measurement, named.measurement());

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chain::{ChainAccess, ChainError, McBlock, TxId, external_message};
+use chain::trace::{self, Limits};
+use chain::{ChainAccess, ChainError, Confirmed, McBlock, Transfer, TxId, external_message};
+use client::{ClientError, read_attestor};
 use contracts::errors::RejectionReason;
 use contracts::receipt::{ClaimOrder, ClaimOrderBody, Tag};
 use contracts::worker::ClaimJob;
@@ -17,15 +19,19 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{Instrument, Span};
 use tycho_types::boc::Boc;
 
-use crate::attestation::AttestationSource;
+use crate::attestation::{AttestationError, AttestationSource, CollateralSource};
 use crate::config::WorkerConfig;
 use crate::engine::Engine;
 use crate::error::WorkerError;
 use crate::journal::{Change, Journal, Recovered};
 use crate::keys::Keys;
-use crate::machine::{Effect, Event, Job, JobKey, Order, Phase, Policy, SignedReceipt, State, step};
+use crate::machine::{
+    Effect, Event, Job, JobKey, Order, Phase, Policy, SignedReceipt, State, WorkerFacts, step,
+};
 use crate::observe::{Observation, Scope, observe_block};
-use crate::registration::{Needs, OwnerWallet, Registrant};
+use crate::registration::{
+    Needs, OwnerWallet, Proven, Registrant, RegistrationError, recent_block, refusal_in,
+};
 use crate::serve::{self, Opened, Signer};
 
 /// Everything a worker is made of.
@@ -44,6 +50,8 @@ pub struct Worker<C: ChainAccess + ?Sized> {
     pub engine: Arc<dyn Engine>,
     /// Where quotes come from.
     pub attestation: Arc<dyn AttestationSource>,
+    /// Where their collateral comes from.
+    pub collateral: Arc<dyn CollateralSource>,
     /// The owner's wallet; without it, what it would have to send is logged instead.
     pub wallet: Option<Arc<dyn OwnerWallet>>,
     /// The opened journal and what it held.
@@ -118,8 +126,15 @@ impl<C: ChainAccess + ?Sized + 'static> Worker<C> {
         let mut background = JoinSet::new();
         background.spawn(follow(self.chain.clone(), scope, recovered.cursor, followed_at, observed_to));
         background.spawn(
-            Registrar { registrant, keys: self.keys.clone(), source: self.attestation, wallet: self.wallet }
-                .run(worker_seen_at),
+            Registrar {
+                chain: self.chain.clone(),
+                registrant,
+                keys: self.keys.clone(),
+                source: self.attestation,
+                collateral: self.collateral,
+                wallet: self.wallet,
+            }
+            .run(worker_seen_at),
         );
         let mut core = Core {
             chain: self.chain,
@@ -162,7 +177,7 @@ enum Finished {
 }
 
 /// What the registrar hears.
-type WorkerSeen = Option<(McBlock, Option<crate::machine::WorkerFacts>)>;
+type WorkerSeen = Option<(McBlock, Option<WorkerFacts>)>;
 
 struct Core<C: ?Sized> {
     chain: Arc<C>,
@@ -551,14 +566,16 @@ fn is_final(error: &WorkerError) -> bool {
     }
 }
 
-struct Registrar {
+struct Registrar<C: ?Sized> {
+    chain: Arc<C>,
     registrant: Registrant,
     keys: Arc<Keys>,
     source: Arc<dyn AttestationSource>,
+    collateral: Arc<dyn CollateralSource>,
     wallet: Option<Arc<dyn OwnerWallet>>,
 }
 
-impl Registrar {
+impl<C: ChainAccess + ?Sized + 'static> Registrar<C> {
     /// Keeps the worker staked, attested and on offer.
     async fn run(self, mut worker_seen: watch::Receiver<WorkerSeen>) {
         let mut next_s = 0;
@@ -576,25 +593,54 @@ impl Registrar {
                 offer = needs.offer,
                 "the worker's contract needs its owner"
             );
-            let asked = needs.clone();
-            let (registrant, keys, source) =
-                (self.registrant.clone(), self.keys.clone(), self.source.clone());
-            let made =
-                tokio::task::spawn_blocking(move || registrant.transfers(&needs, &source, &keys, &block));
-            match made.await {
-                Ok(Ok(transfers)) => self.deliver(&transfers).await,
-                Ok(Err(error)) => tracing::error!(%error, "the registration could not be built"),
-                Err(_) => tracing::error!("the source of quotes panicked"),
+            match self.transfers(&needs, facts.as_ref()).await {
+                Ok(transfers) => self.deliver(&transfers, needs.attestation).await,
+                Err(error) => tracing::error!(%error, "the registration could not be built"),
             }
             // What did not help is not worth its gas every minute.
-            let wait_s = if last.0 == asked { (last.1 * 2).min(LONGEST_RETRY_S) } else { RETRY_S };
+            let wait_s = if last.0 == needs { (last.1 * 2).min(LONGEST_RETRY_S) } else { RETRY_S };
             next_s = block.time_s.saturating_add(wait_s);
-            last = (asked, wait_s);
+            last = (needs, wait_s);
         }
     }
 
+    async fn transfers(
+        &self,
+        needs: &Needs,
+        facts: Option<&WorkerFacts>,
+    ) -> Result<Vec<Transfer>, RegistrationError> {
+        let proven = match needs.attestation {
+            true => Some(self.prove(facts.map_or(0, |facts| facts.registration_seqno)).await?),
+            false => None,
+        };
+        self.registrant.transfers(needs, proven.as_ref())
+    }
+
+    async fn prove(&self, registration_seqno: u32) -> Result<Proven, RegistrationError> {
+        let chain = self.chain.as_ref();
+        let block = recent_block(chain).await.map_err(ClientError::from)?;
+        let head = chain.head().await.map_err(ClientError::from)?;
+        let held = read_attestor(chain, &self.registrant.network, &head).await?.storage;
+        let (registrant, keys) = (self.registrant.clone(), self.keys.clone());
+        let (source, collateral) = (self.source.clone(), self.collateral.clone());
+        let made = tokio::task::spawn_blocking(move || {
+            let collateral = match collateral.collateral() {
+                Ok(collateral) => Some(collateral),
+                // The Attestor may have what is needed from somebody else.
+                Err(error) => {
+                    tracing::warn!(%error, "nothing is posted to the Attestor");
+                    None
+                }
+            };
+            registrant.prove(source.as_ref(), collateral.as_ref(), &keys, registration_seqno, &block, &held)
+        });
+        made.await.unwrap_or_else(|_| {
+            Err(AttestationError::Failed { detail: "the source of quotes panicked".into() }.into())
+        })
+    }
+
     /// Sends them, or says what to send.
-    async fn deliver(&self, transfers: &[chain::Transfer]) {
+    async fn deliver(&self, transfers: &[Transfer], registers: bool) {
         let Some(wallet) = &self.wallet else {
             for transfer in transfers {
                 let body = Boc::encode_base64(&transfer.body);
@@ -611,9 +657,25 @@ impl Registrar {
             }
             return;
         };
-        match wallet.send(transfers).await {
-            Ok(()) => tracing::info!(messages = transfers.len(), "the owner's wallet has sent them"),
-            Err(error) => tracing::error!(%error, "the owner's wallet could not send them"),
+        let confirmed = match wallet.send(transfers).await {
+            Ok(confirmed) => confirmed,
+            Err(error) => return tracing::error!(%error, "the owner's wallet could not send them"),
+        };
+        tracing::info!(messages = transfers.len(), "the owner's wallet has sent them");
+        if registers {
+            self.tell_outcome(confirmed).await;
+        }
+    }
+
+    async fn tell_outcome(&self, confirmed: Confirmed) {
+        let owner = &self.registrant.owner;
+        let followed = trace::follow(self.chain.as_ref(), owner, confirmed.transaction, Limits::default());
+        match followed.await {
+            Ok(trace) => match refusal_in(&trace) {
+                Some(refusal) => tracing::error!(%refusal, "the worker is not attested"),
+                None => tracing::info!("the worker is attested"),
+            },
+            Err(error) => tracing::warn!(%error, "what came of the registration is not known yet"),
         }
     }
 }

@@ -20,7 +20,7 @@ pub mod registration;
 pub mod serve;
 pub mod tsm;
 
-pub use attestation::{AttestationError, AttestationSource};
+pub use attestation::{AttestationError, AttestationSource, CollateralFile, CollateralSource};
 pub use config::WorkerConfig;
 pub use daemon::{OnStep, OnText, Step, Worker};
 pub use data_dir::{DataDir, DataDirError};
@@ -28,4 +28,4 @@ pub use engine::{Engine, EngineError, EngineInfo, Generated};
 pub use error::WorkerError;
 pub use journal::{Identity, Journal, JournalError};
 pub use keys::{KeyError, KeyStore, Keys, Passphrase};
-pub use registration::OwnerWallet;
+pub use registration::{OwnerWallet, Proven, Refusal, Registrant, refusal_in};

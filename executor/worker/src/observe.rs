@@ -99,6 +99,7 @@ pub fn worker_facts(view: &AccountView) -> Option<WorkerFacts> {
         locked: state.locked,
         float: balance.saturating_sub(liabilities),
         claim_seqno: state.claim_seqno,
+        registration_seqno: state.registration_seqno,
         attestation: state.attestation.map(|attestation| AttestedKeys {
             receipt_key: attestation.receipt_key,
             encryption_key: attestation.encryption_key,

@@ -1,14 +1,20 @@
 //! What the owner's wallet has to send so that the worker can claim: stake, float, attestation, offers.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
-use chain::{ChainAccess, McBlock, Transfer, WalletError, WalletSender};
+use chain::trace::Step;
+use chain::{ChainAccess, Confirmed, McBlock, Transfer, WalletError, WalletSender};
+use client::{ClientError, deploy};
+use contracts::attestor::{AttestorStorage, QuoteProof, VerifyQuote};
+use contracts::errors::ContractError;
 use contracts::measurement::KeyBinding;
-use contracts::wire::{Ref, Snake};
-use contracts::worker::{Attestation, Evidence, FundGas, OfferModel, RegisterAttestation, TopUpStake};
-use contracts::{Cell, HashBytes, Message, Nanoton, Network, Prices, StdAddr, WireError};
-use sha2::{Digest, Sha256};
+use contracts::platform::ServeWorker;
+use contracts::registry::{RegistrationRefused, RegistrationRequest};
+use contracts::wire::opcode_of;
+use contracts::worker::AttestationRegistered;
+use contracts::{Cell, HashBytes, Message, Nanoton, Network, Prices, StdAddr};
+use dcap_qvl::QuoteCollateralV3;
+use prover::collateral::{CollateralError, Posting, postings};
+use prover::quote::{QuoteError, prove};
 
 use crate::attestation::{AttestationError, AttestationSource, read_quote};
 use crate::config::WorkerConfig;
@@ -25,7 +31,7 @@ pub trait OwnerWallet: Send + Sync {
     ///
     /// # Errors
     /// [`WalletError`].
-    async fn send(&self, transfers: &[Transfer]) -> Result<(), WalletError>;
+    async fn send(&self, transfers: &[Transfer]) -> Result<Confirmed, WalletError>;
 }
 
 #[async_trait]
@@ -34,8 +40,8 @@ impl<C: ChainAccess + ?Sized> OwnerWallet for WalletSender<C> {
         self.wallet().address()
     }
 
-    async fn send(&self, transfers: &[Transfer]) -> Result<(), WalletError> {
-        WalletSender::send(self, transfers).await.map(|_| ())
+    async fn send(&self, transfers: &[Transfer]) -> Result<Confirmed, WalletError> {
+        WalletSender::send(self, transfers).await
     }
 }
 
@@ -83,9 +89,36 @@ pub enum RegistrationError {
     /// No quote.
     #[error(transparent)]
     Attestation(#[from] AttestationError),
-    /// A message does not fit into cells.
+    /// The quote cannot be proven.
+    #[error("worker: the quote cannot be proven: {0}")]
+    Quote(#[from] QuoteError),
+    /// The collateral cannot be posted.
+    #[error("worker: {0}")]
+    Collateral(#[from] CollateralError),
+    /// A message could not be made.
     #[error(transparent)]
-    Wire(#[from] WireError),
+    Message(#[from] ClientError),
+}
+
+/// A quote as the Attestor takes it, and what it binds.
+#[derive(Debug, Clone)]
+pub struct Proven {
+    /// The quote's parts.
+    pub proof: QuoteProof,
+    /// The keys, the registration's number and the block.
+    pub request: RegistrationRequest,
+    /// What the Attestor lacks, in the order in which it has to arrive.
+    pub postings: Vec<Posting>,
+}
+
+/// A registration that a contract did not take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the {by} refused the registration: {}", refusal_words(*.exit_code))]
+pub struct Refusal {
+    /// Which contract.
+    pub by: &'static str,
+    /// Its exit code.
+    pub exit_code: i32,
 }
 
 impl Registrant {
@@ -100,7 +133,7 @@ impl Registrant {
             };
         };
         let held = facts.stake.checked_add(facts.locked).unwrap_or(Nanoton::MAX);
-        let ttl_s = self.network.params.attestation_ttl_s;
+        let ttl_s = self.network.params.attestation.ttl_s;
         let renew_before_s = self.config.renew_before_s.min(ttl_s / 2);
         let is_attested = facts.attestation.as_ref().is_some_and(|known| {
             known.receipt_key == keys.receipt_public()
@@ -118,82 +151,134 @@ impl Registrant {
         }
     }
 
-    /// The owner's messages, in the order in which they have to arrive. Blocks while the quote is made.
+    /// Has a quote made over `keys` and proves it. Blocks.
     ///
-    /// `block` is a recent masterchain block, to which the quote is bound.
+    /// `block`: a recent masterchain block whose seqno 100 divides. `held`: what the Attestor has; nothing is posted
+    /// without `collateral`.
     ///
     /// # Errors
     /// [`RegistrationError`].
+    pub fn prove(
+        &self,
+        source: &dyn AttestationSource,
+        collateral: Option<&QuoteCollateralV3>,
+        keys: &Keys,
+        registration_seqno: u32,
+        block: &McBlock,
+        held: &AttestorStorage,
+    ) -> Result<Proven, RegistrationError> {
+        let request = RegistrationRequest {
+            receipt_key: keys.receipt_public(),
+            encryption_key: keys.encryption_public(),
+            registration_seqno,
+            mc_seqno: block.seqno,
+            mc_root_hash: block.root_hash,
+        };
+        let report_data = self.binding(&request).report_data();
+        let quote = source.quote(&report_data)?;
+        if read_quote(&quote)?.report_data != report_data {
+            return Err(AttestationError::Malformed { reason: "it carries other report data" }.into());
+        }
+        let chain = collateral.and_then(|collateral| collateral.pck_certificate_chain.as_deref());
+        let proof = prove(&quote, chain)?;
+        let postings = collateral.map(|collateral| postings(collateral, held, 0)).transpose()?;
+        Ok(Proven { proof, request, postings: postings.unwrap_or_default() })
+    }
+
+    /// What the quote of a request has to bind.
+    pub fn binding(&self, request: &RegistrationRequest) -> KeyBinding {
+        KeyBinding {
+            network_id: self.network.params.network_id,
+            worker: self.worker.clone(),
+            receipt_key: request.receipt_key,
+            encryption_key: request.encryption_key,
+            registration_seqno: request.registration_seqno,
+            mc_seqno: request.mc_seqno,
+            mc_root_hash: request.mc_root_hash,
+        }
+    }
+
+    /// The owner's messages, in the order in which they have to arrive; `proven` where an attestation is needed.
+    ///
+    /// # Errors
+    /// [`RegistrationError::Message`].
     pub fn transfers(
         &self,
         needs: &Needs,
-        source: &Arc<dyn AttestationSource>,
-        keys: &Keys,
-        block: &McBlock,
+        proven: Option<&Proven>,
     ) -> Result<Vec<Transfer>, RegistrationError> {
+        let (network, owner) = (&self.network, &self.owner);
         let mut transfers = Vec::new();
         if !needs.stake.is_zero() {
-            let body = TopUpStake { query_id: 0, amount: needs.stake }.to_cell()?;
-            let value = needs.stake.get().saturating_add(DEPLOY_NANOTON);
-            let init = self.network.worker_state_init(&self.worker_code, &self.owner)?;
-            transfers.push(Transfer::new(self.worker.clone(), value, body).with_state_init(init));
+            transfers.push(deploy::top_up_stake(network, &self.worker_code, owner, needs.stake)?);
         }
         if !needs.float.is_zero() {
-            let body = FundGas { query_id: 0 }.to_cell()?;
-            transfers.push(Transfer::new(self.worker.clone(), needs.float.get(), body));
+            transfers.push(deploy::fund_gas(network, owner, needs.float)?);
         }
-        if needs.attestation {
-            let body = self.registration(source, keys, block)?.to_cell()?;
-            transfers.push(Transfer::new(self.worker.clone(), ATTESTATION_NANOTON, body));
+        if let Some(proven) = proven {
+            transfers.extend(self.registration(proven)?);
         }
         if needs.offer {
-            let prices = Ref::new(self.config.prices_nanoton_per_1k)?;
-            let body = OfferModel { query_id: 0, model_id: self.model_id, prices }.to_cell()?;
-            transfers.push(Transfer::new(self.worker.clone(), OFFER_NANOTON, body));
+            let prices = self.config.prices_nanoton_per_1k;
+            transfers.push(deploy::offer_model(network, owner, self.model_id, prices)?);
         }
         Ok(transfers)
     }
 
-    fn registration(
-        &self,
-        source: &Arc<dyn AttestationSource>,
-        keys: &Keys,
-        block: &McBlock,
-    ) -> Result<RegisterAttestation, RegistrationError> {
-        let params = &self.network.params;
-        let binding = KeyBinding {
-            network_id: params.network_id,
-            worker: self.worker.clone(),
-            receipt_key: keys.receipt_public(),
-            encryption_key: keys.encryption_public(),
-            mc_seqno: block.seqno,
-            mc_root_hash: block.root_hash,
-        };
-        let report_data = binding.report_data();
-        let quote = source.quote(&report_data)?;
-        let facts = read_quote(&quote)?;
-        if facts.report_data != report_data {
-            return Err(AttestationError::Malformed { reason: "it carries other report data" }.into());
+    /// What the owner's wallet sends to the Attestor: collateral that it lacks, then the quote.
+    ///
+    /// # Errors
+    /// [`RegistrationError::Message`].
+    pub fn registration(&self, proven: &Proven) -> Result<Vec<Transfer>, RegistrationError> {
+        let mut transfers = Vec::new();
+        for posting in &proven.postings {
+            transfers.push(deploy::post_collateral(&self.network, posting)?);
         }
-        let evidence = Evidence {
-            quote_hash: HashBytes(Sha256::digest(&quote).into()),
-            mc_seqno: block.seqno,
-            mc_root_hash: block.root_hash,
-            registered_at: block.time_s,
-        };
-        let candidate = Attestation {
-            receipt_key: binding.receipt_key,
-            encryption_key: binding.encryption_key,
-            measurement: facts.measurement,
-            expires_at: block.time_s.saturating_add(params.attestation_ttl_s),
-            evidence: Ref::new(evidence)?,
-        };
-        let quote = Ref::new(Snake::new(quote)?)?;
-        Ok(RegisterAttestation { query_id: 0, candidate: Ref::new(candidate)?, quote })
+        transfers.push(deploy::register(&self.network, proven.proof.clone(), &proven.request)?);
+        Ok(transfers)
     }
 }
 
-/// What the messages bring above their amounts, upper bounds; the rest comes back or stays in the worker's contract.
-const DEPLOY_NANOTON: u128 = 200_000_000;
-const ATTESTATION_NANOTON: u128 = 500_000_000;
-const OFFER_NANOTON: u128 = 100_000_000;
+/// The newest masterchain block whose seqno 100 divides: what a quote may name for the next 1 500 blocks.
+///
+/// # Errors
+/// What reading the chain meets.
+pub async fn recent_block<C: ChainAccess + ?Sized>(chain: &C) -> Result<McBlock, chain::ChainError> {
+    let head = chain.head().await?;
+    chain.block(head.seqno / BLOCKS_APART * BLOCKS_APART).await
+}
+
+/// Whether one of the contracts refused the registration in a trace.
+#[must_use]
+pub fn refusal_in(trace: &[Step]) -> Option<Refusal> {
+    trace.iter().find_map(|step| {
+        let message = step.transaction.in_message().ok()??;
+        let result = step.transaction.result().ok()?;
+        let opcode = opcode_of(&message.body.as_slice().ok()?)?;
+        if opcode == RegistrationRefused::OPCODE {
+            let refused = RegistrationRefused::from_cell(&message.body).ok()?;
+            return Some(Refusal { by: "network", exit_code: i32::from(refused.reason) });
+        }
+        if result.succeeded || message.bounced {
+            return None;
+        }
+        let by = match opcode {
+            VerifyQuote::OPCODE => "Attestor",
+            contracts::attestor::QuoteVerified::OPCODE => "Registry",
+            ServeWorker::OPCODE => "Platform",
+            AttestationRegistered::OPCODE => "Worker",
+            _ => return None,
+        };
+        Some(Refusal { by, exit_code: result.exit_code.or(result.action_code).unwrap_or_default() })
+    })
+}
+
+/// What `PREVMCBLOCKS_100` gives.
+const BLOCKS_APART: u32 = 100;
+
+fn refusal_words(exit_code: i32) -> String {
+    match ContractError::from_code(exit_code) {
+        Some(error) => error.to_string(),
+        None => format!("exit code {exit_code}"),
+    }
+}

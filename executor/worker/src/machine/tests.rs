@@ -66,6 +66,7 @@ fn worker(as_of_s: u32, claim_seqno: u32) -> WorkerFacts {
         locked: Nanoton::ZERO,
         float: Nanoton::new(1_000),
         claim_seqno,
+        registration_seqno: 1,
         attestation: Some(AttestedKeys {
             receipt_key: RECEIPT_KEY,
             encryption_key: ENCRYPTION_KEY,

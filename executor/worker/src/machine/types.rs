@@ -103,6 +103,8 @@ pub struct WorkerFacts {
     pub float: Nanoton,
     /// Of the next order.
     pub claim_seqno: u32,
+    /// Of the next registration.
+    pub registration_seqno: u32,
     /// The keys the chain knows.
     pub attestation: Option<AttestedKeys>,
     /// Model id and prices.
