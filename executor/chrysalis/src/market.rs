@@ -8,9 +8,11 @@ use chain::{
     ChainAccess, GlobalConfig, LiteserverChain, SenderTiming, Timing, Transfer, Wallet, WalletSender,
 };
 use client::{ClientError, WorkerView, deploy, read_worker};
-use contracts::artifacts::{Contract, code, codes};
+use contracts::artifacts::{Contract, code, code_ref, codes};
+use contracts::attestor::{AttestorStorage, needs};
 use contracts::model::Unit;
-use contracts::registry::RegistryStorage;
+use contracts::network::AttestationParams;
+use contracts::registry::{PlatformPolicy, RegistryStorage};
 use contracts::{HashBytes, Nanoton, Network, Params, Ref, StdAddr};
 use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
 use rand::RngExt;
@@ -37,8 +39,8 @@ pub(crate) struct Market {
 }
 
 impl Market {
-    /// Starts the chain, funds the wallets, and deploys a Registry that admits `measurement`.
-    pub(crate) async fn open(measurement: HashBytes) -> anyhow::Result<Self> {
+    /// Starts the chain, funds the wallets, and deploys `attestor` and a Registry that admits `measurement`.
+    pub(crate) async fn open(measurement: HashBytes, attestor: &AttestorStorage) -> anyhow::Result<Self> {
         let mut rng = random();
         let options = LocalnetOptions {
             seed: rng.random(),
@@ -66,12 +68,13 @@ impl Market {
             wait_for_balance(&handle, wallet.wallet().address()).await?;
         }
 
-        let params = local_params(network_id, treasury.clone())?;
-        let registry =
-            RegistryStorage::initial(owner.wallet().address().clone(), 0, 0, params.clone(), &[measurement])?;
+        let attestor = deploy::attestor(&code(Contract::Attestor), attestor)?;
+        let params = local_params(network_id, treasury.clone(), attestor.to.clone())?;
+        let registry = local_registry(owner.wallet().address().clone(), params, measurement)?;
         let registry_code = code(Contract::Registry);
-        let network = Network { registry: registry.address(&registry_code)?, params: Ref::new(params)? };
-        owner.send(&deploy::registry(&registry_code, &registry)?).await?;
+        let network =
+            Network { registry: registry.address(&registry_code)?, params: registry.params.clone() };
+        owner.send(&[attestor, deploy::registry(&registry_code, &registry)?]).await?;
         Ok(Self { handle, chain, network, supply_nanoton, treasury, publisher, worker_owner, client })
     }
 
@@ -142,7 +145,7 @@ impl Market {
 }
 
 /// The parameters of every network on a local chain.
-pub(crate) fn local_params(network_id: i32, treasury: StdAddr) -> anyhow::Result<Params> {
+pub(crate) fn local_params(network_id: i32, treasury: StdAddr, attestor: StdAddr) -> anyhow::Result<Params> {
     Ok(Params {
         network_id,
         treasury,
@@ -151,11 +154,26 @@ pub(crate) fn local_params(network_id: i32, treasury: StdAddr) -> anyhow::Result
         min_stake: Nanoton::new(5_000_000_000),
         min_bond: Nanoton::new(100_000_000),
         bond_bps: 10_000,
-        attestation_ttl_s: 7 * 86_400,
         unbonding_s: 14 * 86_400,
         audit_window_s: 7 * 86_400,
         codes: Ref::new(codes())?,
+        attestation: Ref::new(AttestationParams {
+            attestor,
+            ttl_s: 7 * 86_400,
+            platform: code_ref(Contract::Platform),
+        })?,
     })
+}
+
+/// The Registry of every network on a local chain: no timelock, platforms that are up to date, or need hardening in
+/// software alone.
+pub(crate) fn local_registry(
+    owner: StdAddr,
+    params: Params,
+    measurement: HashBytes,
+) -> anyhow::Result<RegistryStorage> {
+    let policy = PlatformPolicy::initial(needs::SW_HARDENING);
+    Ok(RegistryStorage::initial(owner, 0, 0, params, &[measurement], policy, code(Contract::Platform))?)
 }
 
 /// Unix time.

@@ -11,10 +11,10 @@ use client::Client;
 use contracts::artifacts::{Contract, code};
 use contracts::network_file::NetworkFile;
 use contracts::{Network, StdAddr};
-use verifier::{Collateral, QuotePolicy};
+use verifier::{AttestorTrust, Collateral, QuotePolicy};
 use zeroize::Zeroizing;
 
-use crate::evidence::Judge;
+use crate::evidence::{Judge, attestor_under};
 
 /// Which network.
 #[derive(Args)]
@@ -90,7 +90,7 @@ impl QuoteArguments {
     }
 
     pub(crate) fn judge(&self, at: &OpenNetwork) -> anyhow::Result<Judge> {
-        Ok(Judge { policy: self.policy(at)?, collateral: self.collateral(at)? })
+        Ok(Judge { policy: self.policy(at)?, collateral: self.collateral(at)?, attestor: at.attestor()? })
     }
 }
 
@@ -100,6 +100,11 @@ impl OpenNetwork {
         let network = file.network()?;
         let chain = Arc::new(LiteserverChain::new(&global_config(&file, path)?, Timing::default()));
         Ok(Self { file, path: path.to_owned(), network, chain })
+    }
+
+    /// What the network's Attestor has to be.
+    pub(crate) fn attestor(&self) -> anyhow::Result<AttestorTrust> {
+        Ok(attestor_under(self.file.quote_root.der()?))
     }
 
     /// A file in the network file's folder.

@@ -16,16 +16,15 @@ use contracts::artifacts::{Contract, artifact, code, code_ref};
 use contracts::network_file::{
     FORMAT, Liteserver as LiteserverEntry, MeasurementEntry, NetworkFile, NetworkKind, ParamsFile, QuoteRoot,
 };
-use contracts::registry::RegistryStorage;
-use contracts::{Network, Ref, StdAddr};
+use contracts::{Network, StdAddr};
 use localnet::{Liteserver, LocalnetHandle};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tdx_simulator::{SimulatedPlatform, TdIdentity};
+use tdx_simulator::{Profile, SimulatedPlatform, TdIdentity};
 
-use crate::evidence::{SIMULATED_IMAGE, measurement_of};
-use crate::market::{local_params, now_s, random};
+use crate::evidence::{SIMULATED_IMAGE, measurement_of, simulated_attestor};
+use crate::market::{local_params, local_registry, now_s, random};
 use crate::network::{COLLATERAL, read};
 
 /// A simulated platform as a file: it follows from these two to the byte.
@@ -42,11 +41,12 @@ pub(crate) struct SimulatorFile {
 pub(crate) const SIMULATOR: &str = "simulator.json";
 
 impl SimulatorFile {
-    /// The platform that the file at `path` describes.
-    pub(crate) fn platform(path: &Path) -> anyhow::Result<SimulatedPlatform> {
+    /// The machine of this number that the file at `path` describes. All have one root and one collateral.
+    pub(crate) fn machine(path: &Path, number: u32) -> anyhow::Result<SimulatedPlatform> {
         let file: Self = serde_json::from_str(&read(path, "simulated platform")?)
             .with_context(|| format!("{} does not describe a simulated platform", path.display()))?;
-        Ok(SimulatedPlatform::new(&file.seed, file.made_at_s)?)
+        let profile = Profile { machine: number, ..Profile::default() };
+        Ok(SimulatedPlatform::with_profile(&file.seed, file.made_at_s, profile)?)
     }
 }
 
@@ -86,7 +86,7 @@ pub(crate) async fn prepare(
         let file = SimulatorFile { seed: random().random(), made_at_s: now_s() };
         write(&simulator, &serde_json::to_string_pretty(&file)?)?;
     }
-    let platform = SimulatorFile::platform(&simulator)?;
+    let platform = SimulatorFile::machine(&simulator, 0)?;
     write(&folder.join(COLLATERAL), &serde_json::to_string_pretty(platform.collateral())?)?;
 
     let mut wallets = Vec::new();
@@ -107,15 +107,15 @@ pub(crate) async fn prepare(
     let (Some(owner), Some(treasury)) = (senders.first(), wallets.first()) else {
         bail!("the local chain has no wallets");
     };
-    let params = local_params(network_id, treasury.1.clone())?;
-    let measurement = measurement_of(&TdIdentity::of_image(SIMULATED_IMAGE));
-    let owned_by = owner.wallet().address().clone();
-    let storage = RegistryStorage::initial(owned_by, 0, 0, params.clone(), &[measurement])?;
+    let attestor = deploy::attestor(&code(Contract::Attestor), &simulated_attestor(&platform)?)?;
+    let params = local_params(network_id, treasury.1.clone(), attestor.to.clone())?;
+    let measurement = measurement_of(&platform, &TdIdentity::of_image(SIMULATED_IMAGE));
+    let storage = local_registry(owner.wallet().address().clone(), params, measurement)?;
     let registry_code = code(Contract::Registry);
-    let network = Network { registry: storage.address(&registry_code)?, params: Ref::new(params)? };
+    let network = Network { registry: storage.address(&registry_code)?, params: storage.params.clone() };
     let head = chain.head().await?;
     if chain.account(&network.registry, &head).await?.code().is_none() {
-        owner.send(&deploy::registry(&registry_code, &storage)?).await?;
+        owner.send(&[attestor, deploy::registry(&registry_code, &storage)?]).await?;
         wait_for(|| Ok(!handle.read(localnet::Localnet::has_work))).await?;
     }
     let file = NetworkFile {

@@ -18,9 +18,11 @@ use tokio::sync::oneshot;
 use verifier::{QuotePolicy, Verdict};
 use worker::{Engine as _, Identity, Journal, Keys, Worker, WorkerConfig};
 
-use crate::commands::verify::audit_collected;
+use crate::commands::verify::{Trusted, audit_collected};
 use crate::engine::BurnEngine;
-use crate::evidence::{Judge, SIMULATED_IMAGE, SimulatedQuotes, measurement_of};
+use crate::evidence::{
+    Judge, SIMULATED_IMAGE, SimulatedQuotes, attestor_under, measurement_of, simulated_attestor,
+};
 use crate::exit::Exit;
 use crate::market::{Market, now_s, random};
 use crate::report::{BalanceReport, CheckReport, DemoReport, ReceiptReport, TimingReport, TransactionReport};
@@ -65,10 +67,11 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     stage.say("starting a local chain (simulated) and deploying the contracts");
     let identity = TdIdentity::of_image(SIMULATED_IMAGE);
     let platform = SimulatedPlatform::new(&random().random(), now_s())?;
-    let measurement = measurement_of(&identity);
+    let measurement = measurement_of(&platform, &identity);
     let collateral = platform.collateral().clone();
+    let attestor = attestor_under(platform.root_der().to_vec());
     let policy = QuotePolicy::dangerous_simulated(platform.root_der().to_vec(), vec![measurement]);
-    let market = Market::open(measurement).await?;
+    let market = Market::open(measurement, &simulated_attestor(&platform)?).await?;
     market.register_model(&model_id, &model_name, context).await?;
     stage.done("chain, contracts, model");
 
@@ -79,6 +82,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
         cached_input: Nanoton::new(500_000),
         output: Nanoton::new(4_000_000),
     };
+    let quotes = Arc::new(SimulatedQuotes { platform, identity });
     let folder = tempfile::tempdir().context("cannot make a temporary folder for the worker's journal")?;
     let (stop, stopped) = oneshot::channel::<()>();
     let owner = market.worker_owner.wallet().address().clone();
@@ -91,7 +95,8 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
         owner,
         keys: Arc::new(Keys::load_or_create(&folder.path().join("keys"), &mut random())?),
         engine: Arc::new(engine),
-        attestation: Arc::new(SimulatedQuotes { platform, identity }),
+        attestation: quotes.clone(),
+        collateral: quotes,
         wallet: Some(Arc::new(chain::WalletSender::new(
             market.worker_owner.wallet().clone(),
             market.chain.clone(),
@@ -124,7 +129,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     );
     let client =
         Client::new(sender, market.network.clone(), code_ref(Contract::Registry), code(Contract::Job));
-    let judge = Judge { policy: policy.clone(), collateral: collateral.clone() };
+    let judge = Judge { policy: policy.clone(), collateral: collateral.clone(), attestor: attestor.clone() };
     let trusted = client.check_worker(&worker_address, &judge).await?;
     let request = JobRequest {
         worker: worker_address.clone(),
@@ -183,8 +188,8 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     stage.done("withdraw royalty, fee and earnings");
 
     let collected = collect_job(&*market.chain, &market.network, &sealed.address).await?;
-    let registry_code = code_ref(Contract::Registry).hash;
-    let audit = audit_collected(&market.network, registry_code, &collected, &collateral, &policy, now_s());
+    let trusted = Trusted { registry_code: code_ref(Contract::Registry).hash, attestor };
+    let audit = audit_collected(&market.network, trusted, &collected, &collateral, &policy, now_s());
     let checks = checks(&audit.verdict, &settled);
     stage.done("verify");
 

@@ -6,9 +6,11 @@ use client::{CollectedJob, collect_job};
 use contracts::{HashBytes, Network};
 use serde_json::json;
 use verifier::{
-    Audit, Collateral, Conclusion, JobHistory, QuotePolicy, RegistryAccount, WorkerRegistration, audit,
+    AttestorTrust, Audit, Collateral, Conclusion, JobHistory, QuotePolicy, RegistryAccount, WorkerRegistration,
+    audit,
 };
 
+use crate::evidence::{account_of, trace_of};
 use crate::exit::Exit;
 use crate::network::{NetworkArguments, QuoteArguments, address};
 
@@ -38,8 +40,8 @@ pub(crate) async fn run(arguments: VerifyArguments) -> anyhow::Result<Exit> {
         Some(at_s) => at_s,
         None => u64::from(at.chain.head().await?.time_s),
     };
-    let audit =
-        audit_collected(&at.network, at.file.registry_code.hash, &collected, &collateral, &policy, now_s);
+    let trusted = Trusted { registry_code: at.file.registry_code.hash, attestor: at.attestor()? };
+    let audit = audit_collected(&at.network, trusted, &collected, &collateral, &policy, now_s);
     let conclusion = audit.conclusion();
     if arguments.json {
         println!(
@@ -59,19 +61,25 @@ pub(crate) async fn run(arguments: VerifyArguments) -> anyhow::Result<Exit> {
     Ok(conclusion.into())
 }
 
+/// What the network file vouches for.
+pub(crate) struct Trusted {
+    /// Hash of the Registry's code.
+    pub(crate) registry_code: HashBytes,
+    /// Code and root of the Attestor.
+    pub(crate) attestor: AttestorTrust,
+}
+
 /// Hands what was collected to the verifier.
 pub(crate) fn audit_collected(
     network: &Network,
-    registry_code: HashBytes,
+    trusted: Trusted,
     collected: &CollectedJob,
     collateral: &Collateral,
     policy: &QuotePolicy,
     now_s: u64,
 ) -> Audit {
     let registration = collected.registration.as_ref().map(|found| WorkerRegistration {
-        candidate: found.candidate.clone(),
-        quote: found.quote.clone(),
-        at_s: found.transaction.tx.now,
+        trace: trace_of(found),
         mc_root_hash: collected.attested_block.map(|block| block.root_hash),
     });
     let registry = collected.registry.code().zip(collected.registry.data()).map(|(code, data)| {
@@ -79,8 +87,10 @@ pub(crate) fn audit_collected(
     });
     let history = JobHistory {
         network: network.clone(),
-        registry_code,
+        registry_code: trusted.registry_code,
         registry,
+        attestor_trust: trusted.attestor,
+        attestor: collected.attestor.as_ref().map(account_of),
         job: collected.job.clone(),
         transactions: collected.transactions.iter().map(|transaction| transaction.cell.clone()).collect(),
         balance_nanoton: collected.account.balance_nanoton(),

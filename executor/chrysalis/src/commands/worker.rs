@@ -8,12 +8,13 @@ use chain::{SenderTiming, Wallet, WalletSender};
 use clap::Args;
 use contracts::artifacts::{Contract, code};
 use contracts::config_file::{AttestationSource as Source, ConfigFile};
+use contracts::StdAddr;
 use contracts::network_file::NetworkKind;
 use serde_json::json;
 use tdx_simulator::TdIdentity;
 use worker::tsm::Tsm;
 use worker::{
-    AttestationSource, DataDir, Engine as _, Identity, Journal, KeyStore, Keys, OwnerWallet, Passphrase,
+    AttestationSource, CollateralFile, CollateralSource, DataDir, Engine as _, Identity, Journal, KeyStore, Keys, OwnerWallet, Passphrase,
     Worker, WorkerConfig,
 };
 use zeroize::Zeroizing;
@@ -22,7 +23,7 @@ use crate::engine::BurnEngine;
 use crate::evidence::{SIMULATED_IMAGE, SimulatedQuotes};
 use crate::exit::Exit;
 use crate::market::random;
-use crate::network::{OpenNetwork, address, read};
+use crate::network::{COLLATERAL, OpenNetwork, address, read};
 use crate::ready::{SIMULATOR, SimulatorFile};
 use crate::stop;
 
@@ -42,6 +43,10 @@ pub(crate) struct WorkerArguments {
     /// in an unencrypted file with simulated attestation.
     #[arg(long, env = "CHRYSALIS_KEY_PASSPHRASE_FILE", conflicts_with = "ephemeral_keys")]
     key_passphrase_file: Option<PathBuf>,
+    /// Collateral for the quotes of this machine, as a PCCS gives it (JSON); read again at each registration. Without it,
+    /// `collateral.json` beside the network file.
+    #[arg(long)]
+    collateral: Option<PathBuf>,
     /// Keep the keys in memory alone: a new start attests new ones, and gives up claims that were not answered.
     #[arg(long)]
     ephemeral_keys: bool,
@@ -69,15 +74,21 @@ pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<Exit> {
         (None, Some(owner)) => address(owner)?,
         (None, None) => bail!("whose worker is it? pass --owner-mnemonic FILE or --owner ADDRESS"),
     };
-    let attestation: Arc<dyn AttestationSource> = match section.attestation {
-        Source::Tdx => Arc::new(Tsm::new()?),
+    let identity = Identity::new(network.worker_address(&owner)?, network_id);
+    let (attestation, collateral): (Arc<dyn AttestationSource>, Arc<dyn CollateralSource>) = match section.attestation {
+        Source::Tdx => {
+            let beside = || path.parent().unwrap_or(Path::new(".")).join(COLLATERAL);
+            let file = arguments.collateral.clone().unwrap_or_else(beside);
+            (Arc::new(Tsm::new()?), Arc::new(CollateralFile(file)))
+        }
         Source::Simulator if file.kind == NetworkKind::Localnet => {
             eprintln!("SIMULATED attestation: this worker protects nothing; local chain only");
             let simulator = path.parent().unwrap_or(Path::new(".")).join(SIMULATOR);
-            Arc::new(SimulatedQuotes {
-                platform: SimulatorFile::platform(&simulator)?,
+            let quotes = Arc::new(SimulatedQuotes {
+                platform: SimulatorFile::machine(&simulator, machine_of(&identity.worker))?,
                 identity: TdIdentity::of_image(SIMULATED_IMAGE),
-            })
+            });
+            (quotes.clone(), quotes)
         }
         Source::Simulator => {
             bail!("simulated attestation works on a local chain alone; set attestation = \"tdx\"")
@@ -86,7 +97,6 @@ pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<Exit> {
     let keys = Arc::new(keys(&arguments, section.attestation, &data)?);
     let model = base.join(&section.model);
     let engine = tokio::task::spawn_blocking(move || BurnEngine::load(&model)).await??;
-    let identity = Identity::new(network.worker_address(&owner)?, network_id);
     let facts = json!({
         "worker": identity.worker.to_string(),
         "owner": owner.to_string(),
@@ -103,6 +113,7 @@ pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<Exit> {
         keys,
         engine: Arc::new(engine),
         attestation,
+        collateral,
         wallet,
         journal: Journal::open(&data.file("journal.redb"), &identity)?,
         config: WorkerConfig::from(section),
@@ -118,6 +129,12 @@ pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<Exit> {
         .await?;
     drop(data);
     Ok(Exit::Success)
+}
+
+/// Each simulated worker has a machine of its own, as the network asks.
+pub(crate) fn machine_of(worker: &StdAddr) -> u32 {
+    let [a, b, c, d, ..] = worker.address.0;
+    u32::from_be_bytes([a, b, c, d])
 }
 
 fn keys(arguments: &WorkerArguments, attestation: Source, data: &DataDir) -> anyhow::Result<Keys> {
