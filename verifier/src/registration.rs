@@ -6,7 +6,7 @@ use contracts::platform::{Ppid, ServeWorker};
 use contracts::registry::RegistrationRequest;
 use contracts::wire::{from_cell, to_cell};
 use contracts::worker::{Attestation, AttestationRegistered};
-use contracts::{Cell, CodeRef, HashBytes, Message as _, Network, StdAddr};
+use contracts::{Cell, CodeRef, HashBytes, Network, StdAddr};
 use prover::certificate::Certificate;
 use sha2::{Digest, Sha256};
 use tycho_types::cell::CellBuilder;

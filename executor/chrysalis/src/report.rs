@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+use chain::AccountTx;
+use contracts::opcodes;
+use contracts::wire::opcode_of;
 use serde::Serialize;
 
 /// Everything the demo measured and checked. `--json` prints it as it is.
@@ -23,6 +26,8 @@ pub(crate) struct DemoReport {
     pub(crate) receipt: ReceiptReport,
     /// Every check of the audit.
     pub(crate) checks: Vec<CheckReport>,
+    /// How the worker's keys were attested.
+    pub(crate) registration: RegistrationReport,
     /// Balances of the parties before the job and after it.
     pub(crate) balances: Vec<BalanceReport>,
     /// Genesis supply less every account's balance and the fees collected: zero, or money was lost or made.
@@ -76,6 +81,15 @@ pub(crate) struct BalanceReport {
     pub(crate) after_nanoton: u128,
 }
 
+/// The registration of the worker's keys.
+#[derive(Debug, Serialize)]
+pub(crate) struct RegistrationReport {
+    /// The owner's wallet transaction and all that it caused: collateral, stake and offer among it.
+    pub(crate) transactions: Vec<TransactionReport>,
+    /// What the chain took for the registration alone, from the delivery of `verify_quote` to the excess.
+    pub(crate) fees_nanoton: u128,
+}
+
 /// One transaction.
 #[derive(Debug, Serialize)]
 pub(crate) struct TransactionReport {
@@ -91,8 +105,49 @@ pub(crate) struct TransactionReport {
     pub(crate) gas_used: u64,
     /// Fees the chain collected in it.
     pub(crate) fees_nanoton: u128,
+    /// Fees for delivering its messages that the chain collects at their arrival.
+    pub(crate) forward_fees_nanoton: u128,
     /// Exit code of the compute phase, when it ran.
     pub(crate) exit_code: Option<i32>,
+}
+
+impl TransactionReport {
+    pub(crate) fn of(contract: &'static str, transaction: &AccountTx) -> anyhow::Result<Self> {
+        let result = transaction.result()?;
+        let message = match transaction.in_message()? {
+            Some(message) => {
+                let opcode = message.body.as_slice().ok().and_then(|slice| opcode_of(&slice));
+                match opcode.and_then(opcodes::name) {
+                    Some(name) => name.to_owned(),
+                    None if message.bounced => "bounced".to_owned(),
+                    None if message.from.is_none() => "external".to_owned(),
+                    None => "transfer".to_owned(),
+                }
+            }
+            None => "none".to_owned(),
+        };
+        let sent = transaction.out_messages()?;
+        Ok(Self {
+            contract,
+            message,
+            lt: transaction.id.lt,
+            hash: transaction.id.hash.to_string(),
+            gas_used: result.gas_used,
+            fees_nanoton: transaction.fees_nanoton(),
+            forward_fees_nanoton: sent.iter().map(|sent| sent.forward_fee_nanoton).sum(),
+            exit_code: result.exit_code,
+        })
+    }
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.contract.to_owned(),
+            self.message.clone(),
+            self.gas_used.to_string(),
+            ton(self.fees_nanoton + self.forward_fees_nanoton),
+            self.exit_code.map_or("-".to_owned(), |code| code.to_string()),
+        ]
+    }
 }
 
 /// One phase's time.
@@ -126,20 +181,16 @@ impl DemoReport {
                 vec![if check.passed { "ok" } else { "NO" }.to_owned(), check.name.clone(), proves]
             }),
         );
+        let head = ["contract", "message", "gas", "fees, TON", "exit"];
+        let registration = &self.registration;
         table(
             &mut out,
-            "Transactions",
-            &["contract", "message", "gas", "fees, TON", "exit"],
-            self.transactions.iter().map(|tx| {
-                vec![
-                    tx.contract.to_owned(),
-                    tx.message.clone(),
-                    tx.gas_used.to_string(),
-                    ton(tx.fees_nanoton),
-                    tx.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string()),
-                ]
-            }),
+            "Registration of the worker",
+            &head,
+            registration.transactions.iter().map(TransactionReport::row),
         );
+        let _ = writeln!(out, "  The registration itself cost {} TON.", ton(registration.fees_nanoton));
+        table(&mut out, "Transactions", &head, self.transactions.iter().map(TransactionReport::row));
         table(
             &mut out,
             "Balances, TON",

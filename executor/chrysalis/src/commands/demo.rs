@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use chain::{AccountTx, ChainAccess};
+use chain::{ChainAccess, trace};
 use clap::Args;
-use client::{Client, JobRequest, Outcome, Settled, collect_job, deploy};
+use client::{Client, JobRequest, Outcome, Settled, TrustedWorker, collect_job, deploy};
 use contracts::artifacts::{Contract, code, code_ref};
 use contracts::sealing::ChatMessage;
-use contracts::{HashBytes, Nanoton, Prices, StdAddr, Units, opcodes};
+use contracts::{HashBytes, Nanoton, Prices, StdAddr, Units};
 use rand::RngExt;
 use tdx_simulator::{SimulatedPlatform, TdIdentity};
 use tokio::sync::oneshot;
@@ -25,7 +25,9 @@ use crate::evidence::{
 };
 use crate::exit::Exit;
 use crate::market::{Market, now_s, random};
-use crate::report::{BalanceReport, CheckReport, DemoReport, ReceiptReport, TimingReport, TransactionReport};
+use crate::report::{
+    BalanceReport, CheckReport, DemoReport, ReceiptReport, RegistrationReport, TimingReport, TransactionReport,
+};
 
 const SIMULATED: &str =
     "The chain and the TDX platform are SIMULATED: no validator signatures, no Intel hardware.";
@@ -131,6 +133,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
         Client::new(sender, market.network.clone(), code_ref(Contract::Registry), code(Contract::Job));
     let judge = Judge { policy: policy.clone(), collateral: collateral.clone(), attestor: attestor.clone() };
     let trusted = client.check_worker(&worker_address, &judge).await?;
+    let registration = registration(&market, &parties, &trusted).await?;
     let request = JobRequest {
         worker: worker_address.clone(),
         model_id,
@@ -215,6 +218,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
             fee_nanoton: settled.fee.get(),
         },
         checks,
+        registration,
         balances: parties.report(&before, &after),
         unaccounted_nanoton: market.unaccounted_nanoton()?,
         transactions,
@@ -305,7 +309,7 @@ async fn transactions(
         let Some(newest) = market.chain.account(address, &head).await?.last else { continue };
         for transaction in market.chain.transactions(address, newest, None, 10_000).await? {
             if transaction.id.lt > since_lt {
-                reports.push(transaction_report(contract, &transaction)?);
+                reports.push(TransactionReport::of(contract, &transaction)?);
             }
         }
     }
@@ -313,29 +317,33 @@ async fn transactions(
     Ok(reports)
 }
 
-fn transaction_report(contract: &'static str, transaction: &AccountTx) -> anyhow::Result<TransactionReport> {
-    let result = transaction.result()?;
-    let message = match transaction.in_message()? {
-        Some(message) => {
-            let opcode = message.body.as_slice().ok().and_then(|slice| contracts::wire::opcode_of(&slice));
-            match opcode.and_then(opcodes::name) {
-                Some(name) if message.bounced => format!("bounced {name}"),
-                Some(name) => name.to_owned(),
-                None if message.from.is_none() => "external".to_owned(),
-                None => "transfer".to_owned(),
-            }
-        }
-        None => "none".to_owned(),
+/// The owner's wallet transaction that registered the worker, and all it caused.
+async fn registration(market: &Market, parties: &Parties, trusted: &TrustedWorker) -> anyhow::Result<RegistrationReport> {
+    let (chain, attestor) = (&*market.chain, &market.network.params.attestation.attestor);
+    let first = &trusted.registration.attestor;
+    let asked = first.in_message()?.context("no message started the Attestor's transaction")?;
+    let owner = &trusted.view.owner;
+    let wallet = trace::sender_of(chain, owner, &asked, client::MAX_WALK).await?;
+    let wallet = wallet.context("the wallet's transaction is not in its history")?;
+    let machine = market.network.platform_address(trusted.registration.attestation.evidence.ppid)?;
+    let named = [("Attestor", attestor), ("Registry", &market.network.registry), ("Platform", &machine)];
+    let name_of = |account: &StdAddr| {
+        let mut known = parties.0.iter().map(|(name, address)| (*name, address)).chain(named);
+        known.find(|(_, address)| *address == account).map_or("another", |(name, _)| name)
     };
-    Ok(TransactionReport {
-        contract,
-        message,
-        lt: transaction.id.lt,
-        hash: transaction.id.hash.to_string(),
-        gas_used: result.gas_used,
-        fees_nanoton: transaction.fees_nanoton(),
-        exit_code: result.exit_code,
-    })
+    let sent = wallet.out_messages()?;
+    let delivery = sent.iter().find(|sent| sent.hash == asked.hash).map_or(0, |sent| sent.forward_fee_nanoton);
+    let verified = trace::follow(chain, attestor, first.clone(), trace::Limits::default()).await?;
+    let mut fees_nanoton = delivery;
+    for step in &verified {
+        let report = TransactionReport::of(name_of(&step.account), &step.transaction)?;
+        fees_nanoton += report.fees_nanoton + report.forward_fees_nanoton;
+    }
+    let steps = trace::follow(chain, owner, wallet, trace::Limits::default()).await?;
+    let transactions = steps.iter().map(|step| TransactionReport::of(name_of(&step.account), &step.transaction));
+    let mut transactions = transactions.collect::<anyhow::Result<Vec<_>>>()?;
+    transactions.sort_by_key(|report| report.lt);
+    Ok(RegistrationReport { transactions, fees_nanoton })
 }
 
 /// Shows the answer while it is made; the demo runs client and worker for the same person.
