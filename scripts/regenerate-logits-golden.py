@@ -69,6 +69,7 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 VOCABULARY = 320
 TOKENS = 40
 FAMILY_TOKENS = 24
+LONG_TOKENS = 200
 SAMPLE_STEP = 3
 
 
@@ -695,6 +696,10 @@ def write_families(folder):
         ids = np.random.default_rng(5).integers(0, len(kit.tokens), FAMILY_TOKENS).tolist()
         logits[f"{name}.ids"] = np.array(ids, dtype=np.uint32)
         logits[name] = sampled(model, ids)
+        # Longer than the engine's pieces of a prompt, and than every window.
+        long = np.random.default_rng(6).integers(0, len(kit.tokens), LONG_TOKENS).tolist()
+        logits[f"{name}.long.ids"] = np.array(long, dtype=np.uint32)
+        logits[f"{name}.long"] = np.ascontiguousarray(sampled(model, long)[-1])
         # What is on disk, under its names there: transformers fuses experts in memory.
         from safetensors.torch import load_file
 

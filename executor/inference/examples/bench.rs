@@ -24,7 +24,8 @@ fn main() -> Result<(), Failure> {
     let params = GenerateParams::greedy(output + 1);
     // A prompt that the model would end at once says nothing of its speed: another is tried.
     for attempt in 0..20usize {
-        let prompt = (0..context).map(|at| u32::try_from((at * 7_919 + attempt * 131 + 1_000) % (vocabulary / 2)));
+        let prompt =
+            (0..context).map(|at| u32::try_from((at * 7_919 + attempt * 131 + 1_000) % (vocabulary / 2)));
         let prompt = prompt.collect::<Result<Vec<u32>, _>>()?;
         let mut times = Vec::new();
         let began = Instant::now();

@@ -138,6 +138,18 @@ fn families_agree_with_transformers() {
                 assert!(furthest < TOLERANCE, "{file} {multiply:?}: {furthest}");
             }
             let engine = engine(&file, Multiply::Stored);
+            let long: Vec<u32> =
+                words(&format!("{name}.long.ids")).into_iter().map(u32::from_le_bytes).collect();
+            let expected = words(&format!("{name}.long")).into_iter().map(f32::from_le_bytes);
+            let last = engine.logits(&long).unwrap().pop().unwrap();
+            let furthest = last
+                .iter()
+                .step_by(SAMPLE_STEP)
+                .zip(expected)
+                .map(|(ours, theirs)| (ours - theirs).abs())
+                .fold(0.0, f32::max);
+            println!("{file} after {} tokens: max |Δlogit| {furthest:.1e}", long.len());
+            assert!(furthest < TOLERANCE, "{file} after {} tokens: {furthest}", long.len());
             let params = GenerateParams::greedy(24);
             let answer = engine.generate(&prompt, &params, &mut |_| ControlFlow::Continue(())).unwrap();
             assert_eq!(answer.output_ids, ids(&described["greedy"]), "{file}");
