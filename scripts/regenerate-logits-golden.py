@@ -759,6 +759,35 @@ MIXED = {
 }
 
 
+PATTERNS = [
+    "What is {}?",
+    "Write one sentence about {}.",
+    "Why do people like {}?",
+    "Explain {} to a child.",
+    "Name three facts about {}.",
+    "Write a short poem about {}.",
+    "What colour is {}?",
+    "How would you draw {}?",
+    "Translate '{}' into Spanish.",
+    "Tell me a joke about {}.",
+]
+SUBJECTS = [
+    "the moon", "a river", "bread", "the number seven", "a violin", "winter", "a bicycle", "gold", "a library",
+    "the colour blue", "chess", "rain", "a lighthouse", "tea", "an owl", "a bridge", "sleep", "a volcano", "money", "salt",
+]
+
+
+def write_greedy(path, model, fast):
+    """What transformers answers to 200 questions, the most likely token each time."""
+    answers = []
+    for question in (pattern.format(subject) for subject in SUBJECTS for pattern in PATTERNS):
+        chat = [{"role": "user", "content": question}]
+        prompt = fast.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+        answers.append({"question": question, "output_ids": greedy(model, prompt, 2, 24)})
+    lines = ",\n".join(json.dumps(answer) for answer in answers)
+    path.write_text(f"[\n{lines}\n]\n")
+
+
 def main():
     folder, real = pathlib.Path(sys.argv[1]), sys.argv[2]
     torch.use_deterministic_algorithms(True)
@@ -823,6 +852,7 @@ def main():
             }
         )
     (folder / "smollm2.json").write_text(json.dumps(answers, ensure_ascii=False) + "\n")
+    write_greedy(folder / "smollm2_greedy.json", model, fast)
 
 
 main()

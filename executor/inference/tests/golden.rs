@@ -193,10 +193,7 @@ fn a_template_in_its_own_file_counts() {
 #[test]
 #[ignore = "needs the model that scripts/fetch-model fetches"]
 fn smollm2_agrees_with_transformers() {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
-    let model = cache.join("chrysalis/models/SmolLM2-135M-Instruct.Q4_1.gguf");
-    let engine = Engine::load(&ModelFiles::open(&model).unwrap()).unwrap();
+    let engine = Engine::load(&ModelFiles::open(&smollm2()).unwrap()).unwrap();
     for case in json("smollm2.json").as_array().unwrap() {
         let question = case["question"].as_str().unwrap();
         let chat = [ChatMessage { role: "user".into(), content: question.into() }];
@@ -223,4 +220,33 @@ fn smollm2_agrees_with_transformers() {
             assert_eq!(streamed, answer.text);
         }
     }
+}
+
+/// Token for token over 200 questions: the audit names each token's choice after the same tokens before it.
+#[test]
+#[ignore = "needs the model that scripts/fetch-model fetches, and minutes"]
+fn smollm2_answers_200_questions_as_transformers_does() {
+    let engine = Engine::load(&ModelFiles::open(&smollm2()).unwrap()).unwrap();
+    let params = GenerateParams::greedy(24);
+    let cases = json("smollm2_greedy.json");
+    let (mut tokens, mut exact) = (0, 0);
+    for case in cases.as_array().unwrap() {
+        let question = case["question"].as_str().unwrap();
+        let output = ids(&case["output_ids"]);
+        let finish_reason = if output.len() == 24 { FinishReason::Length } else { FinishReason::Stop };
+        let chat = [ChatMessage { role: "user".into(), content: question.into() }];
+        let prompt = engine.tokenize_chat(&chat).unwrap();
+        let verdict = engine.audit(&prompt, &output, finish_reason, &params, 1e-3).unwrap();
+        assert!(verdict.holds(), "{question}: {verdict:?}");
+        tokens += verdict.tokens;
+        exact += verdict.exact;
+    }
+    println!("{exact} of {tokens} tokens are the same, the others within 1e-3 of a tie");
+    assert_eq!(cases.as_array().unwrap().len(), 200);
+}
+
+fn smollm2() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
+    cache.join("chrysalis/models/SmolLM2-135M-Instruct.Q4_1.gguf")
 }
