@@ -69,6 +69,7 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 VOCABULARY = 320
 TOKENS = 40
 FAMILY_TOKENS = 24
+LONG_TOKENS = 200
 SAMPLE_STEP = 3
 
 
@@ -695,6 +696,10 @@ def write_families(folder):
         ids = np.random.default_rng(5).integers(0, len(kit.tokens), FAMILY_TOKENS).tolist()
         logits[f"{name}.ids"] = np.array(ids, dtype=np.uint32)
         logits[name] = sampled(model, ids)
+        # Longer than the engine's pieces of a prompt, and than every window.
+        long = np.random.default_rng(6).integers(0, len(kit.tokens), LONG_TOKENS).tolist()
+        logits[f"{name}.long.ids"] = np.array(long, dtype=np.uint32)
+        logits[f"{name}.long"] = np.ascontiguousarray(sampled(model, long)[-1])
         # What is on disk, under its names there: transformers fuses experts in memory.
         from safetensors.torch import load_file
 
@@ -752,6 +757,35 @@ MIXED = {
     "up_proj": Kind.Q5_1,
     "down_proj": Kind.Q6_K,
 }
+
+
+PATTERNS = [
+    "What is {}?",
+    "Write one sentence about {}.",
+    "Why do people like {}?",
+    "Explain {} to a child.",
+    "Name three facts about {}.",
+    "Write a short poem about {}.",
+    "What colour is {}?",
+    "How would you draw {}?",
+    "Translate '{}' into Spanish.",
+    "Tell me a joke about {}.",
+]
+SUBJECTS = [
+    "the moon", "a river", "bread", "the number seven", "a violin", "winter", "a bicycle", "gold", "a library",
+    "the colour blue", "chess", "rain", "a lighthouse", "tea", "an owl", "a bridge", "sleep", "a volcano", "money", "salt",
+]
+
+
+def write_greedy(path, model, fast):
+    """What transformers answers to 200 questions, the most likely token each time."""
+    answers = []
+    for question in (pattern.format(subject) for subject in SUBJECTS for pattern in PATTERNS):
+        chat = [{"role": "user", "content": question}]
+        prompt = fast.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+        answers.append({"question": question, "output_ids": greedy(model, prompt, 2, 24)})
+    lines = ",\n".join(json.dumps(answer) for answer in answers)
+    path.write_text(f"[\n{lines}\n]\n")
 
 
 def main():
@@ -818,6 +852,7 @@ def main():
             }
         )
     (folder / "smollm2.json").write_text(json.dumps(answers, ensure_ascii=False) + "\n")
+    write_greedy(folder / "smollm2_greedy.json", model, fast)
 
 
 main()

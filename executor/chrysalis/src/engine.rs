@@ -96,7 +96,9 @@ impl worker::Engine for BurnEngine {
 
 fn fault(error: &GenerateError) -> EngineError {
     match error {
-        GenerateError::EmptyPrompt | GenerateError::Template => EngineError::Malformed,
+        GenerateError::EmptyPrompt | GenerateError::Template | GenerateError::Parameter(_) => {
+            EngineError::Malformed
+        }
         GenerateError::PromptTooLong { .. } => EngineError::TooLong,
         _ => EngineError::Failed,
     }

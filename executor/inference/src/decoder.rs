@@ -1,11 +1,12 @@
-//! The decoder on burn: norms, rotation, attention and activations are tensors of the backend; the weight matrices
-//! stay as they are stored and are multiplied by [`crate::matrix`], or by the backend itself in the reference path
-//! that tests compare with and that GPUs use.
+//! The decoder on burn: norms, rotation and activations are tensors of the backend; the weight matrices stay as they
+//! are stored and are multiplied by [`crate::matrix`], and [`crate::attention`] works on a cache of its own. In the
+//! reference path, which tests compare with and GPUs use, the backend does these two as well.
 
 use burn_tensor::activation::{silu, softmax};
 use burn_tensor::backend::Backend;
 use burn_tensor::{Bool, Tensor, TensorData};
 
+use crate::attention::{HostCache, Look};
 use crate::error::GenerateError;
 use crate::matrix::Matrix;
 use crate::model::{Model, Sequence, Visit};
@@ -19,15 +20,16 @@ const PREFILL_CHUNK: usize = 128;
 /// How weight matrices are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Multiply {
-    /// As stored, by this crate's kernels on the processor.
+    /// As stored, by this crate's kernels on the processor; attention too.
     Stored,
-    /// Expanded to f32, by the backend. Large; on the processor also slow: the reference.
+    /// Expanded to f32, by the backend; attention too. Large; on the processor also slow: the reference.
     Backend,
 }
 
 /// A model on a backend.
 pub(crate) struct Decoder<B: Backend> {
     shape: Shape,
+    multiply: Multiply,
     device: B::Device,
     embedding: Matrix,
     layers: Vec<Layer<B>>,
@@ -74,6 +76,14 @@ struct Gated<B: Backend> {
 
 /// Keys and values: `[kv_heads, tokens, head_size]` each.
 type KeysAndValues<B> = (Tensor<B, 3>, Tensor<B, 3>);
+/// What a layer remembers of a sequence.
+enum Cached<B: Backend> {
+    /// For this crate's kernel.
+    Host(HostCache),
+    /// For the backend.
+    Tensors(Option<KeysAndValues<B>>),
+}
+
 /// True where a query must not look.
 type Mask<B> = Tensor<B, 3, Bool>;
 /// Cosines and sines: `[1, tokens, head_size / 2]` each.
@@ -81,7 +91,7 @@ type Turns<B> = (Tensor<B, 3>, Tensor<B, 3>);
 
 struct Run<'a, B: Backend> {
     decoder: &'a Decoder<B>,
-    layers: Vec<Option<KeysAndValues<B>>>,
+    layers: Vec<Cached<B>>,
     tokens: usize,
 }
 
@@ -125,7 +135,7 @@ impl<B: Backend> Decoder<B> {
         let output = weights.output.map(linear);
         let tied_output = (output.is_none() && multiply == Multiply::Backend)
             .then(|| transposed(&weights.embedding, &device));
-        Self { embedding: weights.embedding, shape, device, layers, norm, output, tied_output }
+        Self { embedding: weights.embedding, shape, multiply, device, layers, norm, output, tied_output }
     }
 
     fn logits(&self, hidden: Tensor<B, 2>) -> Result<Vec<f32>, GenerateError> {
@@ -162,8 +172,9 @@ impl<B: Backend> Decoder<B> {
         &self,
         layer: &Layer<B>,
         x: Tensor<B, 2>,
-        cached: &mut Option<KeysAndValues<B>>,
+        cached: &mut Cached<B>,
         turns: &Turns<B>,
+        window: Option<usize>,
         mask: Option<&Mask<B>>,
     ) -> Result<Tensor<B, 2>, GenerateError> {
         let Shape { heads, kv_heads, head_size, .. } = self.shape;
@@ -181,6 +192,15 @@ impl<B: Backend> Decoder<B> {
         let q = rotate(split(layer.q.apply(x.clone(), device)?, heads, layer.q_norm.as_ref()), turns);
         let k = rotate(split(layer.k.apply(x.clone(), device)?, kv_heads, layer.k_norm.as_ref()), turns);
         let v = split(layer.v.apply(x, device)?, kv_heads, None);
+        let cached = match cached {
+            Cached::Host(cache) => {
+                cache.append(&values(k)?, &values(v)?);
+                let look = Look { scale: self.shape.attention_scale, cap: self.shape.attention_cap, window };
+                let mixed = cache.attend(&values(q)?, heads, look);
+                return layer.o.apply(tensor(mixed, [tokens, heads * head_size], device), device);
+            }
+            Cached::Tensors(cached) => cached,
+        };
         let (k, v) = match cached.take() {
             Some((before_k, before_v)) => {
                 (Tensor::cat(vec![before_k, k], 1), Tensor::cat(vec![before_v, v], 1))
@@ -316,7 +336,12 @@ where
     }
 
     fn sequence(&self) -> Box<dyn Sequence + '_> {
-        Box::new(Run { decoder: self, layers: self.layers.iter().map(|_| None).collect(), tokens: 0 })
+        let Shape { kv_heads, head_size, .. } = self.shape;
+        let cached = || match self.multiply {
+            Multiply::Stored => Cached::Host(HostCache::new(kv_heads, head_size)),
+            Multiply::Backend => Cached::Tensors(None),
+        };
+        Box::new(Run { decoder: self, layers: self.layers.iter().map(|_| cached()).collect(), tokens: 0 })
     }
 }
 
@@ -333,13 +358,14 @@ impl<B: Backend> Run<'_, B> {
         for ((layer, LayerShape { window, rotation, .. }), cached) in
             decoder.layers.iter().zip(&shape.layers).zip(&mut self.layers)
         {
-            if masks.iter().all(|(of, _)| of != window) {
+            let masked = decoder.multiply == Multiply::Backend;
+            if masked && masks.iter().all(|(of, _)| of != window) {
                 masks.push((*window, decoder.mask(*window, start, count)));
             }
             let mask = masks.iter().find(|(of, _)| of == window).and_then(|(_, mask)| mask.as_ref());
             let normed = decoder.rms_norm(x.clone(), &layer.attention_norm);
             let turns = turns.get(*rotation).ok_or(GenerateError::Backend)?;
-            let mut mixed = decoder.attention(layer, normed, cached, turns, mask)?;
+            let mut mixed = decoder.attention(layer, normed, cached, turns, *window, mask)?;
             if let Some(norm) = &layer.attention_outer_norm {
                 mixed = decoder.rms_norm(mixed, norm);
             }

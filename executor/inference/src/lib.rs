@@ -4,6 +4,7 @@
 //! [`ModelFiles`] reads and hashes, [`Engine`] loads and answers. Nothing here logs; no error, no `Debug` carries a
 //! prompt or an answer.
 
+mod attention;
 mod audit;
 mod backend;
 mod decoder;

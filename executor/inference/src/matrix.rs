@@ -241,7 +241,11 @@ fn dots<const TILE: usize>(row: &[f32], x: &[f32]) -> [f32; TILE] {
             multiply_add(lanes, &weights, &padded(x));
         }
     }
-    lanes.map(sum)
+    let mut out = [0.0; TILE];
+    for (out, lanes) in out.iter_mut().zip(lanes) {
+        *out = sum(lanes);
+    }
+    out
 }
 
 /// Fused, so that a processor with fused multiply-add and one without give the same bits.
@@ -364,9 +368,11 @@ impl Kind<34> for Q8_0 {
     #[inline(always)]
     fn expand(block: &[u8; 34], _: usize) -> [f32; LANES] {
         let scale = from_f16(u16::from_le_bytes([block[0], block[1]]));
-        let mut quants = [0u8; LANES];
-        quants.copy_from_slice(&block[2..]);
-        quants.map(|quant| f32::from(quant.cast_signed()) * scale)
+        let mut out = [0.0; LANES];
+        for (out, quant) in out.iter_mut().zip(&block[2..]) {
+            *out = f32::from(quant.cast_signed()) * scale;
+        }
+        out
     }
 }
 
@@ -374,7 +380,7 @@ impl Kind<18> for Q4_0 {
     #[inline(always)]
     fn expand(block: &[u8; 18], _: usize) -> [f32; LANES] {
         let scale = from_f16(u16::from_le_bytes([block[0], block[1]]));
-        nibbles(&block[2..]).map(|quant| (quant - 8.0) * scale)
+        centred(nibbles(&block[2..]), 8.0, scale)
     }
 }
 
@@ -383,7 +389,7 @@ impl Kind<20> for Q4_1 {
     fn expand(block: &[u8; 20], _: usize) -> [f32; LANES] {
         let scale = from_f16(u16::from_le_bytes([block[0], block[1]]));
         let least = from_f16(u16::from_le_bytes([block[2], block[3]]));
-        nibbles(&block[4..]).map(|quant| quant.mul_add(scale, least))
+        scaled(nibbles(&block[4..]), scale, least)
     }
 }
 
@@ -392,7 +398,7 @@ impl Kind<22> for Q5_0 {
     fn expand(block: &[u8; 22], _: usize) -> [f32; LANES] {
         let scale = from_f16(u16::from_le_bytes([block[0], block[1]]));
         let high = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
-        five_bits(&block[6..], high).map(|quant| (quant - 16.0) * scale)
+        centred(five_bits(&block[6..], high), 16.0, scale)
     }
 }
 
@@ -402,7 +408,7 @@ impl Kind<24> for Q5_1 {
         let scale = from_f16(u16::from_le_bytes([block[0], block[1]]));
         let least = from_f16(u16::from_le_bytes([block[2], block[3]]));
         let high = u32::from_le_bytes([block[4], block[5], block[6], block[7]]);
-        five_bits(&block[8..], high).map(|quant| quant.mul_add(scale, least))
+        scaled(five_bits(&block[8..], high), scale, least)
     }
 }
 
@@ -450,8 +456,8 @@ impl Kind<210> for Q6K {
         let (low, high) = (&block[low_at..low_at + 32], &block[128 + 32 * half..160 + 32 * half]);
         let (low_shift, high_shift) = (4 * (quarter / 2), 2 * quarter);
         let scales_at = 192 + 8 * half + 2 * quarter;
-        let scales =
-            [block[scales_at], block[scales_at + 1]].map(|byte| scale * f32::from(byte.cast_signed()));
+        let of_half = |half: usize| scale * f32::from(block[scales_at + half].cast_signed());
+        let scales = [of_half(0), of_half(1)];
         let mut out = [0.0; LANES];
         for (index, out) in out.iter_mut().enumerate() {
             let quant = ((low[index] >> low_shift) & 15) | (((high[index] >> high_shift) & 3) << 4);
@@ -494,14 +500,32 @@ fn five_bits(bytes: &[u8], high: u32) -> [f32; LANES] {
 fn nibbles(bytes: &[u8]) -> [f32; LANES] {
     let mut pairs = [0u8; LANES / 2];
     pairs.copy_from_slice(bytes);
-    let mut quants = [0u8; LANES];
+    let mut out = [0.0; LANES];
     for (index, pair) in pairs.iter().enumerate() {
-        quants[index] = pair & 15;
+        out[index] = f32::from(pair & 15);
     }
     for (index, pair) in pairs.iter().enumerate() {
-        quants[index + LANES / 2] = pair >> 4;
+        out[index + LANES / 2] = f32::from(pair >> 4);
     }
-    quants.map(f32::from)
+    out
+}
+
+// Loops, not `map`: a call that is not inlined would run without the caller's vectors.
+
+#[inline(always)]
+fn centred(mut quants: [f32; LANES], middle: f32, scale: f32) -> [f32; LANES] {
+    for quant in &mut quants {
+        *quant = (*quant - middle) * scale;
+    }
+    quants
+}
+
+#[inline(always)]
+fn scaled(mut quants: [f32; LANES], scale: f32, least: f32) -> [f32; LANES] {
+    for quant in &mut quants {
+        *quant = quant.mul_add(scale, least);
+    }
+    quants
 }
 
 /// IEEE 754 binary16 to binary32, exact, without a branch or a call so that loops over it become vector code.

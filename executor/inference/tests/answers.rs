@@ -205,3 +205,19 @@ fn debug_shows_neither_text_nor_tokens() {
     let shown = format!("{params:?} {given:?} {:?} {verdict:?}", given.logprobs);
     assert!(!shown.contains("canary") && !shown.contains("claimed") && !shown.contains(&given.text));
 }
+
+/// The next token's probabilities have the same bits whether its text came in one prompt or token by token.
+#[test]
+fn how_a_text_was_cut_changes_no_bit() {
+    for name in ["q4_1.gguf", "mixed.gguf", "families/gemma3", "families/qwen3_moe.gguf"] {
+        let engine = engine(name);
+        let long: Vec<u32> = (0..150).map(|i| (i * 53 + 11) % 300).collect();
+        let params = GenerateParams { top_logprobs: Some(20), ..GenerateParams::greedy(30) };
+        let (whole, _) = answer(&engine, &long, &params);
+        for at in [1, 7, 20].into_iter().filter(|at| *at < whole.output_ids.len()) {
+            let prompt = [&long, &whole.output_ids[..at]].concat();
+            let next = answer(&engine, &prompt, &GenerateParams { max_output_tokens: 1, ..params.clone() }).0;
+            assert!(next.logprobs[0] == whole.logprobs[at], "{name} after {at} tokens");
+        }
+    }
+}

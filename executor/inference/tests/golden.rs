@@ -138,6 +138,18 @@ fn families_agree_with_transformers() {
                 assert!(furthest < TOLERANCE, "{file} {multiply:?}: {furthest}");
             }
             let engine = engine(&file, Multiply::Stored);
+            let long: Vec<u32> =
+                words(&format!("{name}.long.ids")).into_iter().map(u32::from_le_bytes).collect();
+            let expected = words(&format!("{name}.long")).into_iter().map(f32::from_le_bytes);
+            let last = engine.logits(&long).unwrap().pop().unwrap();
+            let furthest = last
+                .iter()
+                .step_by(SAMPLE_STEP)
+                .zip(expected)
+                .map(|(ours, theirs)| (ours - theirs).abs())
+                .fold(0.0, f32::max);
+            println!("{file} after {} tokens: max |Δlogit| {furthest:.1e}", long.len());
+            assert!(furthest < TOLERANCE, "{file} after {} tokens: {furthest}", long.len());
             let params = GenerateParams::greedy(24);
             let answer = engine.generate(&prompt, &params, &mut |_| ControlFlow::Continue(())).unwrap();
             assert_eq!(answer.output_ids, ids(&described["greedy"]), "{file}");
@@ -181,10 +193,7 @@ fn a_template_in_its_own_file_counts() {
 #[test]
 #[ignore = "needs the model that scripts/fetch-model fetches"]
 fn smollm2_agrees_with_transformers() {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
-    let model = cache.join("chrysalis/models/SmolLM2-135M-Instruct.Q4_1.gguf");
-    let engine = Engine::load(&ModelFiles::open(&model).unwrap()).unwrap();
+    let engine = Engine::load(&ModelFiles::open(&smollm2()).unwrap()).unwrap();
     for case in json("smollm2.json").as_array().unwrap() {
         let question = case["question"].as_str().unwrap();
         let chat = [ChatMessage { role: "user".into(), content: question.into() }];
@@ -211,4 +220,33 @@ fn smollm2_agrees_with_transformers() {
             assert_eq!(streamed, answer.text);
         }
     }
+}
+
+/// Token for token over 200 questions: the audit names each token's choice after the same tokens before it.
+#[test]
+#[ignore = "needs the model that scripts/fetch-model fetches, and minutes"]
+fn smollm2_answers_200_questions_as_transformers_does() {
+    let engine = Engine::load(&ModelFiles::open(&smollm2()).unwrap()).unwrap();
+    let params = GenerateParams::greedy(24);
+    let cases = json("smollm2_greedy.json");
+    let (mut tokens, mut exact) = (0, 0);
+    for case in cases.as_array().unwrap() {
+        let question = case["question"].as_str().unwrap();
+        let output = ids(&case["output_ids"]);
+        let finish_reason = if output.len() == 24 { FinishReason::Length } else { FinishReason::Stop };
+        let chat = [ChatMessage { role: "user".into(), content: question.into() }];
+        let prompt = engine.tokenize_chat(&chat).unwrap();
+        let verdict = engine.audit(&prompt, &output, finish_reason, &params, 1e-3).unwrap();
+        assert!(verdict.holds(), "{question}: {verdict:?}");
+        tokens += verdict.tokens;
+        exact += verdict.exact;
+    }
+    println!("{exact} of {tokens} tokens are the same, the others within 1e-3 of a tie");
+    assert_eq!(cases.as_array().unwrap().len(), 200);
+}
+
+fn smollm2() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
+    cache.join("chrysalis/models/SmolLM2-135M-Instruct.Q4_1.gguf")
 }
