@@ -124,6 +124,7 @@ pub fn read_registration(network: &Network, trace: &RegistrationTrace) -> Result
         && attestation.measurement == verified.report.measurement
         && evidence.mc_seqno == request.mc_seqno
         && (evidence.quote_digest, evidence.authority) == (origin.quote_digest, origin.authority)
+        && asked.quote.authority == origin.authority
         && (evidence.serial, evidence.ppid) == (verified.report.serial, ppid);
     let quote_digest = HashBytes(Sha256::digest(asked.quote.signed.concat()).into());
     if !agrees || quote_digest != origin.quote_digest {

@@ -67,7 +67,11 @@ fn an_honest_job_passes_every_check() {
         "quote_chain",
         "tcb_status",
         "measurement_admitted",
-        "measurement_as_claimed",
+        "attestor_code",
+        "attestor_root",
+        "attested_on_chain",
+        "quote_rebuilt",
+        "verifiers_agree",
         "report_data_binds_keys",
     ] {
         assert_eq!(verdict.checks.iter().filter(|check| check.name == name).count(), 1, "{name}");
@@ -411,11 +415,6 @@ fn a_failed_receipt_is_no_settlement() {
 fn a_registration_that_was_not_in_force_fails() {
     assert!(fails(|plan| plan.registered_at_s = plan.taken_at_s + 1).contains(&"registration"));
     assert!(fails(|plan| plan.candidate_expires_at = plan.taken_at_s).contains(&"registration"));
-    // The contract caps what the worker stated.
-    assert!(
-        fails(|plan| plan.registered_at_s = plan.taken_at_s - plan.params().attestation_ttl_s)
-            .contains(&"registration")
-    );
     let plan = Plan::honest();
     let mut unregistered = plan.history();
     unregistered.registration = None;
@@ -431,9 +430,70 @@ fn a_quote_of_other_keys_another_worker_or_another_image_fails() {
     assert_eq!(fails(|plan| plan.chain_root_hash = None), ["block_is_of_this_chain"]);
     let names = fails(|plan| plan.image = "another image");
     assert!(
-        names.contains(&"measurement_admitted") && names.contains(&"measurement_as_claimed"),
+        names.contains(&"measurement_admitted") && names.contains(&"verifiers_agree"),
         "{names:?}"
     );
+}
+
+#[test]
+fn an_attestor_of_other_code_or_another_root_fails() {
+    assert_eq!(fails(|plan| plan.attestor_code = registry_code(78)), ["attestor_code"]);
+    let other = tdx_simulator::SimulatedPlatform::new(&[8; 32], NOW_S).unwrap();
+    assert_eq!(fails(|plan| plan.attestor_root = other.root_der().to_vec()), ["attestor_root"]);
+    assert_eq!(fails(|plan| plan.attestor_root.clear()), ["attestor_root"]);
+    let plan = Plan::honest();
+    let mut history = plan.history();
+    history.attestor = None;
+    assert_eq!(failed(&judge_history(&plan, &history)), ["attestor_code", "attestor_root"]);
+    // Another contract's account in the Attestor's place.
+    let mut history = plan.history();
+    history.attestor.as_mut().unwrap().data = registry_code(1);
+    assert_eq!(failed(&judge_history(&plan, &history)), ["attestor_root"]);
+}
+
+#[test]
+fn a_registration_whose_messages_do_not_lead_from_the_attestor_to_the_worker_fails() {
+    let name = "attested_on_chain";
+    let other = Plan::honest().history().registration.unwrap().trace;
+    let changes: [fn(&mut verifier::RegistrationTrace); 5] = [
+        |trace| trace.worker = trace.platform.clone(),
+        |trace| trace.platform = trace.registry.clone(),
+        |trace| trace.registry = trace.attestor.clone(),
+        |trace| trace.attestor = trace.worker.clone(),
+        |trace| trace.attestor = contracts::Cell::default(),
+    ];
+    for change in changes {
+        assert_eq!(fails(|plan| plan.change_trace = Box::new(change)), [name]);
+    }
+    // Sound transactions, but of two registrations.
+    for which in 0..4 {
+        let other = other.clone();
+        let names = fails(|plan| {
+            plan.registered_at_s -= 7;
+            plan.candidate_expires_at -= 7;
+            plan.bound_encryption_key = HashBytes([3; 32]);
+            plan.change_trace = Box::new(move |trace| match which {
+                0 => trace.attestor = other.attestor.clone(),
+                1 => trace.registry = other.registry.clone(),
+                2 => trace.platform = other.platform.clone(),
+                _ => trace.worker = other.worker.clone(),
+            });
+        });
+        assert!(names.contains(&name), "{which}: {names:?}");
+    }
+    assert_eq!(fails(|plan| plan.answer_to = Some(address(90))), [name]);
+    assert_eq!(fails(|plan| plan.change_registered = Box::new(|taken| taken.registration_seqno += 1)), [name]);
+    let keys = fails(|plan| {
+        plan.change_registered = Box::new(|taken| {
+            let mut attestation = (*taken.attestation).clone();
+            attestation.encryption_key = HashBytes([1; 32]);
+            taken.attestation = contracts::Ref::new(attestation).unwrap();
+        });
+    });
+    assert_eq!(keys, [name]);
+    // Another owner's registration of the same keys, as the same machine's.
+    let stranger = fails(|plan| plan.registered_from = Some(address(90)));
+    assert_eq!(stranger, ["report_data_binds_keys", "registration"]);
 }
 
 #[test]

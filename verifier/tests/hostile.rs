@@ -5,13 +5,14 @@ mod history;
 
 use std::time::{Duration, Instant};
 
-use contracts::{Cell, HashBytes};
+use contracts::attestor::{P256Signature, Pieces, QuoteProof, QuoteSignatures, VerifyQuote};
+use contracts::{Cell, HashBytes, Message as _, Ref};
 use history::{NOW_S, Plan};
 use proptest::prelude::*;
 use tycho_types::boc::Boc;
 use tycho_types::cell::CellBuilder;
 use tycho_types::dict::Dict;
-use tycho_types::models::Transaction;
+use tycho_types::models::{OwnedMessage, Transaction};
 use tycho_types::num::Uint15;
 use verifier::{JobHistory, MAX_TRANSACTIONS, Verdict, audit};
 
@@ -68,12 +69,37 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_byte_in_the_published_quote_is_never_accepted(at in any::<prop::sample::Index>(), flip in 1u8..) {
+    fn a_changed_byte_in_the_proven_quote_is_never_accepted(
+        part in 0usize..8, at in any::<prop::sample::Index>(), flip in 1u8..,
+    ) {
+        let change = move |proof: &mut QuoteProof| {
+            let bytes: &mut [u8] = match part {
+                0 => return proof.signed = in_pieces(&proof.signed, at, flip),
+                1 => return proof.qe_report = in_pieces(&proof.qe_report, at, flip),
+                2 => return proof.pck = in_pieces(&proof.pck, at, flip),
+                3 => &mut proof.key_x.0,
+                4 => &mut proof.key_y.0,
+                _ => return proof.signatures = in_signatures(&proof.signatures, part, at, flip),
+            };
+            bytes[at.index(bytes.len())] ^= flip;
+        };
         let mut history = honest().1.clone();
-        let quote = &mut history.registration.as_mut().unwrap().quote;
-        let position = at.index(quote.len());
-        quote[position] ^= flip;
+        let trace = &mut history.registration.as_mut().unwrap().trace;
+        trace.attestor = with_proof(&trace.attestor, change);
         prop_assert!(!judge(&history).all_passed());
+    }
+
+    #[test]
+    fn a_changed_byte_in_a_registration_never_panics(
+        which in 0usize..4, at in any::<prop::sample::Index>(), flip in 1u8..,
+    ) {
+        let mut history = honest().1.clone();
+        let trace = &mut history.registration.as_mut().unwrap().trace;
+        let cell = [&mut trace.attestor, &mut trace.registry, &mut trace.platform, &mut trace.worker];
+        if let Some(changed) = mutated(cell[which], at, flip) {
+            *cell.into_iter().nth(which).unwrap() = changed;
+            judge(&history);
+        }
     }
 
     #[test]
@@ -126,9 +152,58 @@ fn a_balance_at_the_end_of_the_range_overflows_nothing() {
     let mut history = honest().1.clone();
     history.balance_nanoton = u128::MAX;
     assert!(!judge(&history).all_passed());
-    history.registration.as_mut().unwrap().at_s = u32::MAX;
     history.registration.as_mut().unwrap().mc_root_hash = Some(HashBytes::ZERO);
     assert!(!judge(&history).all_passed());
+}
+
+fn in_pieces(pieces: &Pieces, at: prop::sample::Index, flip: u8) -> Ref<Pieces> {
+    let mut pieces = pieces.as_slice().to_vec();
+    let total = pieces.iter().map(Vec::len).sum();
+    let mut position = at.index(total);
+    for piece in &mut pieces {
+        match piece.get_mut(position) {
+            Some(byte) => {
+                *byte ^= flip;
+                break;
+            }
+            None => position -= piece.len(),
+        }
+    }
+    Ref::new(Pieces::new(pieces).unwrap()).unwrap()
+}
+
+fn in_signatures(
+    signatures: &QuoteSignatures,
+    part: usize,
+    at: prop::sample::Index,
+    flip: u8,
+) -> Ref<QuoteSignatures> {
+    let mut changed = signatures.clone();
+    let which = match part {
+        5 => &mut changed.quote,
+        6 => &mut changed.qe_report,
+        _ => &mut changed.pck,
+    };
+    let mut signature: P256Signature = (**which).clone();
+    let position = at.index(64);
+    let half = if position < 32 { &mut signature.r.0 } else { &mut signature.s.0 };
+    half[position % 32] ^= flip;
+    *which = Ref::new(signature).unwrap();
+    Ref::new(changed).unwrap()
+}
+
+/// The Attestor's transaction with another proof in its message.
+fn with_proof(transaction: &Cell, change: impl FnOnce(&mut QuoteProof)) -> Cell {
+    let mut transaction: Transaction = transaction.parse().unwrap();
+    let message = transaction.in_msg.as_ref().unwrap().parse::<OwnedMessage>().unwrap();
+    let body = CellBuilder::build_from(tycho_types::cell::CellSlice::apply(&message.body).unwrap()).unwrap();
+    let mut asked = VerifyQuote::from_cell(&body).unwrap();
+    let mut proof = (*asked.quote).clone();
+    change(&mut proof);
+    asked.quote = Ref::new(proof).unwrap();
+    let body = asked.to_cell().unwrap().into();
+    transaction.in_msg = Some(CellBuilder::build_from(OwnedMessage { body, ..message }).unwrap());
+    CellBuilder::build_from(transaction).unwrap()
 }
 
 fn cell_of(bytes: &[u8], reference: Option<&Cell>) -> Cell {

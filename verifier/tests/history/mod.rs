@@ -1,6 +1,9 @@
 //! The history of a job, with every number and address a field that a test may change.
 #![allow(dead_code, clippy::unwrap_used)]
 
+use contracts::attestor::{
+    AttestorStorage, QuoteOrigin, QuoteProof, QuoteVerified, VerifiedReport, VerifyQuote,
+};
 use contracts::job::{
     CancelJob, Claim, Excesses, ExpireJob, JobForfeited, JobLimits, JobPaid, JobRefund, JobReturned,
     JobState, JobStatus, JobStorage, JobTerms, Payout, PostJob, PostReceipt, PostRejection, Settlement,
@@ -10,15 +13,19 @@ use contracts::measurement::{KeyBinding, TdMeasurements};
 use contracts::model::SharePaid;
 use contracts::money::Split;
 use contracts::receipt::{Receipt, ReceiptBody, Rejection, Tag, public_key, sign_cell};
-use contracts::registry::RegistryStorage;
+use contracts::network::AttestationParams;
+use contracts::platform::ServeWorker;
+use contracts::registry::{PlatformPolicy, RegistrationRequest, RegistryStorage};
 use contracts::sealing::Sealed;
 use contracts::wire::{Message as _, to_cell};
-use contracts::worker::{Attestation, Evidence, FundGas};
+use contracts::worker::{Attestation, AttestationRegistered, Evidence, FundGas};
 use contracts::{
     Cell, CodeRef, Codes, HashBytes, Nanoton, Network, Params, Prices, Ref, SigningKey, Snake, StdAddr, Units,
 };
 use sha2::{Digest, Sha256};
-use tdx_simulator::{SimulatedPlatform, TdIdentity};
+use prover::certificate::Kind;
+use prover::quote::{PckChain, Quote};
+use tdx_simulator::{SimulatedPlatform, TD_SEPT_VE_DISABLE, TdIdentity};
 use tycho_types::cell::{CellBuilder, Lazy};
 use tycho_types::dict::Dict;
 use tycho_types::models::{
@@ -26,7 +33,9 @@ use tycho_types::models::{
     IntMsgInfo, MsgInfo, OrdinaryTxInfo, OwnedMessage, StateInit, Transaction, TxInfo,
 };
 use tycho_types::num::{Tokens, Uint15};
-use verifier::{JobHistory, QuotePolicy, RegistryAccount, WorkerRegistration};
+use verifier::{
+    AttestorAccount, AttestorTrust, JobHistory, QuotePolicy, RegistrationTrace, RegistryAccount, WorkerRegistration,
+};
 
 pub(crate) const NOW_S: u64 = 1_800_000_000;
 pub(crate) const NETWORK_ID: i32 = -3;
@@ -128,6 +137,13 @@ pub(crate) struct Plan {
     pub(crate) bound_network_id: i32,
     pub(crate) bound_encryption_key: HashBytes,
     pub(crate) chain_root_hash: Option<HashBytes>,
+    pub(crate) attestor_code: Cell,
+    pub(crate) attestor_root: Vec<u8>,
+    pub(crate) change_proof: Box<dyn Fn(&mut QuoteProof) + Send + Sync>,
+    pub(crate) change_registered: Box<dyn Fn(&mut AttestationRegistered) + Send + Sync>,
+    pub(crate) change_trace: Box<dyn Fn(&mut RegistrationTrace) + Send + Sync>,
+    pub(crate) registered_from: Option<StdAddr>,
+    pub(crate) answer_to: Option<StdAddr>,
 }
 
 pub(crate) fn address(byte: u8) -> StdAddr {
@@ -149,7 +165,9 @@ const RESULT_ENC: HashBytes = HashBytes([22; 32]);
 impl Plan {
     pub(crate) fn honest() -> Self {
         let now = NOW_S as u32;
-        let network = Network { registry: address(1), params: Ref::new(params()).unwrap() };
+        let platform = SimulatedPlatform::new(&[7; 32], NOW_S).unwrap();
+        let attestor = contracts::CodeRef::of(&attestor_code()).address(&to_cell(&attestor(&platform)).unwrap());
+        let network = Network { registry: address(1), params: Ref::new(params(attestor)).unwrap() };
         let (client, owner) = (address(2), address(3));
         let nonce = 7;
         let worker = network.worker_address(&owner).unwrap();
@@ -205,7 +223,14 @@ impl Plan {
             bond_value: claim.bond.get() + 5_000,
             back_to_caller: 1_000,
             payment_bounces_to: None,
-            platform: SimulatedPlatform::new(&[7; 32], NOW_S).unwrap(),
+            attestor_root: platform.root_der().to_vec(),
+            attestor_code: attestor_code(),
+            change_proof: Box::new(|_| {}),
+            change_registered: Box::new(|_| {}),
+            change_trace: Box::new(|_| {}),
+            registered_from: None,
+            answer_to: None,
+            platform,
             share_to: network.model_address(&MODEL_ID).unwrap(),
             posted_from: client.clone(),
             refund_to: client.clone(),
@@ -409,6 +434,14 @@ impl Plan {
             network: self.network.clone(),
             registry_code: self.trusted_registry_code,
             registry: Some(self.registry()),
+            attestor_trust: AttestorTrust {
+                code: *self.attestor_code.repr_hash(),
+                root_der: self.attestor_root.clone(),
+            },
+            attestor: Some(AttestorAccount {
+                code: attestor_code(),
+                data: to_cell(&attestor(&self.platform)).unwrap(),
+            }),
             job: self.job(),
             transactions: account.transactions,
             balance_nanoton: account.balance,
@@ -419,7 +452,16 @@ impl Plan {
 
     fn registry(&self) -> RegistryAccount {
         let params = self.registry_params.clone().unwrap_or_else(|| self.params().clone());
-        let mut storage = RegistryStorage::initial(address(5), 0, 0, params, &[]).unwrap();
+        let mut storage = RegistryStorage::initial(
+            address(5),
+            0,
+            0,
+            params,
+            &[],
+            PlatformPolicy::initial(0),
+            Cell::default(),
+        )
+        .unwrap();
         if let Some(from_s) = self.admitted_from {
             storage.measurements.set(self.claim.measurement, from_s).unwrap();
         }
@@ -531,33 +573,114 @@ impl Plan {
     }
 
     fn registration(&self) -> WorkerRegistration {
+        let request = RegistrationRequest {
+            receipt_key: self.claim.receipt_key,
+            encryption_key: ENCRYPTION_KEY,
+            registration_seqno: 6,
+            mc_seqno: MC_SEQNO,
+            mc_root_hash: MC_ROOT_HASH,
+        };
         let binding = KeyBinding {
             network_id: self.bound_network_id,
             worker: self.bound_worker.clone(),
-            receipt_key: self.claim.receipt_key,
+            receipt_key: request.receipt_key,
             encryption_key: self.bound_encryption_key,
+            registration_seqno: request.registration_seqno,
             mc_seqno: MC_SEQNO,
             mc_root_hash: MC_ROOT_HASH,
         };
-        let quote = self.platform.quote(&binding.report_data(), &TdIdentity::of_image(self.image));
+        let report_data = binding.report_data();
+        let raw = self.platform.quote(&report_data, &TdIdentity::of_image(self.image));
+        let quote = Quote::parse(&raw).unwrap();
+        let chain = PckChain::from_pem(quote.pck_chain.as_deref().unwrap()).unwrap();
+        let Kind::Pck(claims) = chain.pck.kind.clone() else { panic!("a PCK certificate") };
+        let mut proof = quote.prove_with(&chain).unwrap();
+        (self.change_proof)(&mut proof);
+
+        let owner = self.registered_from.clone().unwrap_or_else(|| self.claim.worker_owner.clone());
+        let origin = QuoteOrigin {
+            quote_digest: HashBytes(Sha256::digest(&quote.signed).into()),
+            advisories: HashBytes::ZERO,
+            authority: proof.authority,
+            ppid: claims.ppid,
+            fmspc: claims.fmspc,
+        };
+        let report = VerifiedReport {
+            measurement: self.claim.measurement,
+            report_data: contracts::attestor::Bytes(report_data),
+            needs: 0,
+            expires_at: u32::MAX,
+            serial: chain.pck.serial,
+            origin: Ref::new(origin.clone()).unwrap(),
+        };
         let evidence = Evidence {
-            quote_hash: HashBytes(Sha256::digest(&quote).into()),
+            quote_digest: origin.quote_digest,
             mc_seqno: MC_SEQNO,
-            mc_root_hash: MC_ROOT_HASH,
             registered_at: self.registered_at_s,
+            authority: origin.authority,
+            serial: report.serial,
+            ppid: origin.ppid,
         };
-        WorkerRegistration {
-            candidate: Attestation {
-                receipt_key: self.claim.receipt_key,
-                encryption_key: ENCRYPTION_KEY,
-                measurement: self.claim.measurement,
-                expires_at: self.candidate_expires_at,
-                evidence: Ref::new(evidence).unwrap(),
-            },
-            quote,
-            at_s: self.registered_at_s,
-            mc_root_hash: self.chain_root_hash,
-        }
+        let attestation = Ref::new(Attestation {
+            receipt_key: self.claim.receipt_key,
+            encryption_key: ENCRYPTION_KEY,
+            measurement: self.claim.measurement,
+            expires_at: self.candidate_expires_at,
+            evidence: Ref::new(evidence).unwrap(),
+        })
+        .unwrap();
+        let mut registered = AttestationRegistered {
+            query_id: 0,
+            ppid: origin.ppid,
+            registration_seqno: request.registration_seqno,
+            attestation: attestation.clone(),
+        };
+        (self.change_registered)(&mut registered);
+        let asked = VerifyQuote {
+            query_id: 0,
+            answer_to: self.answer_to.clone().unwrap_or_else(|| self.network.registry.clone()),
+            quote: Ref::new(proof).unwrap(),
+            payload: to_cell(&request).unwrap(),
+        };
+        let verified = QuoteVerified {
+            query_id: 0,
+            requester: owner.clone(),
+            report: Ref::new(report).unwrap(),
+            payload: to_cell(&request).unwrap(),
+        };
+        let serve = ServeWorker {
+            query_id: 0,
+            worker_owner: owner.clone(),
+            registration_seqno: request.registration_seqno,
+            attestation,
+        };
+        let accounts = [
+            self.params().attestation.attestor.clone(),
+            self.network.registry.clone(),
+            self.network.platform_address(origin.ppid).unwrap(),
+            self.network.worker_address(&owner).unwrap(),
+        ];
+        let bodies = [
+            verified.to_cell().unwrap(),
+            serve.to_cell().unwrap(),
+            registered.to_cell().unwrap(),
+            Excesses { query_id: 0 }.to_cell().unwrap(),
+        ];
+        let mut came = internal(&owner, &accounts[0], 100_000_000, asked.to_cell().unwrap(), None);
+        let mut transactions = accounts.iter().enumerate().map(|(at, address)| {
+            let mut account = Account::new(address.clone());
+            let value = 100_000_000 - 10_000_000 * at as u128;
+            let next = accounts.get(at + 1).unwrap_or(&owner);
+            let sent = account.to(next, value - 10_000_000, bodies[at].clone());
+            let incoming = (std::mem::replace(&mut came, sent.0.clone()), value);
+            account.transaction(100 + at as u64, self.registered_at_s, incoming, vec![sent], true);
+            account.transactions.remove(0)
+        });
+        let mut next = || transactions.next().unwrap();
+        let mut trace =
+            RegistrationTrace { attestor: next(), registry: next(), platform: next(), worker: next() };
+        (self.change_trace)(&mut trace);
+        WorkerRegistration { trace, mc_root_hash: self.chain_root_hash }
     }
 }
 
@@ -687,15 +810,16 @@ fn measurement_of(image: &str) -> HashBytes {
     let td = TdIdentity::of_image(image);
     let [rtmr0, rtmr1, rtmr2, rtmr3] = td.rtmr;
     let fields = TdMeasurements {
+        td_attributes: TD_SEPT_VE_DISABLE.to_le_bytes(),
+        xfam: td.xfam,
         mr_td: td.mr_td,
+        mr_config_id: td.mr_config_id,
+        mr_owner: td.mr_owner,
+        mr_owner_config: td.mr_owner_config,
         rtmr0,
         rtmr1,
         rtmr2,
         rtmr3,
-        mr_config_id: td.mr_config_id,
-        mr_owner: td.mr_owner,
-        mr_owner_config: td.mr_owner_config,
-        xfam: td.xfam,
     };
     fields.measurement()
 }
@@ -706,7 +830,18 @@ pub(crate) fn registry_code(byte: u8) -> Cell {
     code.build().unwrap()
 }
 
-fn params() -> Params {
+pub(crate) fn attestor_code() -> Cell {
+    registry_code(77)
+}
+
+fn attestor(platform: &SimulatedPlatform) -> AttestorStorage {
+    let tdx_simulator::Names { platform_ca, processor_ca, tcb_signer, pck, .. } =
+        tdx_simulator::Names::simulated();
+    let names = prover::trust::Names { platform_ca, processor_ca, tcb_signer, pck };
+    prover::trust::attestor_storage(platform.root_der(), &names).unwrap()
+}
+
+fn params(attestor: StdAddr) -> Params {
     let code = |byte| CodeRef { hash: HashBytes([byte; 32]), depth: 3 };
     Params {
         network_id: NETWORK_ID,
@@ -716,9 +851,9 @@ fn params() -> Params {
         min_stake: Nanoton::new(10_000_000_000),
         min_bond: Nanoton::new(500_000_000),
         bond_bps: 1_000,
-        attestation_ttl_s: 86_400,
         unbonding_s: 604_800,
         audit_window_s: 604_800,
         codes: Ref::new(Codes { worker: code(201), model: code(202), job: code(203) }).unwrap(),
+        attestation: Ref::new(AttestationParams { attestor, ttl_s: 86_400, platform: code(204) }).unwrap(),
     }
 }
