@@ -11,35 +11,36 @@ use chain::{
     external_message,
 };
 use client::{
-    Client, ClientError, JobRequest, JobStep, Outcome, QuoteJudge, SealedJob, Unfit, WorkerEvidence,
+    Client, ClientError, JobRequest, JobStep, Outcome, QuoteJudge, Registration, SealedJob, Unfit, WorkerEvidence,
     collect_job, deploy, posted_jobs, read_story,
 };
-use contracts::artifacts::{Contract, code, codes};
+use contracts::artifacts::{Contract, code, code_ref, codes};
+use contracts::attestor::{AttestorStorage, Pieces, QuoteProof};
 use contracts::errors::RejectionReason;
 use contracts::job::{JobStatus, PostReceipt, PostRejection};
 use contracts::measurement::KeyBinding;
 use contracts::model::Unit;
+use contracts::network::AttestationParams;
 use contracts::receipt::{
     ClaimOrder, ClaimOrderBody, Dtype, Receipt, ReceiptBody, Rejection, generate_signing_key, public_key,
 };
-use contracts::registry::RegistryStorage;
+use contracts::registry::{PlatformPolicy, RegistrationRequest, RegistryStorage};
 use contracts::sealing::{
     ChatMessage, DecryptionKey, FinishReason, InputContext, Output, ResultContext, open_input, seal_result,
 };
 use contracts::transcript::transcript;
-use contracts::worker::{Attestation, ClaimJob, Evidence};
+use contracts::worker::ClaimJob;
 use contracts::{
     Cell, CodeRef, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, SigningKey, StdAddr, Units,
 };
 use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use sha2::{Digest, Sha256};
 use tdx_simulator::{Faults, SimulatedPlatform, TdIdentity};
 use tokio::runtime::Runtime;
 use verifier::{
-    Audit, Conclusion, JobHistory, QuotePolicy, RegistryAccount, WorkerRegistration, audit, verify_binding,
-    verify_quote,
+    AttestorAccount, AttestorTrust, Audit, Conclusion, JobHistory, QuotePolicy, RegistrationTrace, RegistryAccount,
+    TrustedRoot, WorkerRegistration, audit, verify_attestor, verify_registration,
 };
 
 const TON: u128 = 1_000_000_000;
@@ -53,7 +54,7 @@ const PRICES: Prices = Prices {
 
 type Sender = WalletSender<LiteserverChain>;
 type Lie = fn(KeyBinding) -> KeyBinding;
-type Spoil = fn(&mut Vec<u8>);
+type Spoil = fn(&mut QuoteProof);
 type Change = fn(&mut JobRequest);
 
 /// A network with a model and one worker that offers it.
@@ -67,7 +68,7 @@ struct World {
     owner: Sender,
     worker: Worker,
     platform: SimulatedPlatform,
-    /// What becomes of a quote before it is published.
+    /// What becomes of a quote's proof before it is sent.
     spoil: Spoil,
     rng: StdRng,
 }
@@ -101,6 +102,8 @@ impl World {
         let owner = funded(&handle, &chain, network_id, 1).await;
         let treasury = StdAddr::new(0, HashBytes([9; 32]));
         let measurement = measurement_of(&identity());
+        let platform = SimulatedPlatform::with_faults(&[3; 32], u64::from(genesis_s), faults).unwrap();
+        let attestor = deploy::attestor(&code(Contract::Attestor), &attestor_of(&platform)).unwrap();
         let params = Params {
             network_id,
             treasury,
@@ -109,20 +112,33 @@ impl World {
             min_stake: Nanoton::new(5_000_000_000),
             min_bond: Nanoton::new(100_000_000),
             bond_bps: 10_000,
-            attestation_ttl_s: 86_400,
             unbonding_s: 86_400,
             audit_window_s: 3_600,
             codes: Ref::new(codes()).unwrap(),
+            attestation: Ref::new(AttestationParams {
+                attestor: attestor.to.clone(),
+                ttl_s: 40_000,
+                platform: code_ref(Contract::Platform),
+            })
+            .unwrap(),
         };
         let owned_by = owner.wallet().address().clone();
-        let registry =
-            RegistryStorage::initial(owned_by.clone(), 0, 0, params.clone(), &[measurement]).unwrap();
+        let registry = RegistryStorage::initial(
+            owned_by.clone(),
+            0,
+            0,
+            params.clone(),
+            &[measurement],
+            PlatformPolicy::initial(0),
+            code(Contract::Platform),
+        )
+        .unwrap();
         let registry_code = code(Contract::Registry);
         let network = Network {
             registry: registry.address(&registry_code).unwrap(),
             params: Ref::new(params).unwrap(),
         };
-        owner.send(&deploy::registry(&registry_code, &registry).unwrap()).await.unwrap();
+        owner.send(&[attestor, deploy::registry(&registry_code, &registry).unwrap()]).await.unwrap();
         let model =
             deploy::register_model(&network, &code(Contract::Model), &MODEL, 500, Unit::Token, "{}").unwrap();
         let stake =
@@ -134,7 +150,6 @@ impl World {
             receipt_key: generate_signing_key(&mut rng),
             decryption_key: DecryptionKey::generate(&mut rng),
         };
-        let platform = SimulatedPlatform::with_faults(&[3; 32], u64::from(genesis_s), faults).unwrap();
         let mut world = Self {
             handle,
             server: Some(server),
@@ -152,35 +167,37 @@ impl World {
     }
 
     async fn register(&mut self, lie: Lie) {
-        let block = self.chain.head().await.unwrap();
+        let head = self.chain.head().await.unwrap();
+        let block = self.chain.block(head.seqno / 100 * 100).await.unwrap();
         let owner = self.owner.wallet().address();
+        let worker = client::read_worker(&*self.chain, &self.network, &self.worker.address, &head).await.unwrap();
+        let request = RegistrationRequest {
+            receipt_key: public_key(&self.worker.receipt_key),
+            encryption_key: self.worker.decryption_key.public(),
+            registration_seqno: worker.state.registration_seqno,
+            mc_seqno: block.seqno,
+            mc_root_hash: block.root_hash,
+        };
         let binding = KeyBinding {
             network_id: self.network.params.network_id,
             worker: self.worker.address.clone(),
-            receipt_key: public_key(&self.worker.receipt_key),
-            encryption_key: self.worker.decryption_key.public(),
-            mc_seqno: block.seqno,
-            mc_root_hash: block.root_hash,
+            receipt_key: request.receipt_key,
+            encryption_key: request.encryption_key,
+            registration_seqno: request.registration_seqno,
+            mc_seqno: request.mc_seqno,
+            mc_root_hash: request.mc_root_hash,
         };
-        let mut quote = self.platform.quote(&lie(binding.clone()).report_data(), &identity());
-        (self.spoil)(&mut quote);
-        let evidence = Evidence {
-            quote_hash: HashBytes(Sha256::digest(&quote).into()),
-            mc_seqno: block.seqno,
-            mc_root_hash: block.root_hash,
-            registered_at: 0,
-        };
-        let candidate = Attestation {
-            receipt_key: binding.receipt_key,
-            encryption_key: binding.encryption_key,
-            measurement: measurement_of(&identity()),
-            expires_at: block.time_s + 40_000,
-            evidence: Ref::new(evidence).unwrap(),
-        };
-        let transfers = [
-            deploy::register_attestation(&self.network, owner, candidate, quote).unwrap(),
-            deploy::offer_model(&self.network, owner, MODEL, PRICES).unwrap(),
-        ];
+        let quote = self.platform.quote(&lie(binding).report_data(), &identity());
+        let mut proof = prover::quote::prove(&quote, None).unwrap();
+        (self.spoil)(&mut proof);
+        let held = client::read_attestor(&*self.chain, &self.network, &head).await.unwrap().storage;
+        let postings = prover::collateral::postings(self.platform.collateral(), &held, 0).unwrap();
+        let mut transfers: Vec<Transfer> = postings
+            .iter()
+            .map(|posting| deploy::post_collateral(&self.network, posting).unwrap())
+            .collect();
+        transfers.push(deploy::register(&self.network, proof, &request).unwrap());
+        transfers.push(deploy::offer_model(&self.network, owner, MODEL, PRICES).unwrap());
         self.owner.send(&transfers).await.unwrap();
         self.quiet().await;
     }
@@ -194,7 +211,11 @@ impl World {
     fn judge(&self) -> Judge<'_> {
         let root = self.platform.root_der().to_vec();
         let policy = QuotePolicy::dangerous_simulated(root, vec![measurement_of(&identity())]);
-        Judge { platform: &self.platform, policy }
+        let attestor = AttestorTrust {
+            code: code_ref(Contract::Attestor).hash,
+            root_der: self.platform.root_der().to_vec(),
+        };
+        Judge { platform: &self.platform, policy, attestor }
     }
 
     fn request(&self) -> JobRequest {
@@ -216,9 +237,7 @@ impl World {
     async fn audit(&self, job: &StdAddr) -> Audit {
         let found = collect_job(&*self.chain, &self.network, job).await.unwrap();
         let registration = found.registration.map(|registration| WorkerRegistration {
-            candidate: registration.candidate,
-            quote: registration.quote,
-            at_s: registration.transaction.tx.now,
+            trace: trace_of(&registration),
             mc_root_hash: found.attested_block.map(|block| block.root_hash),
         });
         let history = JobHistory {
@@ -229,6 +248,8 @@ impl World {
                 data: found.registry.data().unwrap().clone(),
                 as_of_s: found.as_of.time_s,
             }),
+            attestor_trust: self.judge().attestor,
+            attestor: found.attestor.map(|view| AttestorAccount { code: view.code, data: view.data }),
             job: job.clone(),
             transactions: found.transactions.iter().map(|transaction| transaction.cell.clone()).collect(),
             balance_nanoton: found.account.balance_nanoton(),
@@ -360,18 +381,42 @@ impl Drop for World {
 struct Judge<'a> {
     platform: &'a SimulatedPlatform,
     policy: QuotePolicy,
+    attestor: AttestorTrust,
 }
 
 impl QuoteJudge for Judge<'_> {
     fn judge(&self, evidence: &WorkerEvidence<'_>) -> Result<(), String> {
         let now_s = u64::from(evidence.now_s);
-        let (verdict, facts) = verify_quote(evidence.quote, self.platform.collateral(), &self.policy, now_s);
-        let mut failures = verdict.failures();
-        if let Some(facts) = facts {
-            failures.extend(verify_binding(&facts, &evidence.binding).failures());
-        }
+        let view = evidence.attestor;
+        let attestor = AttestorAccount { code: view.code.clone(), data: view.data.clone() };
+        let mut failures = verify_attestor(evidence.network, Some(&attestor), &self.attestor).failures();
+        let (verdict, registered) = verify_registration(
+            evidence.network,
+            &trace_of(evidence.registration),
+            Some(evidence.mc_root_hash),
+            self.platform.collateral(),
+            &self.policy,
+            now_s,
+        );
+        failures.extend(verdict.failures());
+        assert!(registered.is_none_or(|registered| registered.worker == *evidence.worker));
         if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
     }
+}
+
+fn trace_of(registration: &Registration) -> RegistrationTrace {
+    RegistrationTrace {
+        attestor: registration.attestor.cell.clone(),
+        registry: registration.registry.cell.clone(),
+        platform: registration.platform.cell.clone(),
+        worker: registration.worker.cell.clone(),
+    }
+}
+
+fn attestor_of(platform: &SimulatedPlatform) -> AttestorStorage {
+    let tdx_simulator::Names { platform_ca, processor_ca, tcb_signer, pck, .. } = tdx_simulator::Names::simulated();
+    let names = prover::trust::Names { platform_ca, processor_ca, tcb_signer, pck };
+    prover::trust::attestor_storage(platform.root_der(), &names).unwrap()
 }
 
 fn serve(handle: &LocalnetHandle, at: SocketAddrV4) -> (Runtime, GlobalConfig) {
@@ -408,15 +453,16 @@ fn identity() -> TdIdentity {
 
 fn measurement_of(identity: &TdIdentity) -> HashBytes {
     contracts::measurement::TdMeasurements {
+        td_attributes: tdx_simulator::TD_SEPT_VE_DISABLE.to_le_bytes(),
+        xfam: identity.xfam,
         mr_td: identity.mr_td,
+        mr_config_id: identity.mr_config_id,
+        mr_owner: identity.mr_owner,
+        mr_owner_config: identity.mr_owner_config,
         rtmr0: identity.rtmr[0],
         rtmr1: identity.rtmr[1],
         rtmr2: identity.rtmr[2],
         rtmr3: identity.rtmr[3],
-        mr_config_id: identity.mr_config_id,
-        mr_owner: identity.mr_owner,
-        mr_owner_config: identity.mr_owner_config,
-        xfam: identity.xfam,
     }
     .measurement()
 }
@@ -468,9 +514,9 @@ async fn a_job_settles_while_the_liteserver_goes_away_and_the_client_crashes() {
     assert_eq!(collected.state.status, JobStatus::Settled);
     assert_eq!((collected.client, collected.nonce), (me, 7));
     let registration = collected.registration.unwrap();
-    assert_eq!(registration.candidate.receipt_key, public_key(&world.worker.receipt_key));
+    assert_eq!(registration.attestation.receipt_key, public_key(&world.worker.receipt_key));
     let block = collected.attested_block.unwrap();
-    assert_eq!(block.root_hash, registration.candidate.evidence.mc_root_hash);
+    assert_eq!(block.root_hash, registration.request.mc_root_hash);
     world.audited(&job.address, JobStatus::Settled).await;
 
     // The image turns out to be bad: the Registry on chain says so, whatever a network file lists.
@@ -527,11 +573,26 @@ async fn no_prompt_leaves_for_a_worker_whose_quote_is_refused() {
         let world = World::with(faults, lie).await;
         let client = world.client(50).await;
         let refused = client.check_worker(&world.worker.address, &world.judge()).await.unwrap_err();
-        assert!(matches!(refused, ClientError::QuoteRefused { .. }), "{refused}");
+        let ClientError::Unfit { reason, .. } = &refused else { panic!("{refused}") };
+        assert_eq!(*reason, Unfit::NotAttested);
         assert!(!refused.is_transient());
     }
     let world = World::new().await;
     let client = world.client(50).await;
+    // What the chain has accepted is judged again by the client's own verifier, policy and root.
+    let changes: [(fn(&mut Judge<'_>), &str); 4] = [
+        (|judge| judge.policy.measurements = Some(Vec::new()), "measurement_admitted"),
+        (|judge| judge.policy.root = TrustedRoot::Intel, "quote_chain"),
+        (|judge| judge.attestor.root_der[100] ^= 1, "attestor_root"),
+        (|judge| judge.attestor.code = HashBytes([1; 32]), "attestor_code"),
+    ];
+    for (change, named) in changes {
+        let mut judge = world.judge();
+        change(&mut judge);
+        let refused = client.check_worker(&world.worker.address, &judge).await.unwrap_err();
+        let ClientError::QuoteRefused { failed, .. } = &refused else { panic!("{refused}") };
+        assert!(failed.contains(named), "{failed}");
+    }
     let nobody = StdAddr::new(0, HashBytes([2; 32]));
     let nothing = client.check_worker(&nobody, &world.judge()).await.unwrap_err();
     assert!(matches!(nothing, ClientError::NotOurs { .. }), "{nothing}");
@@ -540,27 +601,32 @@ async fn no_prompt_leaves_for_a_worker_whose_quote_is_refused() {
     assert!(a_wallet.to_string().contains("its code is another"), "{a_wallet}");
 }
 
-/// The Worker contract publishes any bytes as the quote; who seals a prompt looks at them.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_prompt_leaves_for_a_worker_whose_published_quote_is_truncated_or_altered() {
+async fn an_altered_quote_does_not_register_and_changes_nothing() {
     let mut world = World::new().await;
     let client = world.client(50).await;
-    client.check_worker(&world.worker.address, &world.judge()).await.unwrap();
-    let spoils: [(Spoil, &str); 5] = [
-        (|quote| quote.truncate(600), "quote_parses"),
-        (|quote| quote.truncate(quote.len() / 2), "quote_"),
-        (|quote| quote.clear(), "quote_parses"),
-        // In the report, and in the signature over it.
-        (|quote| quote[48 + 200] ^= 1, "quote_chain"),
-        (|quote| quote[48 + 584 + 20] ^= 1, "quote_chain"),
+    let before = client.check_worker(&world.worker.address, &world.judge()).await.unwrap();
+    let spoils: [Spoil; 3] = [
+        |proof| proof.key_x.0[7] ^= 1,
+        |proof| proof.authority.0[0] ^= 1,
+        |proof| {
+            let mut pieces = proof.signed.as_slice().to_vec();
+            pieces[1][40] ^= 1;
+            proof.signed = Ref::new(Pieces::new(pieces).unwrap()).unwrap();
+        },
     ];
-    for (spoil, named) in spoils {
+    for spoil in spoils {
         world.spoil = spoil;
         world.register(|binding| binding).await;
-        let refused = client.check_worker(&world.worker.address, &world.judge()).await.unwrap_err();
-        let ClientError::QuoteRefused { failed, .. } = &refused else { panic!("{refused}") };
-        assert!(failed.contains(named), "{failed}");
+        let after = client.check_worker(&world.worker.address, &world.judge()).await.unwrap();
+        assert_eq!(after.registration.worker.id, before.registration.worker.id);
+        assert_eq!(after.view.state.registration_seqno, 1);
     }
+    world.spoil = |_| {};
+    world.register(|binding| binding).await;
+    let after = client.check_worker(&world.worker.address, &world.judge()).await.unwrap();
+    assert_eq!(after.registration.request.registration_seqno, 1);
+    assert_ne!(after.registration.worker.id, before.registration.worker.id);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,8 @@ use client::{
 use contracts::errors::RejectionReason;
 use contracts::job::{Claim, JobStatus, PostJob, PostReceipt, PostRejection, TakeJob};
 use contracts::receipt::{Dtype, Receipt, ReceiptBody, Rejection, generate_signing_key, public_key};
-use contracts::registry::RegistryStorage;
+use contracts::network::AttestationParams;
+use contracts::registry::{PlatformPolicy, RegistryStorage};
 use contracts::sealing::{
     ChatMessage, DecryptionKey, FinishReason, InputContext, Output, ResultContext, open_input, seal_result,
 };
@@ -50,10 +51,15 @@ impl World {
             min_stake: Nanoton::new(1_000_000_000),
             min_bond: Nanoton::new(10_000_000),
             bond_bps: 1_000,
-            attestation_ttl_s: 86_400,
             unbonding_s: 86_400,
             audit_window_s: 86_400,
             codes: Ref::new(Codes { worker: code, model: code, job: code }).unwrap(),
+            attestation: Ref::new(AttestationParams {
+                attestor: StdAddr::new(0, HashBytes([7; 32])),
+                ttl_s: 86_400,
+                platform: code,
+            })
+            .unwrap(),
         };
         let registry = StdAddr::new(0, HashBytes([8; 32]));
         Self {
@@ -337,7 +343,16 @@ fn a_registry_that_gives_away_more_than_a_payment_is_not_deployed() {
     let owner = StdAddr::new(0, HashBytes([2; 32]));
     let deploy = |royalty_cap_bps: u16, fee_bps: u16| {
         let params = Params { royalty_cap_bps, fee_bps, ..(*world.network.params).clone() };
-        let storage = RegistryStorage::initial(owner.clone(), 0, 0, params, &[]).unwrap();
+        let storage = RegistryStorage::initial(
+            owner.clone(),
+            0,
+            0,
+            params,
+            &[],
+            PlatformPolicy::initial(0),
+            Cell::empty_cell(),
+        )
+        .unwrap();
         deploy::registry(&Cell::empty_cell(), &storage)
     };
     assert!(deploy(9_900, 100).is_ok());
