@@ -3,17 +3,20 @@
 use std::net::SocketAddrV4;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chain::{
     AccountTx, ChainAccess, GlobalConfig, LiteserverChain, SenderTiming, Timing, Transfer, Wallet,
     WalletSender,
 };
+use client::deploy;
 use contracts::artifacts::{self, Contract};
+use contracts::attestor::AttestorStorage;
 use contracts::job::{JobLimits, JobState, JobStorage, JobTerms, PostJob};
 use contracts::model::{RegisterModel, Unit};
 use contracts::receipt::Dtype;
-use contracts::registry::{RegistryStorage, TransferOwnership};
+use contracts::network::AttestationParams;
+use contracts::registry::{PlatformPolicy, RegistryStorage};
 use contracts::sealing::{
     ChatMessage, DecryptionKey, FinishReason, Input, InputContext, Output, ResultContext, open_result,
     seal_input,
@@ -22,10 +25,12 @@ use contracts::wire::{Snake, from_cell};
 use contracts::worker::{WorkerState, WorkerStorage};
 use contracts::{HashBytes, Message, Nanoton, Network, Params, Prices, Ref, StdAddr, Units};
 use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
+use tdx_simulator::{SimulatedPlatform, TdIdentity};
 use tokio::runtime::Runtime;
+use verifier::Collateral;
 use worker::attestation::read_quote;
 use worker::{
-    AttestationError, AttestationSource, Engine, EngineError, EngineInfo, Generated, Identity, Journal, Keys,
+    AttestationError, AttestationSource, CollateralSource, Engine, EngineError, EngineInfo, Generated, Identity, Journal, Keys,
     OnStep, Worker, WorkerConfig,
 };
 
@@ -70,15 +75,32 @@ impl Engine for Echo {
 
 pub(crate) const ANSWER_CANARY: &str = "answer-canary-6b1f";
 
-/// The shape of a version 4 quote around the report data. Nobody on this chain checks its signatures.
-pub(crate) struct Quotes;
+/// A simulated machine, the same in every process.
+pub(crate) struct Quotes(SimulatedPlatform);
+
+impl Quotes {
+    pub(crate) fn new() -> Self {
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        Self(SimulatedPlatform::new(&[23; 32], now_s).unwrap())
+    }
+
+    fn attestor(&self) -> AttestorStorage {
+        let tdx_simulator::Names { platform_ca, processor_ca, tcb_signer, pck, .. } =
+            tdx_simulator::Names::simulated();
+        let names = prover::trust::Names { platform_ca, processor_ca, tcb_signer, pck };
+        prover::trust::attestor_storage(self.0.root_der(), &names).unwrap()
+    }
+}
 
 impl AttestationSource for Quotes {
     fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, AttestationError> {
-        let mut quote = vec![0x11; 48 + 584 + 2_000];
-        quote[..8].copy_from_slice(&[4, 0, 2, 0, 0x81, 0, 0, 0]);
-        quote[48 + 520..48 + 584].copy_from_slice(report_data);
-        Ok(quote)
+        Ok(self.0.quote(report_data, &TdIdentity::of_image("worker test")))
+    }
+}
+
+impl CollateralSource for Quotes {
+    fn collateral(&self) -> Result<Collateral, AttestationError> {
+        Ok(self.0.collateral().clone())
     }
 }
 
@@ -152,8 +174,10 @@ pub(crate) fn access(config_json: &str) -> Arc<LiteserverChain> {
     Arc::new(LiteserverChain::new(&GlobalConfig::from_json(config_json).unwrap(), timing))
 }
 
-pub(crate) fn network(network_id: i32) -> (Network, RegistryStorage) {
+pub(crate) fn network(network_id: i32) -> (Network, RegistryStorage, Transfer) {
     let registrar = Wallet::from_seed(&[20; 32], network_id).unwrap().address().clone();
+    let quotes = Quotes::new();
+    let attestor = deploy::attestor(&artifacts::code(Contract::Attestor), &quotes.attestor()).unwrap();
     let params = Params {
         network_id,
         treasury: registrar.clone(),
@@ -162,15 +186,23 @@ pub(crate) fn network(network_id: i32) -> (Network, RegistryStorage) {
         min_stake: Nanoton::new(1_000_000_000),
         min_bond: Nanoton::new(10_000_000),
         bond_bps: 1_000,
-        attestation_ttl_s: 86_400,
         unbonding_s: 3_600,
         audit_window_s: 3_600,
         codes: Ref::new(artifacts::codes()).unwrap(),
+        attestation: Ref::new(AttestationParams {
+            attestor: attestor.to.clone(),
+            ttl_s: 86_400,
+            platform: artifacts::code_ref(Contract::Platform),
+        })
+        .unwrap(),
     };
-    let measurement = read_quote(&Quotes.quote(&[0; 64]).unwrap()).unwrap().measurement;
-    let storage = RegistryStorage::initial(registrar, 1, 60, params.clone(), &[measurement]).unwrap();
+    let measurement = read_quote(&quotes.quote(&[0; 64]).unwrap()).unwrap().measurement;
+    let policy = PlatformPolicy::initial(0);
+    let platform_code = artifacts::code(Contract::Platform);
+    let storage =
+        RegistryStorage::initial(registrar, 1, 60, params.clone(), &[measurement], policy, platform_code).unwrap();
     let registry = storage.address(&artifacts::code(Contract::Registry)).unwrap();
-    (Network { registry, params: Ref::new(params).unwrap() }, storage)
+    (Network { registry, params: Ref::new(params).unwrap() }, storage, attestor)
 }
 
 pub(crate) fn sender(
@@ -189,12 +221,13 @@ pub(crate) fn start_worker(
     data_dir: &Path,
     on_step: Option<OnStep>,
 ) -> Worker<LiteserverChain> {
-    let (network, _) = network(network_id);
+    let (network, _, _) = network(network_id);
     let owner = sender(&chain, OWNER_SEED, network_id);
     let address = owner.wallet().address().clone();
     let identity = Identity::new(network.worker_address(&address).unwrap(), network_id);
     let config =
         WorkerConfig { resend_every_s: 2, drain_s: 20, max_jobs: 2, ..WorkerConfig::at_prices(PRICES) };
+    let quotes = Arc::new(Quotes::new());
     Worker {
         chain,
         network,
@@ -202,7 +235,8 @@ pub(crate) fn start_worker(
         owner: address,
         keys: Arc::new(Keys::load_or_create(&data_dir.join("keys"), &mut rand::rng()).unwrap()),
         engine: Arc::new(Echo),
-        attestation: Arc::new(Quotes),
+        attestation: quotes.clone(),
+        collateral: quotes,
         wallet: Some(Arc::new(owner)),
         journal: Journal::open(&data_dir.join("journal.redb"), &identity).unwrap(),
         config,
@@ -236,18 +270,14 @@ impl Market {
         }
         let newest = handle.newest().seqno;
         chain.wait_block(newest + 3, Duration::from_secs(10)).await.unwrap();
-        let (network, storage) = network(network_id);
-        let code = artifacts::code(Contract::Registry);
-        let offer = TransferOwnership { query_id: 0, new_owner: None }.to_cell().unwrap();
-        let deploy = Transfer::new(network.registry.clone(), TON / 10, offer)
-            .with_state_init(storage.state_init(&code).unwrap());
+        let (network, storage, attestor) = network(network_id);
+        let registry = deploy::registry(&artifacts::code(Contract::Registry), &storage).unwrap();
         let metadata = Ref::new(Snake::new(b"{}".to_vec()).unwrap()).unwrap();
         let register = RegisterModel { query_id: 0, royalty_bps: 500, unit: Unit::Token, metadata };
         let model = network.model_address(&MODEL).unwrap();
         let init = network.model_state_init(&artifacts::code(Contract::Model), &MODEL).unwrap();
-        let rent = Transfer::payment(network.registry.clone(), TON);
         let model = Transfer::new(model, TON, register.to_cell().unwrap()).with_state_init(init);
-        registrar.send(&[rent, deploy, model]).await.unwrap();
+        registrar.send(&[attestor, registry, model]).await.unwrap();
         let worker = network.worker_address(&owner).unwrap();
         Self { chain, config_json, network, client, worker, server, next_nonce: 1.into() }
     }
