@@ -7,6 +7,7 @@ mod exit;
 mod market;
 mod network;
 mod ready;
+mod rehearsal;
 mod report;
 mod stop;
 
@@ -36,6 +37,9 @@ enum Command {
     /// Post a job, follow it, open its answer, take it back.
     #[command(subcommand)]
     Job(commands::job::JobCommand),
+    /// Show a quote, post its collateral, register a worker's keys, report a revoked platform.
+    #[command(subcommand)]
+    Attest(commands::attest::AttestCommand),
     /// Show a model's id, or register it.
     #[command(subcommand)]
     Model(commands::model::ModelCommand),
@@ -57,6 +61,7 @@ async fn main() -> ExitCode {
         Command::Worker(arguments) => commands::worker::run(arguments).await,
         Command::Verify(arguments) => commands::verify::run(arguments).await,
         Command::Job(command) => commands::job::run(command).await,
+        Command::Attest(command) => commands::attest::run(command).await,
         Command::Model(command) => commands::model::run(command).await,
     };
     match result {

@@ -83,10 +83,7 @@ impl QuoteArguments {
     }
 
     pub(crate) fn collateral(&self, at: &OpenNetwork) -> anyhow::Result<Collateral> {
-        let beside = at.beside(COLLATERAL);
-        let path = self.collateral.as_deref().unwrap_or(&beside);
-        let text = read(path, "collateral")?;
-        serde_json::from_str(&text).with_context(|| format!("{} is not a PCCS answer", path.display()))
+        at.collateral(self.collateral.as_deref())
     }
 
     pub(crate) fn judge(&self, at: &OpenNetwork) -> anyhow::Result<Judge> {
@@ -105,6 +102,14 @@ impl OpenNetwork {
     /// What the network's Attestor has to be.
     pub(crate) fn attestor(&self) -> anyhow::Result<AttestorTrust> {
         Ok(attestor_under(self.file.quote_root.der()?))
+    }
+
+    /// Collateral of a file; without one, of that beside the network file.
+    pub(crate) fn collateral(&self, path: Option<&Path>) -> anyhow::Result<Collateral> {
+        let beside = self.beside(COLLATERAL);
+        let path = path.unwrap_or(&beside);
+        let text = read(path, "collateral")?;
+        serde_json::from_str(&text).with_context(|| format!("{} is not a PCCS answer", path.display()))
     }
 
     /// A file in the network file's folder.

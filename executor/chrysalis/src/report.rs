@@ -139,12 +139,25 @@ impl TransactionReport {
         })
     }
 
+    /// What the chain took for it, the delivery of its messages included.
+    pub(crate) fn all_fees_nanoton(&self) -> u128 {
+        self.fees_nanoton + self.forward_fees_nanoton
+    }
+
+    /// A table of transactions with a title.
+    pub(crate) fn table(title: &str, transactions: &[Self]) -> String {
+        let mut out = String::new();
+        let head = ["contract", "message", "gas", "fees, TON", "exit"];
+        table(&mut out, title, &head, transactions.iter().map(Self::row));
+        out
+    }
+
     fn row(&self) -> Vec<String> {
         vec![
             self.contract.to_owned(),
             self.message.clone(),
             self.gas_used.to_string(),
-            ton(self.fees_nanoton + self.forward_fees_nanoton),
+            ton(self.all_fees_nanoton()),
             self.exit_code.map_or("-".to_owned(), |code| code.to_string()),
         ]
     }
@@ -181,16 +194,10 @@ impl DemoReport {
                 vec![if check.passed { "ok" } else { "NO" }.to_owned(), check.name.clone(), proves]
             }),
         );
-        let head = ["contract", "message", "gas", "fees, TON", "exit"];
         let registration = &self.registration;
-        table(
-            &mut out,
-            "Registration of the worker",
-            &head,
-            registration.transactions.iter().map(TransactionReport::row),
-        );
+        out.push_str(&TransactionReport::table("Registration of the worker", &registration.transactions));
         let _ = writeln!(out, "  The registration itself cost {} TON.", ton(registration.fees_nanoton));
-        table(&mut out, "Transactions", &head, self.transactions.iter().map(TransactionReport::row));
+        out.push_str(&TransactionReport::table("Transactions", &self.transactions));
         table(
             &mut out,
             "Balances, TON",

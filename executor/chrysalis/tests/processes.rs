@@ -169,6 +169,62 @@ impl World {
         self.json(&["verify", job, "--dangerous-accept-simulated", "--json"])
     }
 
+    /// The owner registers by hand while the worker is away: what it would cost, what it costs, and that it counts.
+    fn attests(&self, facts: &Value) {
+        let mut register = vec!["attest", "register", "--json"];
+        register.extend(&WORKER[1..]);
+        register.push("--dry-run");
+        let (rehearsed, exit) = self.json(&register);
+        assert_eq!((rehearsed["refused"].as_str(), exit), (None, Some(0)), "{rehearsed:#}");
+        register.pop();
+        let (done, exit) = self.json(&register);
+        assert_eq!((done["done"].as_bool(), exit), (Some(true), Some(0)), "{done:#}");
+        assert_eq!(done["registration_seqno"], rehearsed["registration_seqno"]);
+        assert_eq!(done["receipt_key"], facts["receipt_key"]);
+        let path = |object: &Value| -> Vec<(String, String, u64)> {
+            let all = object["transactions"].as_array().unwrap().iter();
+            all.map(|one| {
+                let text = |name: &str| one[name].as_str().unwrap().to_owned();
+                (text("contract"), text("message"), one["gas_used"].as_u64().unwrap())
+            })
+            .collect()
+        };
+        assert_eq!(path(&rehearsed), path(&done));
+        let named: Vec<_> = path(&done).into_iter().map(|(contract, message, _)| (contract, message)).collect();
+        let expected = [
+            ("wallet", "external"),
+            ("Attestor", "verify_quote"),
+            ("Registry", "quote_verified"),
+            ("Platform", "serve_worker"),
+            ("Worker", "attestation_registered"),
+            ("wallet", "excesses"),
+        ];
+        assert_eq!(named, expected.map(|(contract, message)| (contract.to_owned(), message.to_owned())));
+        let fees = |object: &Value| object["fees_nanoton"].as_u64().unwrap();
+        // Rent runs on between the two.
+        assert!(fees(&rehearsed).abs_diff(fees(&done)) < 1_000_000, "{} {}", fees(&rehearsed), fees(&done));
+        assert!(fees(&done) < 85_000_000, "a registration cost {} nanoTON", fees(&done));
+        eprintln!("a registration costs {} nanoTON and {} gas", fees(&done), done["gas_used"]);
+
+        // Everything the Attestor holds was posted with the first registration.
+        let post = ["attest", "post-collateral", "--mnemonic", "chain/client.words", "--dry-run", "--json"];
+        let (post, exit) = self.json(&post);
+        assert_eq!((post["posted"].as_array().map(Vec::len), exit), (Some(0), Some(0)), "{post:#}");
+        // Nobody may report a machine that is not revoked.
+        let worker = facts["worker"].as_str().unwrap();
+        let report = ["attest", "report-revocation", "--mnemonic", "chain/client.words", "--worker", worker, "--json"];
+        for dry_run in [true, false] {
+            let mut report = report.to_vec();
+            if dry_run {
+                report.push("--dry-run");
+            }
+            let (refused, exit) = self.json(&report);
+            let words = refused["refused"].as_str().unwrap_or_default().to_owned();
+            assert!(words.starts_with("report_revocation: WrongState"), "{refused:#}");
+            assert_eq!(exit, Some(1));
+        }
+    }
+
     /// The audit of a job that is over holds, and every nanoTON is accounted for.
     fn holds(&self, job: &str, status: &str) {
         let (audit, exit) = self.verify(job);
@@ -266,6 +322,7 @@ fn every_party_is_a_process_of_its_own_and_no_text_is_left_anywhere() {
     worker.stops_when_asked();
     let mut ephemeral = WORKER[..3].to_vec();
     ephemeral.push("--ephemeral-keys");
+    world.attests(&facts);
     let worker = world.service("worker", &ephemeral);
     assert_eq!(worker.facts["worker"], facts["worker"]);
     assert_ne!(worker.facts["receipt_key"], facts["receipt_key"]);

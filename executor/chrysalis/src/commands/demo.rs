@@ -337,7 +337,7 @@ async fn registration(market: &Market, parties: &Parties, trusted: &TrustedWorke
     let mut fees_nanoton = delivery;
     for step in &verified {
         let report = TransactionReport::of(name_of(&step.account), &step.transaction)?;
-        fees_nanoton += report.fees_nanoton + report.forward_fees_nanoton;
+        fees_nanoton += report.all_fees_nanoton();
     }
     let steps = trace::follow(chain, owner, wallet, trace::Limits::default()).await?;
     let transactions = steps.iter().map(|step| TransactionReport::of(name_of(&step.account), &step.transaction));

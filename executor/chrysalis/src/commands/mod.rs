@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub(crate) mod attest;
 pub(crate) mod demo;
 pub(crate) mod job;
 pub(crate) mod localnet;

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use chain::{SenderTiming, Wallet, WalletSender};
+use chain::{LiteserverChain, SenderTiming, Wallet, WalletSender};
 use clap::Args;
 use contracts::artifacts::{Contract, code};
 use contracts::config_file::{AttestationSource as Source, ConfigFile};
-use contracts::StdAddr;
 use contracts::network_file::NetworkKind;
+use contracts::{Network, StdAddr};
 use serde_json::json;
 use tdx_simulator::TdIdentity;
 use worker::tsm::Tsm;
@@ -30,6 +30,16 @@ use crate::stop;
 /// How to run a worker.
 #[derive(Args)]
 pub(crate) struct WorkerArguments {
+    #[command(flatten)]
+    operator: OperatorArguments,
+    /// Keep the keys in memory alone: a new start attests new ones, and gives up claims that were not answered.
+    #[arg(long, conflicts_with = "key_passphrase_file")]
+    ephemeral_keys: bool,
+}
+
+/// Whose worker, and with what.
+#[derive(Args)]
+pub(crate) struct OperatorArguments {
     /// The configuration file (TOML).
     #[arg(long, default_value = "chrysalis.toml")]
     config: PathBuf,
@@ -41,82 +51,59 @@ pub(crate) struct WorkerArguments {
     owner_mnemonic: Option<PathBuf>,
     /// A file whose first line is the passphrase of the key file. Without it, keys are kept in memory alone under TDX, and
     /// in an unencrypted file with simulated attestation.
-    #[arg(long, env = "CHRYSALIS_KEY_PASSPHRASE_FILE", conflicts_with = "ephemeral_keys")]
+    #[arg(long, env = "CHRYSALIS_KEY_PASSPHRASE_FILE")]
     key_passphrase_file: Option<PathBuf>,
     /// Collateral for the quotes of this machine, as a PCCS gives it (JSON); read again at each registration. Without it,
     /// `collateral.json` beside the network file.
     #[arg(long)]
     collateral: Option<PathBuf>,
-    /// Keep the keys in memory alone: a new start attests new ones, and gives up claims that were not answered.
-    #[arg(long)]
-    ephemeral_keys: bool,
+}
+
+/// A worker's configuration, opened.
+pub(crate) struct Operator {
+    pub(crate) chain: Arc<LiteserverChain>,
+    pub(crate) network: Network,
+    pub(crate) owner: StdAddr,
+    pub(crate) worker: StdAddr,
+    /// The owner's wallet, where its words were given.
+    pub(crate) sender: Option<WalletSender<LiteserverChain>>,
+    pub(crate) attestation: Arc<dyn AttestationSource>,
+    pub(crate) collateral: Arc<dyn CollateralSource>,
+    pub(crate) config: WorkerConfig,
+    model: PathBuf,
+    source: Source,
+    passphrase: Option<Passphrase>,
+    data: DataDir,
 }
 
 pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<Exit> {
-    let base = arguments.config.parent().unwrap_or(Path::new(".")).to_owned();
-    let config: ConfigFile = toml::from_str(&read(&arguments.config, "configuration")?)
-        .with_context(|| format!("{} is not a configuration", arguments.config.display()))?;
-    let Some(section) = &config.worker else { bail!("the configuration has no [worker] section; add one") };
-    let data = DataDir::open(&base.join(&config.data_dir))?;
-    let OpenNetwork { file, path, network, chain } = OpenNetwork::read(&base.join(&config.network))?;
-    let network_id = network.params.network_id;
-
-    let mut wallet: Option<Arc<dyn OwnerWallet>> = None;
-    let owner = match (&arguments.owner_mnemonic, &arguments.owner) {
-        (Some(path), _) => {
-            let words = Zeroizing::new(read(path, "mnemonic")?);
-            let signer =
-                Wallet::from_mnemonic(&words, network_id).context("the mnemonic file is not usable")?;
-            let owner = signer.address().clone();
-            wallet = Some(Arc::new(WalletSender::new(signer, chain.clone(), SenderTiming::default())));
-            owner
-        }
-        (None, Some(owner)) => address(owner)?,
-        (None, None) => bail!("whose worker is it? pass --owner-mnemonic FILE or --owner ADDRESS"),
-    };
-    let identity = Identity::new(network.worker_address(&owner)?, network_id);
-    let (attestation, collateral): (Arc<dyn AttestationSource>, Arc<dyn CollateralSource>) = match section.attestation {
-        Source::Tdx => {
-            let beside = || path.parent().unwrap_or(Path::new(".")).join(COLLATERAL);
-            let file = arguments.collateral.clone().unwrap_or_else(beside);
-            (Arc::new(Tsm::new()?), Arc::new(CollateralFile(file)))
-        }
-        Source::Simulator if file.kind == NetworkKind::Localnet => {
-            eprintln!("SIMULATED attestation: this worker protects nothing; local chain only");
-            let simulator = path.parent().unwrap_or(Path::new(".")).join(SIMULATOR);
-            let quotes = Arc::new(SimulatedQuotes {
-                platform: SimulatorFile::machine(&simulator, machine_of(&identity.worker))?,
-                identity: TdIdentity::of_image(SIMULATED_IMAGE),
-            });
-            (quotes.clone(), quotes)
-        }
-        Source::Simulator => {
-            bail!("simulated attestation works on a local chain alone; set attestation = \"tdx\"")
-        }
-    };
-    let keys = Arc::new(keys(&arguments, section.attestation, &data)?);
-    let model = base.join(&section.model);
+    let operator = Operator::open(&arguments.operator)?;
+    let network_id = operator.network.params.network_id;
+    let keys = Arc::new(operator.keys(arguments.ephemeral_keys)?);
+    let model = operator.model.clone();
     let engine = tokio::task::spawn_blocking(move || BurnEngine::load(&model)).await??;
+    let identity = Identity::new(operator.worker.clone(), network_id);
     let facts = json!({
         "worker": identity.worker.to_string(),
-        "owner": owner.to_string(),
+        "owner": operator.owner.to_string(),
         "model_id": engine.info().model_id,
         "receipt_key": keys.receipt_public(),
         "encryption_key": keys.encryption_public(),
     });
     println!("{facts}");
+    let wallet = operator.sender.map(|sender| -> Arc<dyn OwnerWallet> { Arc::new(sender) });
     let daemon = Worker {
-        chain,
-        network,
+        chain: operator.chain,
+        network: operator.network,
         worker_code: code(Contract::Worker),
-        owner,
+        owner: operator.owner,
         keys,
         engine: Arc::new(engine),
-        attestation,
-        collateral,
+        attestation: operator.attestation,
+        collateral: operator.collateral,
         wallet,
-        journal: Journal::open(&data.file("journal.redb"), &identity)?,
-        config: WorkerConfig::from(section),
+        journal: Journal::open(&operator.data.file("journal.redb"), &identity)?,
+        config: operator.config,
         on_step: None,
         on_text: None,
     };
@@ -127,38 +114,115 @@ pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<Exit> {
             }
         })
         .await?;
-    drop(data);
+    drop(operator.data);
     Ok(Exit::Success)
 }
 
-/// Each simulated worker has a machine of its own, as the network asks.
-pub(crate) fn machine_of(worker: &StdAddr) -> u32 {
-    let [a, b, c, d, ..] = worker.address.0;
-    u32::from_be_bytes([a, b, c, d])
-}
+impl Operator {
+    pub(crate) fn open(arguments: &OperatorArguments) -> anyhow::Result<Self> {
+        let base = arguments.config.parent().unwrap_or(Path::new(".")).to_owned();
+        let config: ConfigFile = toml::from_str(&read(&arguments.config, "configuration")?)
+            .with_context(|| format!("{} is not a configuration", arguments.config.display()))?;
+        let Some(section) = &config.worker else { bail!("the configuration has no [worker] section; add one") };
+        let data = DataDir::open(&base.join(&config.data_dir))?;
+        let at = OpenNetwork::read(&base.join(&config.network))?;
+        let network_id = at.network.params.network_id;
 
-fn keys(arguments: &WorkerArguments, attestation: Source, data: &DataDir) -> anyhow::Result<Keys> {
-    let file = data.file("keys");
-    let rng = &mut random();
-    if let Some(path) = &arguments.key_passphrase_file {
-        let passphrase = Passphrase::read(path)?;
-        return Ok(Keys::open(KeyStore::Sealed(&file, &passphrase), rng)?);
+        let mut sender = None;
+        let owner = match (&arguments.owner_mnemonic, &arguments.owner) {
+            (Some(path), _) => {
+                let words = Zeroizing::new(read(path, "mnemonic")?);
+                let wallet =
+                    Wallet::from_mnemonic(&words, network_id).context("the mnemonic file is not usable")?;
+                let owner = wallet.address().clone();
+                sender = Some(WalletSender::new(wallet, at.chain.clone(), SenderTiming::default()));
+                owner
+            }
+            (None, Some(owner)) => address(owner)?,
+            (None, None) => bail!("whose worker is it? pass --owner-mnemonic FILE or --owner ADDRESS"),
+        };
+        let worker = at.network.worker_address(&owner)?;
+        let (attestation, collateral) = sources(&at, section.attestation, &worker, arguments.collateral.as_deref())?;
+        let passphrase = arguments.key_passphrase_file.as_deref().map(Passphrase::read).transpose()?;
+        Ok(Self {
+            chain: at.chain,
+            network: at.network,
+            owner,
+            worker,
+            sender,
+            attestation,
+            collateral,
+            config: WorkerConfig::from(section),
+            model: base.join(&section.model),
+            source: section.attestation,
+            passphrase,
+            data,
+        })
     }
-    if !arguments.ephemeral_keys && attestation == Source::Simulator {
-        return Ok(Keys::open(KeyStore::Plain(&file), rng)?);
+
+    /// Keys that the next start finds again.
+    pub(crate) fn lasting_keys(&self) -> anyhow::Result<Keys> {
+        if self.passphrase.is_none() && self.source != Source::Simulator {
+            bail!("keys in memory alone end with this command; give --key-passphrase-file");
+        }
+        self.keys(false)
     }
-    if !arguments.ephemeral_keys {
-        if file.exists() {
-            bail!(
-                "there is a key file {} and no passphrase; give --key-passphrase-file, or pass --ephemeral-keys to \
-                 leave it unused",
-                file.display()
+
+    fn keys(&self, ephemeral: bool) -> anyhow::Result<Keys> {
+        let file = self.data.file("keys");
+        let rng = &mut random();
+        if let Some(passphrase) = &self.passphrase {
+            return Ok(Keys::open(KeyStore::Sealed(&file, passphrase), rng)?);
+        }
+        if !ephemeral && self.source == Source::Simulator {
+            return Ok(Keys::open(KeyStore::Plain(&file), rng)?);
+        }
+        if !ephemeral {
+            if file.exists() {
+                bail!(
+                    "there is a key file {} and no passphrase; give --key-passphrase-file, or pass --ephemeral-keys to \
+                     leave it unused",
+                    file.display()
+                );
+            }
+            eprintln!(
+                "the keys are kept in memory alone: a claim that is not answered when this process ends is lost, with its \
+                 bond; stop it with Ctrl-C, or pass --key-passphrase-file"
             );
         }
-        eprintln!(
-            "the keys are kept in memory alone: a claim that is not answered when this process ends is lost, with its \
-             bond; stop it with Ctrl-C, or pass --key-passphrase-file"
-        );
+        Ok(Keys::open(KeyStore::Memory, rng)?)
     }
-    Ok(Keys::open(KeyStore::Memory, rng)?)
+}
+
+type Sources = (Arc<dyn AttestationSource>, Arc<dyn CollateralSource>);
+
+fn sources(
+    at: &OpenNetwork,
+    source: Source,
+    worker: &StdAddr,
+    collateral: Option<&Path>,
+) -> anyhow::Result<Sources> {
+    match source {
+        Source::Tdx => {
+            let file = collateral.map_or_else(|| at.beside(COLLATERAL), Path::to_owned);
+            Ok((Arc::new(Tsm::new()?), Arc::new(CollateralFile(file))))
+        }
+        Source::Simulator if at.file.kind == NetworkKind::Localnet => {
+            eprintln!("SIMULATED attestation: this worker protects nothing; local chain only");
+            let quotes = Arc::new(SimulatedQuotes {
+                platform: SimulatorFile::machine(&at.beside(SIMULATOR), machine_of(worker))?,
+                identity: TdIdentity::of_image(SIMULATED_IMAGE),
+            });
+            Ok((quotes.clone(), quotes))
+        }
+        Source::Simulator => {
+            bail!("simulated attestation works on a local chain alone; set attestation = \"tdx\"")
+        }
+    }
+}
+
+/// Each simulated worker has a machine of its own, as the network asks.
+fn machine_of(worker: &StdAddr) -> u32 {
+    let [a, b, c, d, ..] = worker.address.0;
+    u32::from_be_bytes([a, b, c, d])
 }
