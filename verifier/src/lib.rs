@@ -15,11 +15,12 @@ pub use audit::{
     Audit, Conclusion, JobHistory, Ledger, MAX_TRANSACTIONS, RegistryAccount, WorkerRegistration, audit,
 };
 pub use check::{Check, Party, Verdict};
+pub use proof::{ProofError, raw_quote};
 pub use quote::{
     Collateral, MAX_QUOTE_BYTES, QuoteFacts, QuotePolicy, TrustedRoot, verify_binding, verify_quote,
 };
-pub use proof::{ProofError, raw_quote};
 pub use receipt::{ReceiptTerms, verify_receipt, verify_rejection};
 pub use registration::{
-    AttestorAccount, AttestorTrust, Registered, RegistrationTrace, read_registration, verify_attestor, verify_registration,
+    AttestorAccount, AttestorTrust, Registered, RegistrationTrace, read_registration, verify_attestor,
+    verify_registration,
 };

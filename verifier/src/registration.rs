@@ -118,9 +118,11 @@ pub fn read_registration(network: &Network, trace: &RegistrationTrace) -> Result
     let evidence = &attestation.evidence;
     let origin = &verified.report.origin;
     let agrees = serve.worker_owner == owner
-        && serve.attestation.hash() == to_cell(&attestation).map_or(HashBytes::ZERO, |cell| *cell.repr_hash())
+        && serve.attestation.hash()
+            == to_cell(&attestation).map_or(HashBytes::ZERO, |cell| *cell.repr_hash())
         && (registered.ppid, registered.registration_seqno) == (ppid, request.registration_seqno)
-        && (attestation.receipt_key, attestation.encryption_key) == (request.receipt_key, request.encryption_key)
+        && (attestation.receipt_key, attestation.encryption_key)
+            == (request.receipt_key, request.encryption_key)
         && attestation.measurement == verified.report.measurement
         && evidence.mc_seqno == request.mc_seqno
         && (evidence.quote_digest, evidence.authority) == (origin.quote_digest, origin.authority)
@@ -143,7 +145,11 @@ pub fn read_registration(network: &Network, trace: &RegistrationTrace) -> Result
 }
 
 /// Whether the account that the network calls its Attestor is one, under the root of the network file.
-pub fn verify_attestor(network: &Network, account: Option<&AttestorAccount>, trust: &AttestorTrust) -> Verdict {
+pub fn verify_attestor(
+    network: &Network,
+    account: Option<&AttestorAccount>,
+    trust: &AttestorTrust,
+) -> Verdict {
     let mut verdict = Verdict::default();
     let missing = || "the Attestor was not read".to_owned();
     let attestor = &network.params.attestation.attestor;
@@ -228,7 +234,8 @@ pub fn verify_registration(
 fn attestor_root(account: &AttestorAccount, attestor: &StdAddr, root_der: &[u8]) -> Result<String, String> {
     let storage: AttestorStorage =
         from_cell(&account.data).map_err(|_| "the Attestor's storage does not parse")?;
-    let root = Certificate::from_der(root_der).map_err(|error| format!("the network file's root: {error}"))?;
+    let root =
+        Certificate::from_der(root_der).map_err(|error| format!("the network file's root: {error}"))?;
     let (x, y) = root.key.split_at(32);
     let trust = &storage.trust;
     if trust.root_x == HashBytes::ZERO {
@@ -303,7 +310,8 @@ impl Taken {
     }
 
     fn message<M: contracts::Message>(&self) -> Result<M, String> {
-        M::from_cell(&self.body).map_err(|_| format!("the {} was sent something else than {}", self.whose, M::NAME))
+        M::from_cell(&self.body)
+            .map_err(|_| format!("the {} was sent something else than {}", self.whose, M::NAME))
     }
 
     fn sent(&self, next: &Self) -> Result<(), String> {

@@ -429,10 +429,7 @@ fn a_quote_of_other_keys_another_worker_or_another_image_fails() {
     assert_eq!(fails(|plan| plan.chain_root_hash = Some(HashBytes([9; 32]))), ["block_is_of_this_chain"]);
     assert_eq!(fails(|plan| plan.chain_root_hash = None), ["block_is_of_this_chain"]);
     let names = fails(|plan| plan.image = "another image");
-    assert!(
-        names.contains(&"measurement_admitted") && names.contains(&"verifiers_agree"),
-        "{names:?}"
-    );
+    assert!(names.contains(&"measurement_admitted") && names.contains(&"verifiers_agree"), "{names:?}");
 }
 
 #[test]
@@ -482,7 +479,10 @@ fn a_registration_whose_messages_do_not_lead_from_the_attestor_to_the_worker_fai
         assert!(names.contains(&name), "{which}: {names:?}");
     }
     assert_eq!(fails(|plan| plan.answer_to = Some(address(90))), [name]);
-    assert_eq!(fails(|plan| plan.change_registered = Box::new(|taken| taken.registration_seqno += 1)), [name]);
+    assert_eq!(
+        fails(|plan| plan.change_registered = Box::new(|taken| taken.registration_seqno += 1)),
+        [name]
+    );
     let keys = fails(|plan| {
         plan.change_registered = Box::new(|taken| {
             let mut attestation = (*taken.attestation).clone();

@@ -87,7 +87,10 @@ pub async fn follow<C: ChainAccess + ?Sized>(
                     break found;
                 }
                 if Instant::now() >= deadline {
-                    return Err(ChainError::Timeout { request: "a message's delivery", timeout: limits.timeout });
+                    return Err(ChainError::Timeout {
+                        request: "a message's delivery",
+                        timeout: limits.timeout,
+                    });
                 }
                 sleep(POLL_EVERY).await;
             };
@@ -156,5 +159,8 @@ async fn newest_matching<C: ChainAccess + ?Sized>(
 }
 
 fn malformed(error: tycho_types::error::Error) -> ChainError {
-    ChainError::BadAnswer { request: "getTransactions", detail: format!("a message that does not parse: {error}") }
+    ChainError::BadAnswer {
+        request: "getTransactions",
+        detail: format!("a message that does not parse: {error}"),
+    }
 }

@@ -35,7 +35,8 @@ pub(crate) fn measurement_of(platform: &SimulatedPlatform, identity: &TdIdentity
 
 /// What the Attestor of a local chain is born with: the simulator's root in the place of Intel's.
 pub(crate) fn simulated_attestor(platform: &SimulatedPlatform) -> anyhow::Result<AttestorStorage> {
-    let tdx_simulator::Names { platform_ca, processor_ca, tcb_signer, pck, .. } = tdx_simulator::Names::simulated();
+    let tdx_simulator::Names { platform_ca, processor_ca, tcb_signer, pck, .. } =
+        tdx_simulator::Names::simulated();
     let names = prover::trust::Names { platform_ca, processor_ca, tcb_signer, pck };
     Ok(prover::trust::attestor_storage(platform.root_der(), &names)?)
 }

@@ -27,7 +27,8 @@ pub(crate) async fn rehearse(
         rand_seed: head.root_hash,
         prev_blocks: prev_blocks(chain, &head).await?,
     };
-    let mut stage = Stage { vm: Vm::new(network_id)?, lt: environment.block_lt, environment, accounts: HashMap::new() };
+    let mut stage =
+        Stage { vm: Vm::new(network_id)?, lt: environment.block_lt, environment, accounts: HashMap::new() };
     let mut steps = Vec::new();
     let mut waiting = VecDeque::from([(sender.wallet().address().clone(), signed.message, true)]);
     while let Some((to, message, external)) = waiting.pop_front() {
@@ -61,7 +62,12 @@ struct Stage {
 }
 
 impl Stage {
-    fn run(&mut self, to: &StdAddr, message: &Cell, external: bool) -> anyhow::Result<(AccountTx, Vec<Cell>)> {
+    fn run(
+        &mut self,
+        to: &StdAddr,
+        message: &Cell,
+        external: bool,
+    ) -> anyhow::Result<(AccountTx, Vec<Cell>)> {
         let account = self.accounts.get(to).context("the account was not read")?;
         let min_lt = self.lt.max(account.last_trans_lt + 1);
         let done = self.vm.execute(&self.environment, min_lt, to, account, message, external)?;

@@ -190,7 +190,8 @@ impl World {
             .collect()
         };
         assert_eq!(path(&rehearsed), path(&done));
-        let named: Vec<_> = path(&done).into_iter().map(|(contract, message, _)| (contract, message)).collect();
+        let named: Vec<_> =
+            path(&done).into_iter().map(|(contract, message, _)| (contract, message)).collect();
         let expected = [
             ("wallet", "external"),
             ("Attestor", "verify_quote"),
@@ -212,7 +213,8 @@ impl World {
         assert_eq!((post["posted"].as_array().map(Vec::len), exit), (Some(0), Some(0)), "{post:#}");
         // Nobody may report a machine that is not revoked.
         let worker = facts["worker"].as_str().unwrap();
-        let report = ["attest", "report-revocation", "--mnemonic", "chain/client.words", "--worker", worker, "--json"];
+        let report =
+            ["attest", "report-revocation", "--mnemonic", "chain/client.words", "--worker", worker, "--json"];
         for dry_run in [true, false] {
             let mut report = report.to_vec();
             if dry_run {

@@ -10,7 +10,8 @@ use contracts::network::state_init;
 use contracts::registry::{AllowMeasurement, RegistrationRequest, RegistryStorage, RevokeMeasurement};
 use contracts::wire::{Ref, Snake, to_cell};
 use contracts::worker::{
-    Evidence, FundGas, OfferModel, RequestUnbond, TopUpStake, WithdrawEarnings, WithdrawOffer, WithdrawUnbonded,
+    Evidence, FundGas, OfferModel, RequestUnbond, TopUpStake, WithdrawEarnings, WithdrawOffer,
+    WithdrawUnbonded,
 };
 use contracts::{Cell, CodeRef, HashBytes, Message, Nanoton, Network, Prices, StdAddr};
 

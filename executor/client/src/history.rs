@@ -113,7 +113,8 @@ async fn claimed_registration<C: ChainAccess + ?Sized>(
     let (Some(terms), Some((claimed, claim))) = (story.terms(), story.claim()) else { return Ok(None) };
     let newest = chain.account(&terms.worker, as_of).await?.last;
     let before = older_than(chain, &terms.worker, newest, claimed.id.lt).await?;
-    newest_registration(chain, network, &terms.worker, before, |taken| taken.receipt_key == claim.receipt_key).await
+    newest_registration(chain, network, &terms.worker, before, |taken| taken.receipt_key == claim.receipt_key)
+        .await
 }
 
 /// The newest transaction of `account` whose logical time is below `lt`.

@@ -1,9 +1,9 @@
 //! A worker as the chain shows it: its contract's state and the registration of its keys.
 
 use chain::{AccountTx, ChainAccess, McBlock, TxId, trace};
+use contracts::attestor::QuoteVerified;
 use contracts::job::JobTerms;
 use contracts::registry::RegistrationRequest;
-use contracts::attestor::QuoteVerified;
 use contracts::worker::{Attestation, AttestationRegistered, Offer, WorkerState, WorkerStorage};
 use contracts::{HashBytes, Message, Nanoton, Network, Prices, StdAddr};
 
@@ -140,7 +140,8 @@ pub async fn find_registration<C: ChainAccess + ?Sized>(
 ) -> Result<Registration, ClientError> {
     let unfit = |reason| ClientError::Unfit { address: worker.address.clone(), reason };
     let wanted = worker.attestation().map_err(unfit)?.clone();
-    let found = newest_registration(chain, network, &worker.address, worker.last, |taken| *taken == wanted).await?;
+    let found =
+        newest_registration(chain, network, &worker.address, worker.last, |taken| *taken == wanted).await?;
     found.ok_or_else(|| unfit(Unfit::NotRegistered))
 }
 
@@ -204,7 +205,8 @@ async fn registration_behind<C: ChainAccess + ?Sized>(
     let Some(attestor) = sender(chain, &registry, &network.params.attestation.attestor).await? else {
         return Ok(None);
     };
-    let Some(verified) = registry.in_message()?.and_then(|message| QuoteVerified::from_cell(&message.body).ok())
+    let Some(verified) =
+        registry.in_message()?.and_then(|message| QuoteVerified::from_cell(&message.body).ok())
     else {
         return Ok(None);
     };

@@ -11,8 +11,8 @@ use chain::{
     external_message,
 };
 use client::{
-    Client, ClientError, JobRequest, JobStep, Outcome, QuoteJudge, Registration, SealedJob, Unfit, WorkerEvidence,
-    collect_job, deploy, posted_jobs, read_story,
+    Client, ClientError, JobRequest, JobStep, Outcome, QuoteJudge, Registration, SealedJob, Unfit,
+    WorkerEvidence, collect_job, deploy, posted_jobs, read_story,
 };
 use contracts::artifacts::{Contract, code, code_ref, codes};
 use contracts::attestor::{AttestorStorage, Pieces, QuoteProof};
@@ -39,8 +39,8 @@ use rand::rngs::StdRng;
 use tdx_simulator::{Faults, SimulatedPlatform, TdIdentity};
 use tokio::runtime::Runtime;
 use verifier::{
-    AttestorAccount, AttestorTrust, Audit, Conclusion, JobHistory, QuotePolicy, RegistrationTrace, RegistryAccount,
-    TrustedRoot, WorkerRegistration, audit, verify_attestor, verify_registration,
+    AttestorAccount, AttestorTrust, Audit, Conclusion, JobHistory, QuotePolicy, RegistrationTrace,
+    RegistryAccount, TrustedRoot, WorkerRegistration, audit, verify_attestor, verify_registration,
 };
 
 const TON: u128 = 1_000_000_000;
@@ -170,7 +170,8 @@ impl World {
         let head = self.chain.head().await.unwrap();
         let block = self.chain.block(head.seqno / 100 * 100).await.unwrap();
         let owner = self.owner.wallet().address();
-        let worker = client::read_worker(&*self.chain, &self.network, &self.worker.address, &head).await.unwrap();
+        let worker =
+            client::read_worker(&*self.chain, &self.network, &self.worker.address, &head).await.unwrap();
         let request = RegistrationRequest {
             receipt_key: public_key(&self.worker.receipt_key),
             encryption_key: self.worker.decryption_key.public(),
@@ -192,10 +193,8 @@ impl World {
         (self.spoil)(&mut proof);
         let held = client::read_attestor(&*self.chain, &self.network, &head).await.unwrap().storage;
         let postings = prover::collateral::postings(self.platform.collateral(), &held, 0).unwrap();
-        let mut transfers: Vec<Transfer> = postings
-            .iter()
-            .map(|posting| deploy::post_collateral(&self.network, posting).unwrap())
-            .collect();
+        let mut transfers: Vec<Transfer> =
+            postings.iter().map(|posting| deploy::post_collateral(&self.network, posting).unwrap()).collect();
         transfers.push(deploy::register(&self.network, proof, &request).unwrap());
         transfers.push(deploy::offer_model(&self.network, owner, MODEL, PRICES).unwrap());
         self.owner.send(&transfers).await.unwrap();
@@ -418,7 +417,8 @@ fn trace_of(registration: &Registration) -> RegistrationTrace {
 }
 
 fn attestor_of(platform: &SimulatedPlatform) -> AttestorStorage {
-    let tdx_simulator::Names { platform_ca, processor_ca, tcb_signer, pck, .. } = tdx_simulator::Names::simulated();
+    let tdx_simulator::Names { platform_ca, processor_ca, tcb_signer, pck, .. } =
+        tdx_simulator::Names::simulated();
     let names = prover::trust::Names { platform_ca, processor_ca, tcb_signer, pck };
     prover::trust::attestor_storage(platform.root_der(), &names).unwrap()
 }

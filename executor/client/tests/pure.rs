@@ -8,8 +8,8 @@ use client::{
 };
 use contracts::errors::RejectionReason;
 use contracts::job::{Claim, JobStatus, PostJob, PostReceipt, PostRejection, TakeJob};
-use contracts::receipt::{Dtype, Receipt, ReceiptBody, Rejection, generate_signing_key, public_key};
 use contracts::network::AttestationParams;
+use contracts::receipt::{Dtype, Receipt, ReceiptBody, Rejection, generate_signing_key, public_key};
 use contracts::registry::{PlatformPolicy, RegistryStorage};
 use contracts::sealing::{
     ChatMessage, DecryptionKey, FinishReason, InputContext, Output, ResultContext, open_input, seal_result,

@@ -12,9 +12,9 @@ use contracts::job::{
 use contracts::measurement::{KeyBinding, TdMeasurements};
 use contracts::model::SharePaid;
 use contracts::money::Split;
-use contracts::receipt::{Receipt, ReceiptBody, Rejection, Tag, public_key, sign_cell};
 use contracts::network::AttestationParams;
 use contracts::platform::ServeWorker;
+use contracts::receipt::{Receipt, ReceiptBody, Rejection, Tag, public_key, sign_cell};
 use contracts::registry::{PlatformPolicy, RegistrationRequest, RegistryStorage};
 use contracts::sealing::Sealed;
 use contracts::wire::{Message as _, to_cell};
@@ -22,9 +22,9 @@ use contracts::worker::{Attestation, AttestationRegistered, Evidence, FundGas};
 use contracts::{
     Cell, CodeRef, Codes, HashBytes, Nanoton, Network, Params, Prices, Ref, SigningKey, Snake, StdAddr, Units,
 };
-use sha2::{Digest, Sha256};
 use prover::certificate::Kind;
 use prover::quote::{PckChain, Quote};
+use sha2::{Digest, Sha256};
 use tdx_simulator::{SimulatedPlatform, TD_SEPT_VE_DISABLE, TdIdentity};
 use tycho_types::cell::{CellBuilder, Lazy};
 use tycho_types::dict::Dict;
@@ -34,7 +34,8 @@ use tycho_types::models::{
 };
 use tycho_types::num::{Tokens, Uint15};
 use verifier::{
-    AttestorAccount, AttestorTrust, JobHistory, QuotePolicy, RegistrationTrace, RegistryAccount, WorkerRegistration,
+    AttestorAccount, AttestorTrust, JobHistory, QuotePolicy, RegistrationTrace, RegistryAccount,
+    WorkerRegistration,
 };
 
 pub(crate) const NOW_S: u64 = 1_800_000_000;
@@ -166,7 +167,8 @@ impl Plan {
     pub(crate) fn honest() -> Self {
         let now = NOW_S as u32;
         let platform = SimulatedPlatform::new(&[7; 32], NOW_S).unwrap();
-        let attestor = contracts::CodeRef::of(&attestor_code()).address(&to_cell(&attestor(&platform)).unwrap());
+        let attestor =
+            contracts::CodeRef::of(&attestor_code()).address(&to_cell(&attestor(&platform)).unwrap());
         let network = Network { registry: address(1), params: Ref::new(params(attestor)).unwrap() };
         let (client, owner) = (address(2), address(3));
         let nonce = 7;

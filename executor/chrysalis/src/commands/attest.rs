@@ -179,7 +179,9 @@ async fn post_collateral(arguments: PostArguments) -> anyhow::Result<Exit> {
 
 async fn register(arguments: RegisterArguments) -> anyhow::Result<Exit> {
     let operator = Operator::open(&arguments.operator)?;
-    let Some(sender) = &operator.sender else { bail!("pass --owner-mnemonic FILE: the owner's wallet registers") };
+    let Some(sender) = &operator.sender else {
+        bail!("pass --owner-mnemonic FILE: the owner's wallet registers")
+    };
     let keys = operator.lasting_keys()?;
     let (chain, network) = (&*operator.chain, &operator.network);
     let registrant = Registrant {
@@ -199,7 +201,8 @@ async fn register(arguments: RegisterArguments) -> anyhow::Result<Exit> {
     let (source, collateral) = (operator.attestation.clone(), operator.collateral.clone());
     let (prover, seqno) = (registrant.clone(), worker.state.registration_seqno);
     let proven = tokio::task::spawn_blocking(move || {
-        let collateral = collateral.collateral().map_err(|error| eprintln!("nothing is posted: {error}")).ok();
+        let collateral =
+            collateral.collateral().map_err(|error| eprintln!("nothing is posted: {error}")).ok();
         prover.prove(source.as_ref(), collateral.as_ref(), &keys, seqno, &block, &held)
     });
     let proven = proven.await??;
@@ -220,7 +223,9 @@ async fn report_revocation(arguments: ReportArguments) -> anyhow::Result<Exit> {
     let worker = address(&arguments.worker)?;
     let head = at.chain.head().await?;
     let view = read_worker(&*at.chain, &at.network, &worker, &head).await?;
-    let Some(attestation) = &view.state.attestation else { bail!("the worker has no attestation to give up") };
+    let Some(attestation) = &view.state.attestation else {
+        bail!("the worker has no attestation to give up")
+    };
     let evidence = &attestation.evidence;
     let transfer = deploy::report_revocation(&at.network, &worker, evidence)?;
     let facts = json!({
@@ -302,7 +307,8 @@ fn refusal(steps: &[Step]) -> Option<String> {
         let message = step.transaction.in_message().ok()??;
         let name = opcodes::name(opcode_of(&message.body.as_slice().ok()?)?)?;
         let code = result.exit_code.or(result.action_code).unwrap_or_default();
-        let words = ContractError::from_code(code).map_or_else(|| format!("exit code {code}"), |error| error.to_string());
+        let words = ContractError::from_code(code)
+            .map_or_else(|| format!("exit code {code}"), |error| error.to_string());
         Some(format!("{name}: {words}"))
     })
 }

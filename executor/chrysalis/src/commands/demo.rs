@@ -26,7 +26,8 @@ use crate::evidence::{
 use crate::exit::Exit;
 use crate::market::{Market, now_s, random};
 use crate::report::{
-    BalanceReport, CheckReport, DemoReport, ReceiptReport, RegistrationReport, TimingReport, TransactionReport,
+    BalanceReport, CheckReport, DemoReport, ReceiptReport, RegistrationReport, TimingReport,
+    TransactionReport,
 };
 
 const SIMULATED: &str =
@@ -318,7 +319,11 @@ async fn transactions(
 }
 
 /// The owner's wallet transaction that registered the worker, and all it caused.
-async fn registration(market: &Market, parties: &Parties, trusted: &TrustedWorker) -> anyhow::Result<RegistrationReport> {
+async fn registration(
+    market: &Market,
+    parties: &Parties,
+    trusted: &TrustedWorker,
+) -> anyhow::Result<RegistrationReport> {
     let (chain, attestor) = (&*market.chain, &market.network.params.attestation.attestor);
     let first = &trusted.registration.attestor;
     let asked = first.in_message()?.context("no message started the Attestor's transaction")?;
@@ -332,7 +337,8 @@ async fn registration(market: &Market, parties: &Parties, trusted: &TrustedWorke
         known.find(|(_, address)| *address == account).map_or("another", |(name, _)| name)
     };
     let sent = wallet.out_messages()?;
-    let delivery = sent.iter().find(|sent| sent.hash == asked.hash).map_or(0, |sent| sent.forward_fee_nanoton);
+    let delivery =
+        sent.iter().find(|sent| sent.hash == asked.hash).map_or(0, |sent| sent.forward_fee_nanoton);
     let verified = trace::follow(chain, attestor, first.clone(), trace::Limits::default()).await?;
     let mut fees_nanoton = delivery;
     for step in &verified {
@@ -340,7 +346,8 @@ async fn registration(market: &Market, parties: &Parties, trusted: &TrustedWorke
         fees_nanoton += report.all_fees_nanoton();
     }
     let steps = trace::follow(chain, owner, wallet, trace::Limits::default()).await?;
-    let transactions = steps.iter().map(|step| TransactionReport::of(name_of(&step.account), &step.transaction));
+    let transactions =
+        steps.iter().map(|step| TransactionReport::of(name_of(&step.account), &step.transaction));
     let mut transactions = transactions.collect::<anyhow::Result<Vec<_>>>()?;
     transactions.sort_by_key(|report| report.lt);
     Ok(RegistrationReport { transactions, fees_nanoton })

@@ -6,8 +6,8 @@ use client::{CollectedJob, collect_job};
 use contracts::{HashBytes, Network};
 use serde_json::json;
 use verifier::{
-    AttestorTrust, Audit, Collateral, Conclusion, JobHistory, QuotePolicy, RegistryAccount, WorkerRegistration,
-    audit,
+    AttestorTrust, Audit, Collateral, Conclusion, JobHistory, QuotePolicy, RegistryAccount,
+    WorkerRegistration, audit,
 };
 
 use crate::evidence::{account_of, trace_of};

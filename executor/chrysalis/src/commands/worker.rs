@@ -14,8 +14,8 @@ use serde_json::json;
 use tdx_simulator::TdIdentity;
 use worker::tsm::Tsm;
 use worker::{
-    AttestationSource, CollateralFile, CollateralSource, DataDir, Engine as _, Identity, Journal, KeyStore, Keys, OwnerWallet, Passphrase,
-    Worker, WorkerConfig,
+    AttestationSource, CollateralFile, CollateralSource, DataDir, Engine as _, Identity, Journal, KeyStore,
+    Keys, OwnerWallet, Passphrase, Worker, WorkerConfig,
 };
 use zeroize::Zeroizing;
 
@@ -123,7 +123,9 @@ impl Operator {
         let base = arguments.config.parent().unwrap_or(Path::new(".")).to_owned();
         let config: ConfigFile = toml::from_str(&read(&arguments.config, "configuration")?)
             .with_context(|| format!("{} is not a configuration", arguments.config.display()))?;
-        let Some(section) = &config.worker else { bail!("the configuration has no [worker] section; add one") };
+        let Some(section) = &config.worker else {
+            bail!("the configuration has no [worker] section; add one")
+        };
         let data = DataDir::open(&base.join(&config.data_dir))?;
         let at = OpenNetwork::read(&base.join(&config.network))?;
         let network_id = at.network.params.network_id;
@@ -142,7 +144,8 @@ impl Operator {
             (None, None) => bail!("whose worker is it? pass --owner-mnemonic FILE or --owner ADDRESS"),
         };
         let worker = at.network.worker_address(&owner)?;
-        let (attestation, collateral) = sources(&at, section.attestation, &worker, arguments.collateral.as_deref())?;
+        let (attestation, collateral) =
+            sources(&at, section.attestation, &worker, arguments.collateral.as_deref())?;
         let passphrase = arguments.key_passphrase_file.as_deref().map(Passphrase::read).transpose()?;
         Ok(Self {
             chain: at.chain,

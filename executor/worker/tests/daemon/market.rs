@@ -14,8 +14,8 @@ use contracts::artifacts::{self, Contract};
 use contracts::attestor::AttestorStorage;
 use contracts::job::{JobLimits, JobState, JobStorage, JobTerms, PostJob};
 use contracts::model::{RegisterModel, Unit};
-use contracts::receipt::Dtype;
 use contracts::network::AttestationParams;
+use contracts::receipt::Dtype;
 use contracts::registry::{PlatformPolicy, RegistryStorage};
 use contracts::sealing::{
     ChatMessage, DecryptionKey, FinishReason, Input, InputContext, Output, ResultContext, open_result,
@@ -30,8 +30,8 @@ use tokio::runtime::Runtime;
 use verifier::Collateral;
 use worker::attestation::read_quote;
 use worker::{
-    AttestationError, AttestationSource, CollateralSource, Engine, EngineError, EngineInfo, Generated, Identity, Journal, Keys,
-    OnStep, Worker, WorkerConfig,
+    AttestationError, AttestationSource, CollateralSource, Engine, EngineError, EngineInfo, Generated,
+    Identity, Journal, Keys, OnStep, Worker, WorkerConfig,
 };
 
 pub(crate) const TON: u128 = 1_000_000_000;
@@ -200,7 +200,8 @@ pub(crate) fn network(network_id: i32) -> (Network, RegistryStorage, Transfer) {
     let policy = PlatformPolicy::initial(0);
     let platform_code = artifacts::code(Contract::Platform);
     let storage =
-        RegistryStorage::initial(registrar, 1, 60, params.clone(), &[measurement], policy, platform_code).unwrap();
+        RegistryStorage::initial(registrar, 1, 60, params.clone(), &[measurement], policy, platform_code)
+            .unwrap();
     let registry = storage.address(&artifacts::code(Contract::Registry)).unwrap();
     (Network { registry, params: Ref::new(params).unwrap() }, storage, attestor)
 }
