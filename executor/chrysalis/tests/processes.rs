@@ -222,7 +222,7 @@ impl World {
             }
             let (refused, exit) = self.json(&report);
             let words = refused["refused"].as_str().unwrap_or_default().to_owned();
-            assert!(words.starts_with("report_revocation: WrongState"), "{refused:#}");
+            assert!(words.starts_with("report_revocation was refused: WrongState"), "{refused:#}");
             assert_eq!(exit, Some(1));
         }
     }

@@ -30,7 +30,7 @@ use crate::machine::{
 };
 use crate::observe::{Observation, Scope, observe_block};
 use crate::registration::{
-    Needs, OwnerWallet, Proven, Registrant, RegistrationError, recent_block, refusal_in,
+    Needs, OwnerWallet, Proven, Registrant, RegistrationError, is_attested, recent_block, refusals_in,
 };
 use crate::serve::{self, Opened, Signer};
 
@@ -671,10 +671,14 @@ impl<C: ChainAccess + ?Sized + 'static> Registrar<C> {
         let owner = &self.registrant.owner;
         let followed = trace::follow(self.chain.as_ref(), owner, confirmed.transaction, Limits::default());
         match followed.await {
-            Ok(trace) => match refusal_in(&trace) {
-                Some(refusal) => tracing::error!(%refusal, "the worker is not attested"),
-                None => tracing::info!("the worker is attested"),
-            },
+            Ok(trace) => {
+                for refusal in refusals_in(&trace) {
+                    tracing::error!(%refusal, "a contract refused what the owner's wallet sent");
+                }
+                if is_attested(&trace) {
+                    tracing::info!("the worker is attested");
+                }
+            }
             Err(error) => tracing::warn!(%error, "what came of the registration is not known yet"),
         }
     }

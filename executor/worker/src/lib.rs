@@ -28,4 +28,4 @@ pub use engine::{Engine, EngineError, EngineInfo, Generated};
 pub use error::WorkerError;
 pub use journal::{Identity, Journal, JournalError};
 pub use keys::{KeyError, KeyStore, Keys, Passphrase};
-pub use registration::{OwnerWallet, Proven, Refusal, Registrant, refusal_in};
+pub use registration::{OwnerWallet, Proven, Refusal, Registrant, is_attested, refusals_in};

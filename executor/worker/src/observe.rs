@@ -104,6 +104,7 @@ pub fn worker_facts(view: &AccountView) -> Option<WorkerFacts> {
             receipt_key: attestation.receipt_key,
             encryption_key: attestation.encryption_key,
             measurement: attestation.measurement,
+            registered_at: attestation.evidence.registered_at,
             expires_at: attestation.expires_at,
         }),
         offers: offers.map(|(model_id, offer)| (model_id, offer.prices)).collect(),

@@ -4,14 +4,13 @@ use async_trait::async_trait;
 use chain::trace::Step;
 use chain::{ChainAccess, Confirmed, McBlock, Transfer, WalletError, WalletSender};
 use client::{ClientError, deploy};
-use contracts::attestor::{AttestorStorage, QuoteProof, VerifyQuote};
+use contracts::attestor::{AttestorStorage, QuoteProof, QuoteVerified};
 use contracts::errors::ContractError;
 use contracts::measurement::KeyBinding;
-use contracts::platform::ServeWorker;
 use contracts::registry::{RegistrationRefused, RegistrationRequest};
 use contracts::wire::opcode_of;
 use contracts::worker::AttestationRegistered;
-use contracts::{Cell, HashBytes, Message, Nanoton, Network, Prices, StdAddr};
+use contracts::{Cell, HashBytes, Message, Nanoton, Network, Prices, StdAddr, opcodes};
 use dcap_qvl::QuoteCollateralV3;
 use prover::collateral::{CollateralError, Posting, postings};
 use prover::quote::{QuoteError, prove};
@@ -111,13 +110,13 @@ pub struct Proven {
     pub postings: Vec<Posting>,
 }
 
-/// A registration that a contract did not take.
+/// A message that a contract refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the {by} refused the registration: {}", refusal_words(*.exit_code))]
+#[error("{message} was refused: {}", refusal_words(*.exit_code))]
 pub struct Refusal {
-    /// Which contract.
-    pub by: &'static str,
-    /// Its exit code.
+    /// Its name; for a refusal by the Registry or the Platform, `quote_verified`.
+    pub message: &'static str,
+    /// The contract's exit code.
     pub exit_code: i32,
 }
 
@@ -133,9 +132,10 @@ impl Registrant {
             };
         };
         let held = facts.stake.checked_add(facts.locked).unwrap_or(Nanoton::MAX);
-        let ttl_s = self.network.params.attestation.ttl_s;
-        let renew_before_s = self.config.renew_before_s.min(ttl_s / 2);
         let is_attested = facts.attestation.as_ref().is_some_and(|known| {
+            // What ends early, with its collateral, and begins again no longer is renewed ever less often.
+            let life_s = known.expires_at.saturating_sub(known.registered_at);
+            let renew_before_s = self.config.renew_before_s.min(life_s / 2);
             known.receipt_key == keys.receipt_public()
                 && known.encryption_key == keys.encryption_public()
                 && known.expires_at > now_s.saturating_add(renew_before_s)
@@ -248,29 +248,39 @@ pub async fn recent_block<C: ChainAccess + ?Sized>(chain: &C) -> Result<McBlock,
     chain.block(head.seqno / BLOCKS_APART * BLOCKS_APART).await
 }
 
-/// Whether one of the contracts refused the registration in a trace.
+/// Whether a registration in a trace came to its end: a Worker took the attestation.
 #[must_use]
-pub fn refusal_in(trace: &[Step]) -> Option<Refusal> {
-    trace.iter().find_map(|step| {
-        let message = step.transaction.in_message().ok()??;
-        let result = step.transaction.result().ok()?;
-        let opcode = opcode_of(&message.body.as_slice().ok()?)?;
-        if opcode == RegistrationRefused::OPCODE {
-            let refused = RegistrationRefused::from_cell(&message.body).ok()?;
-            return Some(Refusal { by: "network", exit_code: i32::from(refused.reason) });
-        }
-        if result.succeeded || message.bounced {
-            return None;
-        }
-        let by = match opcode {
-            VerifyQuote::OPCODE => "Attestor",
-            contracts::attestor::QuoteVerified::OPCODE => "Registry",
-            ServeWorker::OPCODE => "Platform",
-            AttestationRegistered::OPCODE => "Worker",
-            _ => return None,
-        };
-        Some(Refusal { by, exit_code: result.exit_code.or(result.action_code).unwrap_or_default() })
+pub fn is_attested(trace: &[Step]) -> bool {
+    trace.iter().any(|step| {
+        let result = step.transaction.result();
+        opcode(step) == Some(AttestationRegistered::OPCODE) && result.is_ok_and(|result| result.succeeded)
     })
+}
+
+/// The messages of a trace that a contract refused, in their order.
+#[must_use]
+pub fn refusals_in(trace: &[Step]) -> Vec<Refusal> {
+    trace.iter().filter_map(refusal_of).collect()
+}
+
+fn refusal_of(step: &Step) -> Option<Refusal> {
+    let message = step.transaction.in_message().ok()??;
+    let opcode = opcode(step)?;
+    if opcode == RegistrationRefused::OPCODE {
+        let refused = RegistrationRefused::from_cell(&message.body).ok()?;
+        return Some(Refusal { message: QuoteVerified::NAME, exit_code: i32::from(refused.reason) });
+    }
+    let result = step.transaction.result().ok()?;
+    if result.succeeded || message.bounced {
+        return None;
+    }
+    let exit_code = result.exit_code.or(result.action_code).unwrap_or_default();
+    Some(Refusal { message: opcodes::name(opcode)?, exit_code })
+}
+
+fn opcode(step: &Step) -> Option<u32> {
+    let message = step.transaction.in_message().ok()??;
+    opcode_of(&message.body.as_slice().ok()?)
 }
 
 /// What `PREVMCBLOCKS_100` gives.

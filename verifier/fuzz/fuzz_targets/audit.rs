@@ -3,13 +3,13 @@
 
 use std::sync::LazyLock;
 
-use contracts::network::{CodeRef, Codes};
+use contracts::network::{AttestationParams, CodeRef, Codes};
 use contracts::{HashBytes, Nanoton, Network, Params, Ref, StdAddr};
 use libfuzzer_sys::fuzz_target;
 use tycho_types::boc::de::BocHeader;
 use tycho_types::cell::{Cell, CellFamily};
 use tycho_types::models::Transaction;
-use verifier::{Collateral, JobHistory, QuotePolicy, audit};
+use verifier::{AttestorTrust, Collateral, JobHistory, QuotePolicy, audit};
 
 static COLLATERAL: LazyLock<Collateral> = LazyLock::new(|| {
     serde_json::from_str(include_str!("../../fixtures/tdx_quote_collateral.json"))
@@ -28,6 +28,8 @@ fuzz_target!(|bytes: &[u8]| {
         network: NETWORK.clone(),
         registry_code: HashBytes::ZERO,
         registry: None,
+        attestor_trust: AttestorTrust { code: HashBytes::ZERO, root_der: Vec::new() },
+        attestor: None,
         job: StdAddr::new(0, transaction.account),
         transactions,
         balance_nanoton: 0,
@@ -49,10 +51,15 @@ fn network() -> Network {
         min_stake: Nanoton::new(1),
         min_bond: Nanoton::new(1),
         bond_bps: 1_000,
-        attestation_ttl_s: 86_400,
         unbonding_s: 1,
         audit_window_s: 1,
         codes: Ref::new(codes).expect("codes fit"),
+        attestation: Ref::new(AttestationParams {
+            attestor: StdAddr::new(0, HashBytes([6; 32])),
+            ttl_s: 86_400,
+            platform: code(4),
+        })
+        .expect("they fit"),
     };
     Network { registry: StdAddr::new(0, HashBytes([5; 32])), params: Ref::new(params).expect("params fit") }
 }

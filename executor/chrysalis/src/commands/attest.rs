@@ -8,9 +8,7 @@ use chain::{ChainAccess, LiteserverChain, Transfer, WalletSender};
 use clap::{Args, Subcommand};
 use client::{deploy, read_attestor, read_worker};
 use contracts::artifacts::{Contract, code};
-use contracts::errors::ContractError;
-use contracts::wire::opcode_of;
-use contracts::{HashBytes, Network, StdAddr, opcodes};
+use contracts::{HashBytes, Network, StdAddr};
 use prover::certificate::Kind;
 use prover::collateral::postings;
 use prover::quote::{PckChain, Quote};
@@ -18,7 +16,7 @@ use serde_json::{Value, json};
 use verifier::verify_quote;
 use worker::attestation::read_quote;
 use worker::registration::recent_block;
-use worker::{Registrant, refusal_in};
+use worker::{Registrant, is_attested, refusals_in};
 
 use crate::commands::worker::{Operator, OperatorArguments};
 use crate::exit::Exit;
@@ -294,21 +292,12 @@ fn name_of(network: &Network, owner: &StdAddr, worker: &str, account: &StdAddr) 
     }
 }
 
-/// The first refusal in a trace, in words.
+/// What a trace's contracts refused, in words; nothing where a registration succeeded all the same, since somebody else
+/// may have posted the same collateral meanwhile.
 fn refusal(steps: &[Step]) -> Option<String> {
-    if let Some(refusal) = refusal_in(steps) {
-        return Some(refusal.to_string());
+    let refusals = refusals_in(steps);
+    if refusals.is_empty() || is_attested(steps) {
+        return None;
     }
-    steps.iter().find_map(|step| {
-        let result = step.transaction.result().ok()?;
-        if result.succeeded {
-            return None;
-        }
-        let message = step.transaction.in_message().ok()??;
-        let name = opcodes::name(opcode_of(&message.body.as_slice().ok()?)?)?;
-        let code = result.exit_code.or(result.action_code).unwrap_or_default();
-        let words = ContractError::from_code(code)
-            .map_or_else(|| format!("exit code {code}"), |error| error.to_string());
-        Some(format!("{name}: {words}"))
-    })
+    Some(refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }

@@ -71,6 +71,7 @@ fn worker(as_of_s: u32, claim_seqno: u32) -> WorkerFacts {
             receipt_key: RECEIPT_KEY,
             encryption_key: ENCRYPTION_KEY,
             measurement: MEASUREMENT,
+            registered_at: START_S,
             expires_at: START_S + 86_400,
         }),
         offers: vec![(MODEL, prices())],

@@ -121,6 +121,8 @@ pub struct AttestedKeys {
     /// The image's.
     pub measurement: HashBytes,
     /// Unix time.
+    pub registered_at: u32,
+    /// Unix time.
     pub expires_at: u32,
 }
 

@@ -7,3 +7,4 @@ mod large_result;
 mod live;
 mod market;
 mod outage;
+mod registration;

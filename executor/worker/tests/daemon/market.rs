@@ -76,12 +76,16 @@ impl Engine for Echo {
 pub(crate) const ANSWER_CANARY: &str = "answer-canary-6b1f";
 
 /// A simulated machine, the same in every process.
-pub(crate) struct Quotes(SimulatedPlatform);
+pub(crate) struct Quotes(SimulatedPlatform, TdIdentity);
 
 impl Quotes {
     pub(crate) fn new() -> Self {
+        Self::of_image("worker test")
+    }
+
+    pub(crate) fn of_image(name: &str) -> Self {
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        Self(SimulatedPlatform::new(&[23; 32], now_s).unwrap())
+        Self(SimulatedPlatform::new(&[23; 32], now_s).unwrap(), TdIdentity::of_image(name))
     }
 
     fn attestor(&self) -> AttestorStorage {
@@ -94,7 +98,7 @@ impl Quotes {
 
 impl AttestationSource for Quotes {
     fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, AttestationError> {
-        Ok(self.0.quote(report_data, &TdIdentity::of_image("worker test")))
+        Ok(self.0.quote(report_data, &self.1))
     }
 }
 
@@ -281,6 +285,11 @@ impl Market {
         registrar.send(&[attestor, registry, model]).await.unwrap();
         let worker = network.worker_address(&owner).unwrap();
         Self { chain, config_json, network, client, worker, server, next_nonce: 1.into() }
+    }
+
+    /// The worker's owner, with its wallet.
+    pub(crate) fn owner(&self) -> WalletSender<LiteserverChain> {
+        sender(&self.chain, OWNER_SEED, self.network_id())
     }
 
     pub(crate) fn network_id(&self) -> i32 {
