@@ -26,6 +26,7 @@ pub(crate) fn reserved_bytes(max_units: &Units) -> usize {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use tvm_executor::Vm;
+    use tycho_types::models::{GasLimitsPrices, MsgForwardPrices, StoragePrices};
 
     use super::*;
 
@@ -53,24 +54,69 @@ mod tests {
         assert_eq!(reserved_bytes(&most), 65_536);
     }
 
-    /// `claimCost` in `fees.tolk`, with the formulas of TVM's fee functions.
+    /// The fee functions of TVM at the basechain's prices.
+    struct Prices {
+        forward: MsgForwardPrices,
+        gas: GasLimitsPrices,
+        storage: StoragePrices,
+    }
+
+    impl Prices {
+        fn read() -> Self {
+            let vm = Vm::new(-3).unwrap();
+            let config = vm.config();
+            let storage = config.get_storage_prices().unwrap().values().last().unwrap().unwrap();
+            Self {
+                forward: config.get_msg_forward_prices(false).unwrap(),
+                gas: config.get_gas_prices(false).unwrap(),
+                storage,
+            }
+        }
+
+        fn forward(&self, what: &str) -> u128 {
+            let (bits, cells) = (stated(&format!("{what}_BITS")), stated(&format!("{what}_CELLS")));
+            let size = u128::from(bits) * u128::from(self.forward.bit_price)
+                + u128::from(cells) * u128::from(self.forward.cell_price);
+            u128::from(self.forward.lump_price) + size.div_ceil(1 << 16)
+        }
+
+        fn gas(&self, what: &str) -> u128 {
+            (u128::from(stated(what)) * u128::from(self.gas.gas_price)).div_ceil(1 << 16)
+        }
+
+        fn rent(&self, what: &str, days: u64) -> u128 {
+            let (bits, cells) = (stated(&format!("{what}_BITS")), stated(&format!("{what}_CELLS")));
+            let size = u128::from(bits) * u128::from(self.storage.bit_price_ps)
+                + u128::from(cells) * u128::from(self.storage.cell_price_ps);
+            (size * u128::from(days * 86_400)).div_ceil(1 << 16)
+        }
+    }
+
+    /// `claimCost` in `fees.tolk`.
     #[test]
     fn the_claims_float_is_above_what_the_contract_asks() {
-        let vm = Vm::new(-3).unwrap();
-        let forward = vm.config().get_msg_forward_prices(false).unwrap();
-        let gas = vm.config().get_gas_prices(false).unwrap();
-        let forward_fee = |what: &str| {
-            let (bits, cells) = (stated(&format!("{what}_BITS")), stated(&format!("{what}_CELLS")));
-            let size = u128::from(bits) * u128::from(forward.bit_price)
-                + u128::from(cells) * u128::from(forward.cell_price);
-            u128::from(forward.lump_price) + size.div_ceil(1 << 16)
-        };
-        let gas_fee = |what: &str| (u128::from(stated(what)) * u128::from(gas.gas_price)).div_ceil(1 << 16);
-        let cost = forward_fee("ORDER")
-            + gas_fee("GAS_WORKER_CLAIM")
-            + forward_fee("CLAIM")
-            + gas_fee("GAS_JOB_TAKE");
+        let prices = Prices::read();
+        let cost = prices.forward("ORDER")
+            + prices.gas("GAS_WORKER_CLAIM")
+            + prices.forward("CLAIM")
+            + prices.gas("GAS_JOB_TAKE");
         assert!(cost <= CLAIM_FLOAT.get(), "a claim costs {cost}");
         assert!(CLAIM_FLOAT.get() < 2 * cost, "a claim costs {cost}: the float is needlessly large");
+    }
+
+    /// `registrationFees` in `fees.tolk`, and the most that a posting may use with its rent.
+    #[test]
+    fn a_registration_brings_what_the_contracts_ask() {
+        let prices = Prices::read();
+        let gas = ["GAS_ATTESTOR_VERIFY", "GAS_REGISTRY_QUOTE", "GAS_PLATFORM_SERVE", "GAS_WORKER_ATTEST"];
+        let cost = gas.map(|what| prices.gas(what)).iter().sum::<u128>()
+            + ["REPORT", "PLATFORM", "CANDIDATE"].map(|what| prices.forward(what)).iter().sum::<u128>()
+            + prices.rent("PLATFORM", 60);
+        let brought = client::amounts::REGISTRATION.get();
+        assert!(cost <= brought, "a registration needs {cost}");
+        assert!(brought < 2 * cost, "a registration needs {cost}: what it brings is needlessly much");
+        let gas_limit = u128::from(prices.gas.gas_limit) * u128::from(prices.gas.gas_price) / (1 << 16);
+        let posting = gas_limit + prices.rent("COLLATERAL", 30);
+        assert!(posting <= client::amounts::POSTING.get(), "a posting may need {posting}");
     }
 }
