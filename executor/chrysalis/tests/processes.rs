@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use tdx_simulator::{SimulatedPlatform, TdIdentity};
 
 const PROMPT_CANARY: &str = "prompt-canary-5e0c41";
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../inference/tests/golden/q8_0.gguf");
@@ -206,6 +207,26 @@ impl World {
         assert!(fees(&rehearsed).abs_diff(fees(&done)) < 1_000_000, "{} {}", fees(&rehearsed), fees(&done));
         assert!(fees(&done) < 85_000_000, "a registration cost {} nanoTON", fees(&done));
         eprintln!("a registration costs {} nanoTON and {} gas", fees(&done), done["gas_used"]);
+
+        // Another machine under the same root, as its owner would look at its quote.
+        let simulator: Value =
+            serde_json::from_slice(&std::fs::read(self.at("chain/simulator.json")).unwrap()).unwrap();
+        let seed = hex::decode(simulator["seed"].as_str().unwrap()).unwrap().try_into().unwrap();
+        let made_at_s = simulator["made_at_s"].as_u64().unwrap();
+        let image = TdIdentity::of_image("chrysalis worker, local chain");
+        let quote = SimulatedPlatform::new(&seed, made_at_s).unwrap().quote(&[7; 64], &image);
+        std::fs::write(self.at("quote"), &quote).unwrap();
+        let inspect = ["attest", "inspect", "quote", "--dangerous-accept-simulated", "--json"];
+        let (found, exit) = self.json(&inspect);
+        assert_eq!((found["holds"].as_bool(), exit), (Some(true), Some(0)), "{found:#}");
+        assert_eq!(found["report_data"], "07".repeat(64));
+        assert_eq!(
+            (&found["attestor_lacks"], &found["tcb_status"]),
+            (&Value::Array(vec![]), &"UpToDate".into())
+        );
+        std::fs::write(self.at("quote"), &quote[..600]).unwrap();
+        let cut = self.run(&inspect, "");
+        assert!(String::from_utf8_lossy(&cut.stderr).contains("the quote ends within its"));
 
         // Everything the Attestor holds was posted with the first registration.
         let post = ["attest", "post-collateral", "--mnemonic", "chain/client.words", "--dry-run", "--json"];

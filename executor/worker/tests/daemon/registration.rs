@@ -1,5 +1,6 @@
 //! What an owner registers, what comes of it, and when it is due again.
 
+use chain::ChainAccess as _;
 use chain::trace::{self, Limits, Step};
 use client::read_attestor;
 use contracts::artifacts::{Contract, code};
@@ -8,8 +9,6 @@ use worker::machine::{AttestedKeys, WorkerFacts};
 use worker::observe::worker_facts;
 use worker::registration::{Needs, recent_block};
 use worker::{CollateralSource as _, Keys, Refusal, Registrant, WorkerConfig, is_attested, refusals_in};
-
-use chain::ChainAccess as _;
 
 use crate::market::{MODEL, Market, PRICES, Quotes};
 
@@ -55,9 +54,9 @@ async fn a_refusal_is_told_by_its_name_and_a_registration_posts_what_is_missing_
     assert_eq!(posted, 6);
     let refusal =
         Refusal { message: "quote_verified", exit_code: ContractError::MeasurementNotAdmitted.code().into() };
-    assert_eq!(refusals_in(&trace), [refusal.clone()]);
-    assert!(!is_attested(&trace));
     assert!(refusal.to_string().contains("the Registry does not admit this image measurement"), "{refusal}");
+    assert_eq!(refusals_in(&trace), [refusal]);
+    assert!(!is_attested(&trace));
     let known = facts(&market).await.unwrap();
     assert!(known.attestation.is_none() && known.registration_seqno == 0);
 
