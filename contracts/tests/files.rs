@@ -24,6 +24,8 @@ fn file() -> NetworkFile {
             unbonding_s: 5,
             audit_window_s: 6,
             codes: Codes { worker: code(1), model: code(2), job: code(3) },
+            attestor: StdAddr::new(0, HashBytes([8; 32])),
+            platform_code: code(5),
         },
         registry_code: code(4),
         measurements: vec![MeasurementEntry { measurement: HashBytes([5; 32]), image: "simulated".into() }],

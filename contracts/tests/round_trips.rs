@@ -1,8 +1,11 @@
 //! Every type survives a trip through cells, and malformed cells are refused.
 #![allow(clippy::unwrap_used)]
 
+use contracts::attestor::Bytes;
 use contracts::job::*;
 use contracts::model::*;
+use contracts::network::AttestationParams;
+use contracts::platform::*;
 use contracts::receipt::*;
 use contracts::registry::*;
 use contracts::sealing::Sealed;
@@ -70,12 +73,13 @@ prop_compose! {
 prop_compose! {
     fn params()(
         network_id: i32, treasury in address(), bps: (u16, u16, u16), times: (u32, u32, u32),
-        min_stake in amount(), min_bond in amount(), codes in (code(), code(), code()),
+        min_stake in amount(), min_bond in amount(), codes in (code(), code(), code()), attestor in address(),
     ) -> Params {
         Params {
             network_id, treasury, fee_bps: bps.0, royalty_cap_bps: bps.1, min_stake, min_bond, bond_bps: bps.2,
-            attestation_ttl_s: times.0, unbonding_s: times.1, audit_window_s: times.2,
+            unbonding_s: times.1, audit_window_s: times.2,
             codes: Ref::new(Codes { worker: codes.0, model: codes.1, job: codes.2 }).unwrap(),
+            attestation: Ref::new(AttestationParams { attestor, ttl_s: times.0, platform: codes.0 }).unwrap(),
         }
     }
 }
@@ -92,12 +96,15 @@ prop_compose! {
 }
 prop_compose! {
     fn attestation()(
-        keys in (hash(), hash()), measurement in hash(), expires_at: u32, quote_hash in hash(), mc_seqno: u32,
-        mc_root_hash in hash(), registered_at: u32,
+        keys in (hash(), hash()), measurement in hash(), expires_at: u32, quote_digest in hash(), mc_seqno: u32,
+        authority in hash(), serial: [u8; 20], ppid: [u8; 16], registered_at: u32,
     ) -> Attestation {
         Attestation {
             receipt_key: keys.0, encryption_key: keys.1, measurement, expires_at,
-            evidence: Ref::new(Evidence { quote_hash, mc_seqno, mc_root_hash, registered_at }).unwrap(),
+            evidence: Ref::new(Evidence {
+                quote_digest, mc_seqno, registered_at, authority, serial: Bytes(serial), ppid: Bytes(ppid),
+            })
+            .unwrap(),
         }
     }
 }
@@ -171,8 +178,16 @@ proptest! {
         measurements.set(m, from).unwrap();
         round_trip(RegistryStorage {
             owner: owner.clone(), pending_owner: pending.clone(), salt, timelock_s: lock,
-            params: Ref::new(params).unwrap(), measurements,
+            params: Ref::new(params).unwrap(), measurements: measurements.clone(),
+            policy: Ref::new(PlatformPolicy { needs: 1, next_needs: 3, next_from: from, advisories: measurements }).unwrap(),
+            platform_code: to_cell(&meta).unwrap(),
         });
+        round_trip(RegistrationRequest {
+            receipt_key: m, encryption_key: m, registration_seqno: from, mc_seqno: lock, mc_root_hash: m,
+        });
+        let ppid = a.evidence.ppid;
+        let platform = PlatformState { worker_owner: owner.clone(), until: from };
+        round_trip(PlatformStorage { ppid, network: Ref::new(net.clone()).unwrap(), state: Some(Ref::new(platform).unwrap()) });
         let state = ModelState {
             publisher: owner.clone(), royalty_bps: bps, unit: u, deprecated, royalty: x, fee: y,
             jobs_settled: settled, metadata: Ref::new(meta.clone()).unwrap(),
@@ -184,8 +199,12 @@ proptest! {
         message(RevokeMeasurement { query_id: q, measurement: m });
         message(TransferOwnership { query_id: q, new_owner: pending });
         message(AcceptOwnership { query_id: q });
-        message(CheckMeasurement { query_id: q, candidate: a.clone() });
-        message(MeasurementAdmitted { query_id: q, candidate: a });
+        message(ServeWorker { query_id: q, worker_owner: owner.clone(), registration_seqno: lock, attestation: a });
+        message(LeaveWorker { query_id: q });
+        message(SetAcceptedNeeds { query_id: q, needs: 5 });
+        message(AllowAdvisories { query_id: q, advisories: m });
+        message(RevokeAdvisories { query_id: q, advisories: m });
+        message(RegistrationRefused { query_id: q, reason: bps });
         message(EnforceRevocation { query_id: q, measurement: m, worker_owner: owner.clone() });
         message(MeasurementRevoked { query_id: q, measurement: m });
         message(RegisterModel { query_id: q, royalty_bps: bps, unit: u, metadata: Ref::new(meta).unwrap() });
@@ -200,7 +219,7 @@ proptest! {
     #[test]
     fn worker(
         q: u64, owner in address(), net in network(), x in amount(), y in amount(), a in attestation(), m in hash(),
-        p in prices(), bps: u16, counts: (u32, u32, u32), t: u32, seqno: u32, quote in snake(), order in order(),
+        p in prices(), bps: u16, counts: (u32, u32, u32), t: u32, seqno: u32, order in order(),
         sig in prop::collection::vec(any::<u8>(), 64),
     ) {
         let a = Ref::new(a).unwrap();
@@ -208,12 +227,15 @@ proptest! {
         offers.set(m, Ref::new(Offer { prices: p, royalty_bps: bps }).unwrap()).unwrap();
         let state = WorkerState {
             stake: x, locked: y, earnings: x, unbonding: y, unbonding_until: t, claim_seqno: seqno,
+            registration_seqno: t,
             record: WorkerRecord { settled: counts.0, rejected: counts.1, expired: counts.2 },
             attestation: Some(a.clone()), offers,
         };
         round_trip(WorkerStorage { owner, network: Ref::new(net).unwrap(), state: Some(Ref::new(state).unwrap()) });
         message(TopUpStake { query_id: q, amount: x });
-        message(RegisterAttestation { query_id: q, candidate: a, quote: Ref::new(quote).unwrap() });
+        let ppid = a.evidence.ppid;
+        message(AttestationRegistered { query_id: q, ppid, registration_seqno: seqno, attestation: a });
+        message(LeavePlatform { query_id: q, ppid });
         message(OfferModel { query_id: q, model_id: m, prices: Ref::new(p).unwrap() });
         message(WithdrawOffer { query_id: q, model_id: m });
         message(RequestUnbond { query_id: q, amount: x });

@@ -4,6 +4,7 @@
 use contracts::job::PostReceipt;
 use contracts::measurement::{KeyBinding, TdMeasurements};
 use contracts::model_manifest::{ManifestError, ModelFile, hash_file, model_id};
+use contracts::network::AttestationParams;
 use contracts::receipt::{
     Dtype, Receipt, ReceiptBody, SignatureError, Tag, public_key, sign_cell, verify_cell,
 };
@@ -35,13 +36,18 @@ fn network() -> Network {
             min_stake: Nanoton::new(10_000_000_000),
             min_bond: Nanoton::new(100_000_000),
             bond_bps: 5000,
-            attestation_ttl_s: 86_400,
             unbonding_s: 172_800,
             audit_window_s: 604_800,
             codes: Ref::new(Codes {
                 worker: CodeRef::of(&code(1)),
                 model: CodeRef::of(&code(2)),
                 job: CodeRef::of(&code(3)),
+            })
+            .unwrap(),
+            attestation: Ref::new(AttestationParams {
+                attestor: address(3),
+                ttl_s: 86_400,
+                platform: CodeRef::of(&code(4)),
             })
             .unwrap(),
         })
@@ -191,6 +197,7 @@ fn report_data_binds_every_field() {
         worker: address(1),
         receipt_key: HashBytes([2; 32]),
         encryption_key: HashBytes([3; 32]),
+        registration_seqno: 6,
         mc_seqno: 4,
         mc_root_hash: HashBytes([5; 32]),
     };
@@ -199,6 +206,7 @@ fn report_data_binds_every_field() {
     bytes.extend([1; 32]);
     bytes.extend([2; 32]);
     bytes.extend([3; 32]);
+    bytes.extend([0, 0, 0, 6]);
     bytes.extend([0, 0, 0, 4]);
     bytes.extend([5; 32]);
     let report_data = binding.report_data();
@@ -206,20 +214,22 @@ fn report_data_binds_every_field() {
     assert_eq!(report_data[32..], [0; 32]);
 
     let fields = TdMeasurements {
-        mr_td: [1; 48],
-        rtmr0: [2; 48],
-        rtmr1: [3; 48],
-        rtmr2: [4; 48],
-        rtmr3: [5; 48],
-        mr_config_id: [6; 48],
-        mr_owner: [7; 48],
-        mr_owner_config: [8; 48],
+        td_attributes: [10; 8],
         xfam: [9; 8],
+        mr_td: [1; 48],
+        mr_config_id: [2; 48],
+        mr_owner: [3; 48],
+        mr_owner_config: [4; 48],
+        rtmr0: [5; 48],
+        rtmr1: [6; 48],
+        rtmr2: [7; 48],
+        rtmr3: [8; 48],
     };
     let mut bytes = b"chrysalis/measurement/v1".to_vec();
+    bytes.extend([10; 8]);
+    bytes.extend([9; 8]);
     for byte in 1..=8 {
         bytes.extend([byte; 48]);
     }
-    bytes.extend([9; 8]);
     assert_eq!(fields.measurement().0, <[u8; 32]>::from(Sha256::digest(bytes)));
 }
