@@ -2,7 +2,7 @@
 
 use tycho_types::boc::Boc;
 use tycho_types::cell::{Cell, CellBuilder, CellFamily, HashBytes};
-use tycho_types::models::{BlockId, StdAddr};
+use tycho_types::models::{BlockId, ShardIdent, StdAddr};
 
 use super::tl::{AccountId, BlockIdExt, LookupBy, Request, Writer};
 use crate::chain::{BlockRecord, Localnet, TransactionRecord};
@@ -19,13 +19,19 @@ pub(super) struct Failure {
 
 /// The code of the reference node for a block it does not have.
 const NOT_READY: i32 = 651;
-/// Its code for what the client got wrong.
-const PROTOCOL_VIOLATION: i32 = 621;
+/// Its code where it gives no other.
+const REFUSED: i32 = -400;
 /// Transactions in one answer at most, as the reference node has it.
 const MAX_TRANSACTIONS: u32 = 16;
 const MAX_BLOCK_TRANSACTIONS: u32 = 256;
 const VERSION: u32 = 0x101;
-const CAPABILITIES: u64 = 7;
+const CAPABILITIES: u64 = 15;
+/// States after this many blocks are too large to be asked for whole.
+const LAST_WHOLE_STATE: u32 = 1_000;
+const MAX_CONFIG_PARAMETERS: usize = 256;
+const MAX_GETTER_PARAMETER_BYTES: usize = 65_535;
+/// In place of a sequence number: the newest masterchain block.
+const NEWEST: u32 = u32::MAX;
 
 /// Answers a request. It may compute for some milliseconds.
 pub(super) fn answer(handle: &LocalnetHandle, request: Request) -> Result<Vec<u8>, Failure> {
@@ -66,37 +72,47 @@ fn answer_from(chain: &Localnet, request: Request, now_s: u32) -> Result<Vec<u8>
             header(record, block, mode)
         }
         Request::LookupBlock { mode, workchain, by } => {
+            let by =
+                by.ok_or_else(|| refused("exactly one of mode.0, mode.1 and mode.2 bits must be set"))?;
             let record = lookup(chain, workchain, by)?;
             let block = record.block.as_ref().ok_or_else(|| not_kept(&record.id))?;
-            header(record, block, mode)
+            header(record, block, mode >> LOOKUP_MODE_BITS)
         }
-        Request::AccountState { id, account } => account_state(chain, &id, account),
+        Request::AccountState { id, account, pruned } => account_state(chain, &id, account, pruned),
         Request::RunSmcMethod { mode, id, account, method_id, params } => {
             run_method(chain, mode, &id, account, method_id, &params)
         }
-        Request::ShardInfo { id, workchain } => shard_info(chain, &id, workchain),
+        Request::ShardInfo { id, workchain, shard, exact } => shard_info(chain, &id, workchain, shard, exact),
         Request::AllShardsInfo(id) => all_shards(chain, &id),
         Request::OneTransaction { id, account, lt } => one_transaction(chain, &id, account, lt),
         Request::Transactions { count, account, lt, hash } => transactions(chain, count, account, lt, &hash),
         Request::ListBlockTransactions { id, mode, count, after, extended } => {
             block_transactions(chain, &id, mode, count, after, extended)
         }
-        Request::ConfigAll { mode, id } => config(chain, mode, &id),
+        Request::Config { mode, id, wanted } => config(chain, mode, &id, wanted.as_deref()),
         Request::Libraries => {
             let mut writer = Writer::new(0x117a_b96b);
             writer.u32(0);
             Ok(writer.finish())
         }
-        Request::SendMessage(_) => Err(violation("a message is not read")),
+        Request::SendMessage(_) => Err(refused("a message is not read")),
     }
 }
 
 fn send(handle: &LocalnetHandle, boc: &[u8]) -> Result<Vec<u8>, Failure> {
-    handle.send(ExternalMessage::from_boc(boc)?)?;
+    let sent = ExternalMessage::from_boc(boc).and_then(|message| handle.send(message));
+    sent.map_err(|error| {
+        let words = error.to_string();
+        let prefix = if words.starts_with(NOT_APPLIED) { "" } else { NOT_APPLIED };
+        Failure { code: 0, message: format!("{prefix}{words}") }
+    })?;
     let mut writer = Writer::new(0x3950_e597);
     writer.u32(1);
     Ok(writer.finish())
 }
+
+/// How the reference node begins every refusal of an external message.
+const NOT_APPLIED: &str = "cannot apply external message to current state : ";
 
 fn masterchain_info(chain: &Localnet) -> Result<Vec<u8>, Failure> {
     let mut writer = Writer::new(0x8583_2881);
@@ -106,8 +122,9 @@ fn masterchain_info(chain: &Localnet) -> Result<Vec<u8>, Failure> {
 }
 
 fn masterchain_info_ext(chain: &Localnet, mode: u32, now_s: u32) -> Result<Vec<u8>, Failure> {
-    if mode != 0 {
-        return Err(violation("unsupported getMasterchainInfo mode"));
+    let mode = mode & 0x7fff_ffff;
+    if mode & !SHARD_CLIENT_STATE != 0 {
+        return Err(refused("unsupported getMasterchainInfo mode"));
     }
     let mut writer = Writer::new(0xa8cc_e0f5);
     writer.u32(mode);
@@ -119,6 +136,9 @@ fn masterchain_info_ext(chain: &Localnet, mode: u32, now_s: u32) -> Result<Vec<u
     write_state_and_init(&mut writer, chain)?;
     Ok(writer.finish())
 }
+
+/// Asks for the newest masterchain block all whose shards are there: here, the newest.
+const SHARD_CLIENT_STATE: u32 = 1;
 
 fn write_state_and_init(writer: &mut Writer, chain: &Localnet) -> Result<(), Failure> {
     let newest = chain.newest();
@@ -132,6 +152,9 @@ fn write_state_and_init(writer: &mut Writer, chain: &Localnet) -> Result<(), Fai
 }
 
 fn state(chain: &Localnet, id: &BlockIdExt) -> Result<Vec<u8>, Failure> {
+    if id.seqno > LAST_WHOLE_STATE {
+        return Err(refused("cannot request total state: possibly too large"));
+    }
     let record = record_of(chain, id)?;
     let state = record.state.as_ref().ok_or_else(|| not_kept(&record.id))?;
     let boc = Boc::encode(state);
@@ -146,13 +169,22 @@ fn state(chain: &Localnet, id: &BlockIdExt) -> Result<Vec<u8>, Failure> {
 fn header(record: &BlockRecord, block: &Cell, mode: u32) -> Result<Vec<u8>, Failure> {
     let mut writer = Writer::new(0x752d_8219);
     writer.block(&record.id);
-    writer.u32(mode & HEADER_MODES);
-    writer.bytes(&Boc::encode(proof::header(block)?));
+    writer.u32(mode);
+    let proof = if mode & HEADER_EXTRA == 0 {
+        proof::header(block)?
+    } else {
+        proof::header_with_extra(block, mode & HEADER_SHARDS != 0, mode & HEADER_SIGNATURES != 0)?
+    };
+    writer.bytes(&Boc::encode(proof));
     Ok(writer.finish())
 }
 
-/// The bits of a lookup that its answer repeats.
-const HEADER_MODES: u32 = 0xffff;
+/// What a header's proof holds beside the header; the state update and the value flow always stand in ours.
+const HEADER_EXTRA: u32 = 16;
+const HEADER_SHARDS: u32 = 32;
+const HEADER_SIGNATURES: u32 = 64;
+/// In a lookup, the modes of the header follow those of the lookup.
+const LOOKUP_MODE_BITS: u32 = 4;
 
 /// Proof that the masterchain block names the basechain block: of the block, and of its state.
 fn shard_proof(chain: &Localnet, master: &BlockRecord) -> Result<Vec<u8>, Failure> {
@@ -161,10 +193,40 @@ fn shard_proof(chain: &Localnet, master: &BlockRecord) -> Result<Vec<u8>, Failur
     Ok(proof::boc_of(&[&proof::header(block)?, &proof::shards(&state)?]))
 }
 
+/// Where an account is looked for: as of a masterchain block, or of a block of its own shard.
+struct Reference<'a> {
+    /// The block the client named, or the newest.
+    base: BlockId,
+    /// The masterchain block whose state it is.
+    master: &'a BlockRecord,
+    /// From the masterchain to the shard; empty where there is no such step.
+    shard_proof: Vec<u8>,
+}
+
+fn reference<'a>(chain: &'a Localnet, id: &BlockIdExt, account: AccountId) -> Result<Reference<'a>, Failure> {
+    if id.workchain == -1 {
+        let master = if id.seqno == NEWEST { chain.newest() } else { record_of(chain, id)? };
+        let shard_proof = if account.workchain == -1 { Vec::new() } else { shard_proof(chain, master)? };
+        return Ok(Reference { base: master.id, master, shard_proof });
+    }
+    if id.workchain != account.workchain {
+        return Err(refused("reference block for a getAccountState() must belong to the masterchain"));
+    }
+    let base = record_of(chain, id)?.id;
+    let masters = chain.blocks(-1);
+    let at = masters.partition_point(|master| master.basechain_seqno < base.seqno);
+    let master = masters
+        .get(at)
+        .filter(|master| master.basechain_seqno == base.seqno)
+        .ok_or_else(|| refused("masterchain ref block is not available"))?;
+    Ok(Reference { base, master, shard_proof: Vec::new() })
+}
+
 struct ProvenAccount {
     shard_block: BlockId,
-    shard_proof: Vec<u8>,
     proof: Vec<u8>,
+    /// `None` where it does not exist.
+    account: Option<Cell>,
 }
 
 fn prove_account(
@@ -174,31 +236,40 @@ fn prove_account(
 ) -> Result<ProvenAccount, Failure> {
     let (record, state) = chain.state_at(address.workchain.into(), master.id.seqno)?;
     let block = record.block.as_ref().ok_or_else(|| not_kept(&record.id))?;
-    let shard_proof = if address.workchain == -1 { Vec::new() } else { shard_proof(chain, master)? };
     let account_proof = proof::account(&state, &address.address)?;
+    let found = chain.account_at(address, master.id.seqno)?.account;
     Ok(ProvenAccount {
         shard_block: record.id,
-        shard_proof,
         proof: proof::boc_of(&[&proof::header(block)?, &account_proof]),
+        account: found.load()?.0.is_some().then(|| found.inner().clone()),
     })
 }
 
-fn account_state(chain: &Localnet, id: &BlockIdExt, account: AccountId) -> Result<Vec<u8>, Failure> {
-    let master = master_of(chain, id)?;
-    let address = address_of(account)?;
-    let proven = prove_account(chain, master, &address)?;
-    let shard_account = chain.account_at(&address, master.id.seqno)?;
-    let exists = shard_account.account.load()?.0.is_some();
+fn account_state(
+    chain: &Localnet,
+    id: &BlockIdExt,
+    account: AccountId,
+    pruned: bool,
+) -> Result<Vec<u8>, Failure> {
+    let at = reference(chain, id, account)?;
     let mut writer = Writer::new(0x7079_c751);
-    writer.block(&master.id);
-    writer.block(&proven.shard_block);
-    writer.bytes(&proven.shard_proof);
-    writer.bytes(&proven.proof);
-    if exists {
-        writer.bytes(&Boc::encode(shard_account.account.inner()));
-    } else {
+    writer.block(&at.base);
+    let Some(address) = account.to_address() else {
+        writer.no_block();
+        writer.bytes(&at.shard_proof);
         writer.bytes(&[]);
-    }
+        writer.bytes(&[]);
+        return Ok(writer.finish());
+    };
+    let proven = prove_account(chain, at.master, &address)?;
+    writer.block(&proven.shard_block);
+    writer.bytes(&at.shard_proof);
+    writer.bytes(&proven.proof);
+    writer.bytes(&match proven.account {
+        None => Vec::new(),
+        Some(account) if pruned => Boc::encode(proof::without_code(&account)?),
+        Some(account) => Boc::encode(account),
+    });
     Ok(writer.finish())
 }
 
@@ -210,33 +281,59 @@ fn run_method(
     method_id: u64,
     params: &[u8],
 ) -> Result<Vec<u8>, Failure> {
-    let master = master_of(chain, id)?;
+    if params.len() > MAX_GETTER_PARAMETER_BYTES {
+        return Err(refused("more than 64k parameter bytes passed"));
+    }
+    if mode & !GETTER_MODES != 0 {
+        return Err(refused("unsupported mode in runSmcMethod"));
+    }
+    let at = reference(chain, id, account)?;
     let address = address_of(account)?;
-    let method_id = u32::try_from(method_id).map_err(|_| violation("the method id exceeds 32 bits"))?;
+    let method_id = u32::try_from(method_id).map_err(|_| refused("the method id exceeds 32 bits"))?;
     let stack = if params.is_empty() {
         empty_stack()?
     } else {
         Boc::decode(params)
-            .map_err(|error| violation(&format!("cannot deserialize parameter list boc: {error}")))?
+            .map_err(|error| refused(&format!("cannot deserialize parameter list boc: {error}")))?
     };
-    let output = chain.run_getter(&address, method_id, &stack, master.id.seqno)?;
-    let proven = prove_account(chain, master, &address)?;
-    let with_proof = mode & 1 != 0;
-    let with_result = mode & 4 != 0;
+    let output = chain.run_getter(&address, method_id, &stack, at.master.id.seqno)?;
+    let proven = prove_account(chain, at.master, &address)?;
+    let mode = mode & SERVED_GETTER_MODES;
     let mut writer = Writer::new(0xa39a_616b);
-    writer.u32(mode & 5);
-    writer.block(&master.id);
+    writer.u32(mode);
+    writer.block(&at.base);
     writer.block(&proven.shard_block);
-    if with_proof {
-        writer.bytes(&proven.shard_proof);
+    if mode & GETTER_PROOF != 0 {
+        writer.bytes(&at.shard_proof);
         writer.bytes(&proven.proof);
     }
+    if mode & GETTER_STATE_PROOF != 0 {
+        writer.bytes(&match &proven.account {
+            None => Vec::new(),
+            Some(account) => Boc::encode(proof::whole(account)?),
+        });
+    }
+    if mode & GETTER_LIBRARIES != 0 {
+        writer.bytes(&[]);
+    }
     writer.u32(output.exit_code.cast_unsigned());
-    if with_result {
-        writer.bytes(&Boc::encode(&output.stack));
+    if mode & GETTER_RESULT != 0 {
+        let ran = output.exit_code != NOTHING_RAN;
+        writer.bytes(&if ran { Boc::encode(&output.stack) } else { Vec::new() });
     }
     Ok(writer.finish())
 }
+
+/// The modes of a get-method that the reference node knows; and ours, which lack the registers the code began with
+/// (8, and 32 for all of them): the answer says so by its own mode.
+const GETTER_MODES: u32 = 0x3f;
+const SERVED_GETTER_MODES: u32 = GETTER_PROOF | GETTER_STATE_PROOF | GETTER_RESULT | GETTER_LIBRARIES;
+const GETTER_PROOF: u32 = 1;
+const GETTER_STATE_PROOF: u32 = 2;
+const GETTER_RESULT: u32 = 4;
+const GETTER_LIBRARIES: u32 = 16;
+/// The exit code where the account has no code to run.
+const NOTHING_RAN: i32 = -0x100;
 
 fn empty_stack() -> Result<Cell, Failure> {
     let mut builder = CellBuilder::new();
@@ -244,11 +341,23 @@ fn empty_stack() -> Result<Cell, Failure> {
     Ok(builder.build_ext(Cell::empty_context())?)
 }
 
-fn shard_info(chain: &Localnet, id: &BlockIdExt, workchain: i32) -> Result<Vec<u8>, Failure> {
-    if workchain != 0 {
-        return Err(violation("there is no such workchain but the basechain"));
-    }
+fn shard_info(
+    chain: &Localnet,
+    id: &BlockIdExt,
+    workchain: i32,
+    shard: u64,
+    exact: bool,
+) -> Result<Vec<u8>, Failure> {
+    let wanted = ShardIdent::new(workchain, shard).ok_or_else(|| refused("requested shard is invalid"))?;
     let master = master_of(chain, id)?;
+    let mut writer = Writer::new(0x9fe6_cd84);
+    writer.block(&master.id);
+    if workchain != 0 || (exact && wanted != ShardIdent::BASECHAIN) {
+        writer.no_block();
+        writer.bytes(&shard_proof(chain, master)?);
+        writer.bytes(&[]);
+        return Ok(writer.finish());
+    }
     let shard = chain.block(0, master.basechain_seqno)?;
     let tree = shards_of(chain, master)?.as_dict().get(0)?.ok_or_else(|| not_kept(&shard.id))?;
     let mut leaf = tree.as_slice()?;
@@ -256,8 +365,6 @@ fn shard_info(chain: &Localnet, id: &BlockIdExt, workchain: i32) -> Result<Vec<u
     let mut description = CellBuilder::new();
     description.store_slice(leaf)?;
     let description = description.build()?;
-    let mut writer = Writer::new(0x9fe6_cd84);
-    writer.block(&master.id);
     writer.block(&shard.id);
     writer.bytes(&shard_proof(chain, master)?);
     writer.bytes(&Boc::encode(description));
@@ -266,10 +373,11 @@ fn shard_info(chain: &Localnet, id: &BlockIdExt, workchain: i32) -> Result<Vec<u
 
 fn all_shards(chain: &Localnet, id: &BlockIdExt) -> Result<Vec<u8>, Failure> {
     let master = master_of(chain, id)?;
+    let block = master.block.as_ref().ok_or_else(|| not_kept(&master.id))?;
     let shards = CellBuilder::build_from(shards_of(chain, master)?.as_dict())?;
     let mut writer = Writer::new(0x098f_e72d);
     writer.block(&master.id);
-    writer.bytes(&shard_proof(chain, master)?);
+    writer.bytes(&Boc::encode(proof::header_with_extra(block, false, false)?));
     writer.bytes(&Boc::encode(shards));
     Ok(writer.finish())
 }
@@ -289,17 +397,22 @@ fn one_transaction(
 ) -> Result<Vec<u8>, Failure> {
     let (record, block) = block_of(chain, id)?;
     let address = address_of(account)?;
-    let found = chain
-        .transaction(&address, lt)
-        .filter(|found| {
-            found.block_seqno == record.id.seqno
-                && record.id.shard.workchain() == i32::from(address.workchain)
-        })
-        .ok_or_else(|| not_found("no such transaction in that block"))?;
+    if record.id.shard.workchain() != i32::from(address.workchain) {
+        return Err(refused("requested account id is not contained in the shard of the specified block"));
+    }
+    let found = chain.transaction(&address, lt).filter(|found| found.block_seqno == record.id.seqno);
     let mut writer = Writer::new(0x0ede_ed47);
     writer.block(&record.id);
-    writer.bytes(&Boc::encode(proof::transaction(block, &address.address, lt)?));
-    writer.bytes(&Boc::encode(&found.cell));
+    match found {
+        Some(found) => {
+            writer.bytes(&Boc::encode(proof::transaction(block, &address.address, lt)?));
+            writer.bytes(&Boc::encode(&found.cell));
+        }
+        None => {
+            writer.bytes(&Boc::encode(proof::transactions(block)?));
+            writer.bytes(&[]);
+        }
+    }
     Ok(writer.finish())
 }
 
@@ -311,21 +424,22 @@ fn transactions(
     hash: &HashBytes,
 ) -> Result<Vec<u8>, Failure> {
     let address = address_of(account)?;
-    if count == 0 {
-        return Err(violation("no transactions are asked for"));
+    let mut writer = Writer::new(0x6f26_c60b);
+    if count == 0 || lt == 0 {
+        writer.u32(0);
+        writer.bytes(&[]);
+        return Ok(writer.finish());
     }
     let all = chain.transactions(&address);
     let newest = all
         .binary_search_by_key(&lt, |record| record.lt)
-        .ok()
-        .filter(|at| all.get(*at).is_some_and(|record| record.hash == *hash))
-        .ok_or_else(|| {
-            not_found("cannot locate transaction in block with specified logical time and hash")
-        })?;
+        .map_err(|_| refused("cannot locate transaction in block with specified logical time"))?;
+    if all.get(newest).is_none_or(|record| record.hash != *hash) {
+        return Err(refused("transaction hash mismatch"));
+    }
     let count = count.min(MAX_TRANSACTIONS) as usize;
     let oldest = (newest + 1).saturating_sub(count);
     let page: Vec<&TransactionRecord> = all.iter().take(newest + 1).skip(oldest).rev().collect();
-    let mut writer = Writer::new(0x6f26_c60b);
     writer.u32(page.len() as u32);
     for record in &page {
         writer.block(&chain.block(address.workchain.into(), record.block_seqno)?.id);
@@ -343,8 +457,8 @@ fn block_transactions(
     after: Option<(HashBytes, u64)>,
     extended: bool,
 ) -> Result<Vec<u8>, Failure> {
-    let record = record_of(chain, id)?;
-    let count = count.min(MAX_BLOCK_TRANSACTIONS) as usize;
+    let (record, block) = block_of(chain, id)?;
+    let most = count.min(MAX_BLOCK_TRANSACTIONS) as usize;
     let mut all: Vec<&(StdAddr, u64)> = record.transactions.iter().collect();
     all.sort_by_key(|(account, lt)| (account.address, *lt));
     let reverse = mode & 64 != 0;
@@ -352,7 +466,6 @@ fn block_transactions(
         all.reverse();
     }
     let mut left: Vec<(&StdAddr, &TransactionRecord)> = Vec::new();
-    let mut incomplete = false;
     for (account, lt) in all {
         let passed = after.is_some_and(|(hash, after_lt)| {
             let (this, that) = ((account.address, *lt), (hash, after_lt));
@@ -361,24 +474,24 @@ fn block_transactions(
         if passed {
             continue;
         }
-        if left.len() == count {
-            incomplete = true;
+        if left.len() == most {
             break;
         }
-        let found = chain.transaction(account, *lt).ok_or_else(|| not_found("the transaction is gone"))?;
+        let found = chain.transaction(account, *lt).ok_or_else(|| refused("the transaction is gone"))?;
         left.push((account, found));
     }
     let mut writer = Writer::new(if extended { 0xfb8f_fce4 } else { 0xbd8c_ad2b });
     writer.block(&record.id);
-    writer.u32(count as u32);
-    writer.bool(incomplete);
+    writer.u32(count);
+    // The reference node does not look further once it has as many as were asked for.
+    writer.bool(left.len() == most);
     if extended {
         let cells: Vec<&Cell> = left.iter().map(|(_, record)| &record.cell).collect();
         writer.bytes(&if cells.is_empty() { Vec::new() } else { proof::boc_of(&cells) });
     } else {
         writer.u32(left.len() as u32);
         for (account, found) in left {
-            writer.u32(mode & 7);
+            writer.u32(mode & !WITH_METADATA);
             if mode & 1 != 0 {
                 writer.hash(&account.address);
             }
@@ -390,11 +503,19 @@ fn block_transactions(
             }
         }
     }
-    writer.bytes(&[]);
+    let wants_proof = mode & WITH_PROOF != 0 || (extended && mode & WITH_METADATA != 0);
+    writer.bytes(&if wants_proof { Boc::encode(proof::transactions(block)?) } else { Vec::new() });
     Ok(writer.finish())
 }
 
-fn config(chain: &Localnet, mode: u32, id: &BlockIdExt) -> Result<Vec<u8>, Failure> {
+const WITH_PROOF: u32 = 32;
+/// Who began a chain of messages; envelopes, which say it, are not part of our blocks.
+const WITH_METADATA: u32 = 256;
+
+fn config(chain: &Localnet, mode: u32, id: &BlockIdExt, wanted: Option<&[i32]>) -> Result<Vec<u8>, Failure> {
+    if wanted.is_some_and(|wanted| wanted.len() > MAX_CONFIG_PARAMETERS) {
+        return Err(refused("too long param list"));
+    }
     let master = master_of(chain, id)?;
     let block = master.block.as_ref().ok_or_else(|| not_kept(&master.id))?;
     let (_, state) = chain.state_at(-1, master.id.seqno)?;
@@ -402,7 +523,7 @@ fn config(chain: &Localnet, mode: u32, id: &BlockIdExt) -> Result<Vec<u8>, Failu
     writer.u32(mode & 0xffff);
     writer.block(&master.id);
     writer.bytes(&Boc::encode(proof::header(block)?));
-    writer.bytes(&Boc::encode(proof::config(&state)?));
+    writer.bytes(&Boc::encode(proof::config(&state, wanted)?));
     Ok(writer.finish())
 }
 
@@ -436,32 +557,28 @@ fn block_of<'a>(chain: &'a Localnet, id: &BlockIdExt) -> Result<(&'a BlockRecord
 
 fn master_of<'a>(chain: &'a Localnet, id: &BlockIdExt) -> Result<&'a BlockRecord, Failure> {
     if id.workchain != -1 {
-        return Err(violation("reference block for a query must belong to the masterchain"));
+        return Err(refused("reference block for a query must belong to the masterchain"));
     }
     record_of(chain, id)
 }
 
 fn address_of(account: AccountId) -> Result<StdAddr, Failure> {
-    account.to_address().ok_or_else(|| violation("there is no such workchain"))
+    account.to_address().ok_or_else(|| refused("there is no such workchain"))
 }
 
 fn not_kept(id: &BlockId) -> Failure {
     Failure { code: NOT_READY, message: format!("block {} or its state is not in db", id.seqno) }
 }
 
-fn not_found(message: &str) -> Failure {
-    Failure { code: 0, message: message.to_owned() }
-}
-
-fn violation(message: &str) -> Failure {
-    Failure { code: PROTOCOL_VIOLATION, message: message.to_owned() }
+fn refused(message: &str) -> Failure {
+    Failure { code: REFUSED, message: message.to_owned() }
 }
 
 impl From<LocalnetError> for Failure {
     fn from(error: LocalnetError) -> Self {
         let code = match error {
             LocalnetError::UnknownBlock { .. } => NOT_READY,
-            LocalnetError::BadRequest(_) => PROTOCOL_VIOLATION,
+            LocalnetError::BadRequest(_) => REFUSED,
             _ => 0,
         };
         Self { code, message: error.to_string() }

@@ -138,7 +138,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Of an ADNL packet, with room for the headers around an answer.
 const MAX_ANSWER_BYTES: usize = (1 << 24) - 256;
+/// A client may wait for a masterchain block at most so far ahead, as the reference node has it.
+const FARTHEST_WAIT: u32 = 100;
 /// The reference node's codes.
+const NOT_READY: i32 = 651;
 const TIMEOUT: i32 = 652;
 const PROTOCOL_VIOLATION: i32 = 621;
 
@@ -205,6 +208,9 @@ async fn answer_query(handle: LocalnetHandle, query: Result<Query, QueryError>) 
         }
     };
     if let Some(wait) = query.wait {
+        if wait.seqno > handle.newest().seqno.saturating_add(FARTHEST_WAIT) {
+            return tl::error(NOT_READY, "too big masterchain block seqno");
+        }
         let limit = Duration::from_millis(wait.timeout_ms.into()).min(LONGEST_WAIT);
         if !handle.wait_block(wait.seqno, limit).await {
             return tl::error(TIMEOUT, &format!("block {} did not appear in time", wait.seqno));

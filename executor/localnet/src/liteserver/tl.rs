@@ -93,7 +93,7 @@ impl AccountId {
     }
 }
 
-/// What a lookup goes by.
+/// What a lookup goes by: exactly one of these.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum LookupBy {
     Seqno(u32),
@@ -116,9 +116,11 @@ pub(super) enum Request {
         mode: u32,
     },
     SendMessage(Vec<u8>),
+    /// With `pruned`, without code and data.
     AccountState {
         id: BlockIdExt,
         account: AccountId,
+        pruned: bool,
     },
     RunSmcMethod {
         mode: u32,
@@ -130,6 +132,8 @@ pub(super) enum Request {
     ShardInfo {
         id: BlockIdExt,
         workchain: i32,
+        shard: u64,
+        exact: bool,
     },
     AllShardsInfo(BlockIdExt),
     OneTransaction {
@@ -146,7 +150,8 @@ pub(super) enum Request {
     LookupBlock {
         mode: u32,
         workchain: i32,
-        by: LookupBy,
+        /// `None` where the mode names none or several.
+        by: Option<LookupBy>,
     },
     ListBlockTransactions {
         id: BlockIdExt,
@@ -155,9 +160,11 @@ pub(super) enum Request {
         after: Option<(HashBytes, u64)>,
         extended: bool,
     },
-    ConfigAll {
+    /// The parameters `wanted`, or all.
+    Config {
         mode: u32,
         id: BlockIdExt,
+        wanted: Option<Vec<i32>>,
     },
     Libraries,
 }
@@ -194,7 +201,8 @@ impl Request {
         if !METHODS.contains(&method) {
             return Err(QueryError::UnknownMethod(method));
         }
-        Self::parse_known(method, reader).ok_or(QueryError::Malformed)
+        let request = Self::parse_known(method, reader).ok_or(QueryError::Malformed)?;
+        if reader.0.is_empty() { Ok(request) } else { Err(QueryError::Malformed) }
     }
 
     fn parse_known(method: u32, r: &mut Reader<'_>) -> Option<Self> {
@@ -207,7 +215,11 @@ impl Request {
             0xba6e_2eb6 => Self::State(r.block()?),
             0x21ec_069e => Self::BlockHeader { id: r.block()?, mode: r.u32()? },
             0x690a_d482 => Self::SendMessage(r.bytes()?.to_vec()),
-            0x6b89_0e25 | 0x5a69_8507 => Self::AccountState { id: r.block()?, account: r.account()? },
+            GET_ACCOUNT_STATE | GET_ACCOUNT_STATE_PRUNED => Self::AccountState {
+                id: r.block()?,
+                account: r.account()?,
+                pruned: method == GET_ACCOUNT_STATE_PRUNED,
+            },
             0x5cc6_5dd2 => Self::RunSmcMethod {
                 mode: r.u32()?,
                 id: r.block()?,
@@ -215,13 +227,12 @@ impl Request {
                 method_id: r.u64()?,
                 params: r.bytes()?.to_vec(),
             },
-            0x46a2_f425 => {
-                let id = r.block()?;
-                let workchain = r.u32()?.cast_signed();
-                r.u64()?;
-                r.u32()?;
-                Self::ShardInfo { id, workchain }
-            }
+            0x46a2_f425 => Self::ShardInfo {
+                id: r.block()?,
+                workchain: r.u32()?.cast_signed(),
+                shard: r.u64()?,
+                exact: r.u32()? == BOOL_TRUE,
+            },
             0x74d3_fd6b => Self::AllShardsInfo(r.block()?),
             0xd40f_24ea => Self::OneTransaction { id: r.block()?, account: r.account()?, lt: r.u64()? },
             0x1c40_e7a1 => Self::Transactions {
@@ -238,10 +249,10 @@ impl Request {
                 let lt = if mode & 2 != 0 { Some(r.u64()?) } else { None };
                 let utime = if mode & 4 != 0 { Some(r.u32()?) } else { None };
                 let by = match (mode & 1 != 0, lt, utime) {
-                    (true, ..) => LookupBy::Seqno(seqno),
-                    (false, Some(lt), _) => LookupBy::Lt(lt),
-                    (false, None, Some(utime)) => LookupBy::Utime(utime),
-                    (false, None, None) => return None,
+                    (true, None, None) => Some(LookupBy::Seqno(seqno)),
+                    (false, Some(lt), None) => Some(LookupBy::Lt(lt)),
+                    (false, None, Some(utime)) => Some(LookupBy::Utime(utime)),
+                    _ => None,
                 };
                 Self::LookupBlock { mode, workchain, by }
             }
@@ -253,8 +264,17 @@ impl Request {
                 let extended = method == LIST_BLOCK_TRANSACTIONS_EXT;
                 Self::ListBlockTransactions { id, mode, count, after, extended }
             }
-            0x911b_26b7 | 0x2a11_1c19 => Self::ConfigAll { mode: r.u32()?, id: r.block()? },
-            0xd122_b662 => Self::Libraries,
+            0x911b_26b7 => Self::Config { mode: r.u32()?, id: r.block()?, wanted: None },
+            0x2a11_1c19 => {
+                let (mode, id) = (r.u32()?, r.block()?);
+                let wanted = r.words()?.into_iter().map(u32::cast_signed).collect();
+                Self::Config { mode, id, wanted: Some(wanted) }
+            }
+            0xd122_b662 => {
+                let count = r.u32()? as usize;
+                r.take(count.checked_mul(32)?)?;
+                Self::Libraries
+            }
             _ => return None,
         })
     }
@@ -306,6 +326,12 @@ impl Writer {
         self.raw(&[0; 3][..padding]);
     }
 
+    /// The id that names no block: the answer where a workchain or a shard does not exist.
+    pub(super) fn no_block(&mut self) {
+        self.u32(i32::MIN.cast_unsigned());
+        self.raw(&[0; 8 + 4 + 32 + 32]);
+    }
+
     pub(super) fn block(&mut self, id: &BlockId) {
         self.u32(id.shard.workchain().cast_unsigned());
         self.u64(id.shard.prefix());
@@ -323,6 +349,8 @@ const LITE_QUERY: u32 = 0x798c_06df;
 const WAIT_MASTERCHAIN_SEQNO: u32 = 0xbaea_b892;
 const BOOL_TRUE: u32 = 0x9972_75b5;
 const BOOL_FALSE: u32 = 0xbc79_9737;
+const GET_ACCOUNT_STATE: u32 = 0x6b89_0e25;
+const GET_ACCOUNT_STATE_PRUNED: u32 = 0x5a69_8507;
 const LIST_BLOCK_TRANSACTIONS: u32 = 0xadfc_c7da;
 const LIST_BLOCK_TRANSACTIONS_EXT: u32 = 0x0079_dd5c;
 const METHODS: [u32; 22] = [
@@ -334,8 +362,8 @@ const METHODS: [u32; 22] = [
     0xba6e_2eb6,
     0x21ec_069e,
     0x690a_d482,
-    0x6b89_0e25,
-    0x5a69_8507,
+    GET_ACCOUNT_STATE,
+    GET_ACCOUNT_STATE_PRUNED,
     0x5cc6_5dd2,
     0x46a2_f425,
     0x74d3_fd6b,
@@ -384,6 +412,18 @@ impl<'a> Reader<'a> {
         let bytes = self.take(length)?;
         self.take((4 - (header + length) % 4) % 4)?;
         Some(bytes)
+    }
+
+    /// A vector of words: as many as there are bytes for, whatever it says of itself.
+    fn words(&mut self) -> Option<Vec<u32>> {
+        let count = self.u32()? as usize;
+        let bytes = self.take(count.checked_mul(4)?)?;
+        Some(
+            bytes
+                .chunks_exact(4)
+                .filter_map(|word| Some(u32::from_le_bytes(word.try_into().ok()?)))
+                .collect(),
+        )
     }
 
     fn block(&mut self) -> Option<BlockIdExt> {
