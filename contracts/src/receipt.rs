@@ -58,7 +58,7 @@ pub struct ReceiptBody {
     pub dtype: u8,
 }
 
-/// Number format of the weights.
+/// Number format of the weights: that of most numbers in the layers' matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
@@ -72,6 +72,16 @@ pub enum Dtype {
     Q4_0 = 4,
     #[serde(rename = "q4_1")]
     Q4_1 = 5,
+    #[serde(rename = "q5_0")]
+    Q5_0 = 6,
+    #[serde(rename = "q5_1")]
+    Q5_1 = 7,
+    #[serde(rename = "q4_k")]
+    Q4K = 8,
+    #[serde(rename = "q5_k")]
+    Q5K = 9,
+    #[serde(rename = "q6_k")]
+    Q6K = 10,
 }
 
 impl Dtype {
@@ -83,6 +93,11 @@ impl Dtype {
             3 => Self::Q8_0,
             4 => Self::Q4_0,
             5 => Self::Q4_1,
+            6 => Self::Q5_0,
+            7 => Self::Q5_1,
+            8 => Self::Q4K,
+            9 => Self::Q5K,
+            10 => Self::Q6K,
             _ => return None,
         })
     }
