@@ -1,0 +1,8 @@
+//! The Attestor under hostile evidence and hostile messages.
+#![allow(clippy::unwrap_used)]
+
+mod bench;
+mod differential;
+mod evidence;
+mod hostile;
+mod mutations;
