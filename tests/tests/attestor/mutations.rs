@@ -403,10 +403,9 @@ fn members(text: &str) -> Vec<(usize, usize)> {
     for (colon, _) in text.match_indices("\":") {
         let Some(from) = text[..colon].rfind('"') else { continue };
         let rest = &text[colon + 2..];
-        let length = if rest.starts_with('"') {
-            rest[1..].find('"').map(|end| end + 2)
-        } else {
-            rest.find([',', '}', ']', '{', '['])
+        let length = match rest.strip_prefix('"') {
+            Some(string) => string.find('"').map(|end| end + 2),
+            None => rest.find([',', '}', ']', '{', '[']),
         };
         if let Some(length @ 1..) = length {
             found.push((from, colon + 2 + length));
