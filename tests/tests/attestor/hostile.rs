@@ -15,7 +15,7 @@ use tycho_types::cell::CellBuilder;
 use tycho_types::dict::Dict;
 
 use crate::bench::{BALANCE, Bench, Delivery, Outcome, cell_of};
-use crate::evidence::{NOW, World, question};
+use crate::evidence::{NOW, Part, World, question};
 
 fn world(bench: &Bench, change: impl FnOnce(&mut Profile)) -> World {
     let mut profile = Profile::default();
@@ -188,7 +188,7 @@ fn the_largest_messages_are_paid_for_by_their_sender() {
     };
     list.issuer = issuer_id(&world);
     list.revoked = Dict::from(Some(cells));
-    let start = cell_of(&world.without(crate::evidence::Part::PckCrl));
+    let start = cell_of(&world.without(Part::PckCrl));
     for value in [0, 50_000_000, 200_000_000, 2_000_000_000] {
         let body = list.to_cell().unwrap();
         let outcome = bench.deliver(&start, Delivery { value, bounced: false, now: NOW, body });
@@ -214,7 +214,7 @@ fn tree(depth: u8, number: &mut u64) -> Cell {
 fn a_set_of_serials_is_the_list_and_nothing_else() {
     let bench = Bench::new();
     let world = world(&bench, |_| ());
-    let start = cell_of(&world.without(crate::evidence::Part::PckCrl));
+    let start = cell_of(&world.without(Part::PckCrl));
     let post = all_postings(&world.platform, &world.empty)
         .into_iter()
         .find_map(|posting| match posting {
@@ -356,6 +356,29 @@ fn nobody_turns_collateral_back() {
     );
 }
 
+/// What Intel writes of a component may be of any length that fits a piece.
+#[test]
+fn a_component_may_be_described_at_any_length() {
+    let bench = Bench::new();
+    let world = world(&bench, |_| ());
+    let start = world.without(Part::TcbInfo);
+    let sound = world.platform.collateral();
+    for length in 0..80 {
+        let mut collateral = sound.clone();
+        let described = format!("\"type\":\"{}\"", "x".repeat(length));
+        collateral.tcb_info = sound.tcb_info.replace("\"type\":\"TXT SINIT\"", &described);
+        assert!(collateral.tcb_info.contains(&described));
+        let signature = world.platform.sign_as(Signer::TcbSigner, collateral.tcb_info.as_bytes());
+        collateral.tcb_info_signature = signature.to_vec();
+        for posting in postings(&collateral, &start, 1).unwrap() {
+            let outcome = bench.send(&cell_of(&start), posting.to_cell().unwrap(), NOW);
+            assert!(outcome.succeeded, "{length} characters: {:?}", outcome.exit_code);
+            let (after, before) = (outcome.storage(), &world.full);
+            assert_eq!(after.collateral.tcb_infos, before.collateral.tcb_infos);
+        }
+    }
+}
+
 #[test]
 fn documents_need_their_signer_certified_in_force_and_not_revoked() {
     let bench = Bench::new();
@@ -367,7 +390,7 @@ fn documents_need_their_signer_certified_in_force_and_not_revoked() {
             _ => None,
         })
         .unwrap();
-    let start = world.without(crate::evidence::Part::TcbInfo);
+    let start = world.without(Part::TcbInfo);
     let code = |held: &AttestorStorage, post: &PostTcbInfo, now| {
         bench.send(&cell_of(held), post.to_cell().unwrap(), now).exit_code
     };
