@@ -1,30 +1,41 @@
-//! Attention on the processor over a cache that is never copied.
+//! Attention on the processor over a paged cache.
 //!
-//! Keys lie in blocks of [`LANES`] tokens, transposed, so that a block's scores come out of one pass without sums
-//! across lanes; values lie token by token. Every sum runs over absolute positions in one order, so the result at a
-//! position depends neither on how the prompt was cut, nor on the number of threads, nor on the vectors' width.
+//! A block holds [`BLOCK_TOKENS`] tokens of one sequence, in all layers; a sequence's list of blocks says where its
+//! tokens lie. Within a block keys are transposed, so that its scores come out of one pass without sums across lanes;
+//! values lie token by token. Every sum runs over absolute positions in one order, so the result at a position depends
+//! neither on how the prompt was cut, nor on which blocks it lies in or what they held before, nor on other sequences,
+//! the number of threads or the vectors' width.
 
 use rayon::prelude::*;
 
+/// Tokens of a block.
+pub(crate) const BLOCK_TOKENS: usize = LANES;
 /// Tokens of a block of keys, and numbers of a head that are mixed at once.
 const LANES: usize = 32;
-/// Queries that go through the keys together.
+/// Queries that go through the keys together, at most.
 const TILE: usize = 4;
 /// Products below which starting threads costs more than it saves.
 const WORTH_THREADS: usize = 1 << 15;
 
-/// Keys and values of one layer of one sequence.
+/// Keys and values of any number of sequences, in all layers.
 pub(crate) struct HostCache {
-    heads: Vec<HeadCache>,
+    layers: usize,
+    kv_heads: usize,
     size: usize,
-    tokens: usize,
+    /// `[layers][kv_heads][2][size × BLOCK_TOKENS]` each: keys transposed, then values. Empty until first used.
+    blocks: Vec<Vec<f32>>,
 }
 
-struct HeadCache {
-    /// `[blocks][size][LANES]`, zeros where there is no token yet.
-    keys: Vec<f32>,
-    /// `[tokens][size]`.
-    values: Vec<f32>,
+/// Consecutive tokens of one sequence within a batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    /// The first of them, counted over the batch.
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+    /// The position of the first in its sequence.
+    pub(crate) start: usize,
+    /// The blocks of the sequence, at least up to its last token here.
+    pub(crate) blocks: &'a [u32],
 }
 
 /// How queries look at keys.
@@ -38,97 +49,175 @@ pub(crate) struct Look {
 }
 
 impl HostCache {
-    pub(crate) fn new(kv_heads: usize, size: usize) -> Self {
-        let heads = (0..kv_heads).map(|_| HeadCache { keys: Vec::new(), values: Vec::new() }).collect();
-        Self { heads, size, tokens: 0 }
+    pub(crate) fn new(layers: usize, kv_heads: usize, size: usize) -> Self {
+        Self { layers, kv_heads, size, blocks: Vec::new() }
     }
 
-    /// Appends `[kv_heads, tokens, size]` of keys and of values.
-    pub(crate) fn append(&mut self, keys: &[f32], values: &[f32]) {
-        let (size, before) = (self.size, self.tokens);
-        let count = keys.len() / self.heads.len() / size;
-        let parts = keys.chunks_exact(count * size).zip(values.chunks_exact(count * size));
-        for (head, (keys, values)) in self.heads.iter_mut().zip(parts) {
-            head.values.extend_from_slice(values);
-            head.keys.resize((before + count).div_ceil(LANES) * LANES * size, 0.0);
-            for (token, key) in (before..).zip(keys.chunks_exact(size)) {
-                let block = &mut head.keys[token / LANES * LANES * size..];
-                for (at, number) in key.iter().enumerate() {
-                    block[at * LANES + token % LANES] = *number;
+    /// Bytes that the blocks in use, now or before, take.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.len() * size_of::<f32>()).sum()
+    }
+
+    /// Makes sure that the blocks which `batch` writes to are there.
+    pub(crate) fn reserve(&mut self, batch: &[Rows<'_>]) {
+        let numbers = self.layers * self.kv_heads * 2 * self.size * BLOCK_TOKENS;
+        for rows in batch.iter().filter(|rows| rows.count > 0) {
+            let written = rows.start / BLOCK_TOKENS..=(rows.start + rows.count - 1) / BLOCK_TOKENS;
+            for block in &rows.blocks[written] {
+                let block = *block as usize;
+                if block >= self.blocks.len() {
+                    self.blocks.resize_with(block + 1, Vec::new);
+                }
+                if self.blocks[block].is_empty() {
+                    self.blocks[block] = vec![0.0; numbers];
                 }
             }
         }
-        self.tokens += count;
     }
 
-    /// What the last tokens see: `queries` are `[heads, tokens, size]`, the result is `[tokens, heads × size]`.
-    pub(crate) fn attend(&self, queries: &[f32], heads: usize, look: Look) -> Vec<f32> {
-        let size = self.size;
-        let count = queries.len() / heads / size;
-        let group = heads / self.heads.len();
-        // [kv_heads][group × tokens][size], as the queries lie already.
-        let mut mixed = vec![0.0f32; queries.len()];
-        let task = |index: usize, out: &mut [f32]| {
-            let first_row = index * TILE;
-            let rows = out.len() / size;
-            let queries = &queries[first_row * size..(first_row + rows) * size];
-            let (before, per_head) = (self.tokens - count, group * count);
-            // A tile may reach into the next head: its rows go through one after another then.
-            let head_of = |row: usize| row / per_head;
-            if rows == TILE && head_of(first_row) == head_of(first_row + TILE - 1) {
-                let at = std::array::from_fn(|row| before + (first_row + row) % count);
-                run::<TILE>(&self.heads[head_of(first_row)], size, queries, at, look, out);
-            } else {
-                let parts = queries.chunks_exact(size).zip(out.chunks_exact_mut(size));
-                for (row, (query, out)) in (first_row..).zip(parts) {
-                    run::<1>(&self.heads[head_of(row)], size, query, [before + row % count], look, out);
+    /// Puts keys and values of a batch, `[kv_heads, tokens, size]` each, to their sequences'. The blocks must have been
+    /// reserved.
+    pub(crate) fn append(&mut self, layer: usize, keys: &[f32], values: &[f32], batch: &[Rows<'_>]) {
+        let (size, kv_heads) = (self.size, self.kv_heads);
+        let tokens = keys.len() / kv_heads / size;
+        for rows in batch {
+            for token in 0..rows.count {
+                let position = rows.start + token;
+                let block = rows.blocks[position / BLOCK_TOKENS] as usize;
+                let within = position % BLOCK_TOKENS;
+                for head in 0..kv_heads {
+                    let from = (head * tokens + rows.first + token) * size;
+                    let (key, value) = (&keys[from..from + size], &values[from..from + size]);
+                    let at = self.head_at(layer, head);
+                    let (into_keys, into_values) =
+                        self.blocks[block][at..at + 2 * size * LANES].split_at_mut(size * LANES);
+                    for (lanes, number) in into_keys.chunks_exact_mut(LANES).zip(key) {
+                        lanes[within] = *number;
+                    }
+                    into_values[within * size..(within + 1) * size].copy_from_slice(value);
                 }
+            }
+        }
+    }
+
+    /// What the tokens of a batch see: `queries` are `[heads, tokens, size]`, the result is `[tokens, heads × size]`.
+    pub(crate) fn attend(
+        &self,
+        layer: usize,
+        queries: &[f32],
+        heads: usize,
+        batch: &[Rows<'_>],
+        look: Look,
+    ) -> Vec<f32> {
+        let size = self.size;
+        let tokens = queries.len() / heads / size;
+        let group = heads / self.kv_heads;
+        let mut mixed = vec![0.0f32; queries.len()];
+        let mut tasks = Vec::new();
+        let mut work = 0;
+        let mut rest = mixed.as_mut_slice();
+        for rows in batch {
+            work += rows.count * heads * size * (rows.start + rows.count);
+            for kv_head in 0..self.kv_heads {
+                // The query heads that share keys become further rows of them.
+                for first in (0..group * rows.count).step_by(TILE) {
+                    let tile = TILE.min(group * rows.count - first);
+                    let (out, after) = std::mem::take(&mut rest).split_at_mut(tile * size);
+                    rest = after;
+                    tasks.push(Task { rows, kv_head, first, out });
+                }
+            }
+        }
+        let run = |task: &mut Task<'_>| {
+            let Task { rows, kv_head, first, out } = task;
+            let tile = out.len() / size;
+            let mut gathered = vec![0.0f32; tile * size];
+            let mut at = [0; TILE];
+            for ((query, at), row) in gathered.chunks_exact_mut(size).zip(&mut at).zip(*first..) {
+                let (head, token) = (*kv_head * group + row / rows.count, row % rows.count);
+                let from = (head * tokens + rows.first + token) * size;
+                query.copy_from_slice(&queries[from..from + size]);
+                *at = rows.start + token;
+            }
+            let head_at = self.head_at(layer, *kv_head);
+            let work = Work { cache: self, head_at, blocks: rows.blocks, queries: &gathered, look };
+            match tile {
+                4 => run::<4>(&work, at, out),
+                3 => run::<3>(&work, [at[0], at[1], at[2]], out),
+                2 => run::<2>(&work, [at[0], at[1]], out),
+                _ => run::<1>(&work, [at[0]], out),
             }
         };
-        if queries.len() * self.tokens < WORTH_THREADS {
-            mixed.chunks_mut(TILE * size).enumerate().for_each(|(index, out)| task(index, out));
+        if work < WORTH_THREADS {
+            tasks.iter_mut().for_each(run);
         } else {
-            mixed.par_chunks_mut(TILE * size).enumerate().for_each(|(index, out)| task(index, out));
+            tasks.par_iter_mut().for_each(run);
         }
         let mut by_token = vec![0.0f32; mixed.len()];
-        for (row, part) in mixed.chunks_exact(size).enumerate() {
-            let (head, token) = (row / count, row % count);
-            by_token[(token * heads + head) * size..][..size].copy_from_slice(part);
+        let mut parts = mixed.chunks_exact(size);
+        for rows in batch {
+            for head in 0..heads {
+                for (token, part) in (rows.first..rows.first + rows.count).zip(&mut parts) {
+                    by_token[(token * heads + head) * size..][..size].copy_from_slice(part);
+                }
+            }
         }
         by_token
     }
+
+    /// Where a head's numbers begin in a block.
+    fn head_at(&self, layer: usize, kv_head: usize) -> usize {
+        (layer * self.kv_heads + kv_head) * 2 * self.size * LANES
+    }
 }
 
-fn run<const N: usize>(
-    head: &HeadCache,
-    size: usize,
-    queries: &[f32],
-    at: [usize; N],
-    look: Look,
-    out: &mut [f32],
-) {
-    let work = Work { keys: &head.keys, values: &head.values, size, queries, look };
+/// Queries of one sequence that look at the same keys.
+struct Task<'a> {
+    rows: &'a Rows<'a>,
+    kv_head: usize,
+    /// Of the rows `[group × tokens]`.
+    first: usize,
+    out: &'a mut [f32],
+}
+
+fn run<const N: usize>(work: &Work<'_>, at: [usize; N], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if crate::wide::attend(&work, at, out) {
+    if crate::wide::attend(work, at, out) {
         return;
     }
-    attend_in_order(&work, at, out);
+    attend_in_order(work, at, out);
 }
 
 /// `N` queries of one head.
 pub(crate) struct Work<'a> {
-    keys: &'a [f32],
-    values: &'a [f32],
-    size: usize,
+    cache: &'a HostCache,
+    head_at: usize,
+    blocks: &'a [u32],
     queries: &'a [f32],
     look: Look,
+}
+
+impl Work<'_> {
+    #[inline(always)]
+    fn keys(&self, block: usize) -> &[f32] {
+        let numbers = self.cache.size * LANES;
+        &self.cache.blocks[self.blocks[block] as usize][self.head_at..self.head_at + numbers]
+    }
+
+    #[inline(always)]
+    fn values(&self, block: usize) -> &[f32] {
+        let numbers = self.cache.size * LANES;
+        let from = self.head_at + numbers;
+        &self.cache.blocks[self.blocks[block] as usize][from..from + numbers]
+    }
 }
 
 /// The queries at positions `at`. Inlined into callers that may use wider vectors; the order of additions is in the
 /// code and the same for every `N`.
 #[inline(always)]
 pub(crate) fn attend_in_order<const N: usize>(work: &Work<'_>, at: [usize; N], out: &mut [f32]) {
-    let Work { keys, values, size, queries, look } = *work;
+    let Work { queries, look, .. } = *work;
+    let size = work.cache.size;
     let first_of = |position: usize| look.window.map_or(0, |window| (position + 1).saturating_sub(window));
     let mut first = usize::MAX;
     let mut last = 0;
@@ -140,7 +229,7 @@ pub(crate) fn attend_in_order<const N: usize>(work: &Work<'_>, at: [usize; N], o
     let mut scores = vec![[[0.0f32; LANES]; N]; blocks.len()];
     let mut most = [f32::NEG_INFINITY; N];
     for (scores, block) in scores.iter_mut().zip(blocks.clone()) {
-        let (keys, _) = keys[block * LANES * size..(block + 1) * LANES * size].as_chunks::<LANES>();
+        let (keys, _) = work.keys(block).as_chunks::<LANES>();
         for (number, keys) in keys.iter().enumerate() {
             for row in 0..N {
                 let query = queries[row * size + number];
@@ -182,8 +271,9 @@ pub(crate) fn attend_in_order<const N: usize>(work: &Work<'_>, at: [usize; N], o
         let width = LANES.min(size - part);
         let mut mixed = [[0.0f32; LANES]; N];
         for (scores, block) in scores.iter().zip(blocks.clone()) {
-            let from = first.max(block * LANES);
-            let to = (last + 1).min((block + 1) * LANES);
+            let values = work.values(block);
+            let from = first.max(block * LANES) % LANES;
+            let to = (last + 1).min((block + 1) * LANES) - block * LANES;
             for position in from..to {
                 let start = position * size + part;
                 let value: [f32; LANES] = match values[start..].first_chunk::<LANES>() {
@@ -191,7 +281,7 @@ pub(crate) fn attend_in_order<const N: usize>(work: &Work<'_>, at: [usize; N], o
                     _ => padded(&values[start..start + width]),
                 };
                 for row in 0..N {
-                    let weight = scores[row][position % LANES];
+                    let weight = scores[row][position];
                     for lane in 0..LANES {
                         mixed[row][lane] = weight.mul_add(value[lane], mixed[row][lane]);
                     }
@@ -325,17 +415,26 @@ mod tests {
                 for pieces in [vec![tokens], vec![1; tokens], vec![30, 2, tokens - 32]] {
                     for threads in [1, 3] {
                         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                        let mut cache = HostCache::new(kv_heads, size);
+                        // Blocks in any order, used before by who knows whom.
+                        let blocks = [4, 0, 7];
+                        let mut cache = HostCache::new(2, kv_heads, size);
+                        let all = [Rows { first: 0, count: 96, start: 0, blocks: &blocks }];
+                        cache.reserve(&all);
+                        let rubbish = vec![f32::NAN; kv_heads * 96 * size];
+                        cache.append(1, &rubbish, &rubbish, &all);
                         let mut ours = Vec::new();
                         let mut start = 0;
                         for piece in &pieces {
                             let range = start..start + piece;
-                            cache.append(
-                                &cut(&k, kv_heads, size, range.clone()),
-                                &cut(&v, kv_heads, size, range.clone()),
+                            let rows = [Rows { first: 0, count: *piece, start, blocks: &blocks }];
+                            cache.reserve(&rows);
+                            let (k, v) = (
+                                cut(&k, kv_heads, size, range.clone()),
+                                cut(&v, kv_heads, size, range.clone()),
                             );
+                            cache.append(1, &k, &v, &rows);
                             let q = cut(&q, heads, size, range);
-                            ours.extend(pool.install(|| cache.attend(&q, heads, look)));
+                            ours.extend(pool.install(|| cache.attend(1, &q, heads, &rows, look)));
                             start += piece;
                         }
                         for (ours, theirs) in ours.iter().zip(&expected) {
@@ -346,6 +445,37 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn sequences_of_a_batch_do_not_see_each_other() {
+        let (heads, kv_heads, size) = (6, 2, 40);
+        let look = Look { scale: 0.5, cap: None, window: None };
+        let lengths = [35, 1, 70, 3];
+        let tables: [&[u32]; 4] = [&[9, 3], &[1], &[0, 2, 8], &[5]];
+        let whole: usize = lengths.iter().sum();
+        let [q, k, v] =
+            [(heads, 0.2), (kv_heads, 0.5), (kv_heads, 0.9)].map(|(h, seed)| numbers(h * whole * size, seed));
+        let mut batch = Vec::new();
+        let mut first = 0;
+        for (count, blocks) in lengths.into_iter().zip(tables) {
+            batch.push(Rows { first, count, start: 0, blocks });
+            first += count;
+        }
+        let mut cache = HostCache::new(1, kv_heads, size);
+        cache.reserve(&batch);
+        cache.append(0, &k, &v, &batch);
+        let together = cache.attend(0, &q, heads, &batch, look);
+        for rows in &batch {
+            let range = rows.first..rows.first + rows.count;
+            let mut cache = HostCache::new(1, kv_heads, size);
+            let alone = [Rows { first: 0, ..*rows }];
+            cache.reserve(&alone);
+            let own = |from: &[f32], heads| cut(from, heads, size, range.clone());
+            cache.append(0, &own(&k, kv_heads), &own(&v, kv_heads), &alone);
+            let alone = cache.attend(0, &own(&q, heads), heads, &alone, look);
+            assert_eq!(alone, together[range.start * heads * size..range.end * heads * size]);
         }
     }
 

@@ -6,16 +6,13 @@ use burn_tensor::activation::{silu, softmax};
 use burn_tensor::backend::Backend;
 use burn_tensor::{Bool, Tensor, TensorData};
 
-use crate::attention::{HostCache, Look};
+use crate::attention::{BLOCK_TOKENS, HostCache, Look, Rows};
 use crate::error::GenerateError;
 use crate::matrix::Matrix;
-use crate::model::{Model, Sequence, Visit};
+use crate::model::{Cache, Model, Span};
 use crate::shape::{Activation, Experts, LayerShape, Rotation, Shape};
+use crate::tensor_cache::TensorCache;
 use crate::weights::{FeedForwardWeights, GatedWeights, Projection, Weights};
-
-/// Tokens of a prompt that go through the layers together. Part of the engine's revision: another size may round
-/// differently.
-const PREFILL_CHUNK: usize = 128;
 
 /// How weight matrices are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,25 +71,31 @@ struct Gated<B: Backend> {
     down: Linear<B>,
 }
 
-/// Keys and values: `[kv_heads, tokens, head_size]` each.
-type KeysAndValues<B> = (Tensor<B, 3>, Tensor<B, 3>);
-/// What a layer remembers of a sequence.
-enum Cached<B: Backend> {
-    /// For this crate's kernel.
-    Host(HostCache),
-    /// For the backend.
-    Tensors(Option<KeysAndValues<B>>),
-}
-
-/// True where a query must not look.
+/// True where a query must not look: `[kv_heads, group × tokens, keys]`.
 type Mask<B> = Tensor<B, 3, Bool>;
 /// Cosines and sines: `[1, tokens, head_size / 2]` each.
 type Turns<B> = (Tensor<B, 3>, Tensor<B, 3>);
 
-struct Run<'a, B: Backend> {
+/// Sequences of one model.
+struct Sequences<'a, B: Backend> {
     decoder: &'a Decoder<B>,
-    layers: Vec<Cached<B>>,
-    tokens: usize,
+    cache: KeysAndValues<B>,
+}
+
+enum KeysAndValues<B: Backend> {
+    /// For this crate's kernel.
+    Host(HostCache),
+    /// For the backend.
+    Tensors(TensorCache<B>),
+}
+
+/// The tokens of a batch, as attention sees them.
+struct Batch<'a, B: Backend> {
+    rows: Vec<Rows<'a>>,
+    /// One for each of the shape's rotations.
+    turns: Vec<Turns<B>>,
+    /// One for each of `rows` and each window of a layer. Empty where the backend does not attend.
+    masks: Vec<(Option<usize>, Vec<Option<Mask<B>>>)>,
 }
 
 impl<B: Backend> Decoder<B> {
@@ -170,14 +173,16 @@ impl<B: Backend> Decoder<B> {
 
     fn attention(
         &self,
+        index: usize,
         layer: &Layer<B>,
         x: Tensor<B, 2>,
-        cached: &mut Cached<B>,
-        turns: &Turns<B>,
-        window: Option<usize>,
-        mask: Option<&Mask<B>>,
+        cache: &mut KeysAndValues<B>,
+        batch: &Batch<'_, B>,
     ) -> Result<Tensor<B, 2>, GenerateError> {
         let Shape { heads, kv_heads, head_size, .. } = self.shape;
+        let LayerShape { window, rotation, .. } =
+            *self.shape.layers.get(index).ok_or(GenerateError::Backend)?;
+        let turns = batch.turns.get(rotation).ok_or(GenerateError::Backend)?;
         let tokens = x.dims()[0];
         let device = &self.device;
         let split = |flat: Tensor<B, 2>, heads: usize, norm: Option<&Tensor<B, 1>>| {
@@ -192,22 +197,43 @@ impl<B: Backend> Decoder<B> {
         let q = rotate(split(layer.q.apply(x.clone(), device)?, heads, layer.q_norm.as_ref()), turns);
         let k = rotate(split(layer.k.apply(x.clone(), device)?, kv_heads, layer.k_norm.as_ref()), turns);
         let v = split(layer.v.apply(x, device)?, kv_heads, None);
-        let cached = match cached {
-            Cached::Host(cache) => {
-                cache.append(&values(k)?, &values(v)?);
+        let mixed = match cache {
+            KeysAndValues::Host(cache) => {
+                cache.append(index, &values(k)?, &values(v)?, &batch.rows);
                 let look = Look { scale: self.shape.attention_scale, cap: self.shape.attention_cap, window };
-                let mixed = cache.attend(&values(q)?, heads, look);
-                return layer.o.apply(tensor(mixed, [tokens, heads * head_size], device), device);
+                let mixed = cache.attend(index, &values(q)?, heads, &batch.rows, look);
+                tensor(mixed, [tokens, heads * head_size], device)
             }
-            Cached::Tensors(cached) => cached,
-        };
-        let (k, v) = match cached.take() {
-            Some((before_k, before_v)) => {
-                (Tensor::cat(vec![before_k, k], 1), Tensor::cat(vec![before_v, v], 1))
+            KeysAndValues::Tensors(cache) => {
+                let masks = batch.masks.iter().find(|(of, _)| *of == window).map(|(_, masks)| masks);
+                let masks = masks.ok_or(GenerateError::Backend)?;
+                let mut mixed = Vec::with_capacity(batch.rows.len());
+                for (rows, mask) in batch.rows.iter().zip(masks) {
+                    let of = |heads| [0..heads, rows.first..rows.first + rows.count, 0..head_size];
+                    let (k, v) = cache.append(
+                        index,
+                        k.clone().slice(of(kv_heads)),
+                        v.clone().slice(of(kv_heads)),
+                        rows,
+                    );
+                    mixed.push(self.attend(q.clone().slice(of(heads)), k, v, mask.as_ref()));
+                }
+                Tensor::cat(mixed, 0)
             }
-            None => (k, v),
         };
-        *cached = Some((k.clone(), v.clone()));
+        layer.o.apply(mixed, device)
+    }
+
+    /// What `q`, `[heads, tokens, head_size]`, sees of `[kv_heads, keys, head_size]`: `[tokens, heads × head_size]`.
+    fn attend(
+        &self,
+        q: Tensor<B, 3>,
+        k: Tensor<B, 3>,
+        v: Tensor<B, 3>,
+        mask: Option<&Mask<B>>,
+    ) -> Tensor<B, 2> {
+        let Shape { heads, kv_heads, head_size, .. } = self.shape;
+        let tokens = q.dims()[1];
         // The query heads that share a key head become further rows of it, so that keys are not repeated.
         let group = heads / kv_heads;
         let q = q.reshape([kv_heads, group * tokens, head_size]) * self.shape.attention_scale;
@@ -219,9 +245,7 @@ impl<B: Backend> Decoder<B> {
             scores = scores.mask_fill(mask.clone(), f32::NEG_INFINITY);
         }
         let mixed = softmax(scores, 2).matmul(v);
-        let mixed =
-            mixed.reshape([heads, tokens, head_size]).swap_dims(0, 1).reshape([tokens, heads * head_size]);
-        layer.o.apply(mixed, device)
+        mixed.reshape([heads, tokens, head_size]).swap_dims(0, 1).reshape([tokens, heads * head_size])
     }
 
     fn feed_forward(&self, layer: &Layer<B>, x: Tensor<B, 2>) -> Result<Tensor<B, 2>, GenerateError> {
@@ -289,12 +313,14 @@ impl<B: Backend> Decoder<B> {
         x * scale * weight.clone().unsqueeze()
     }
 
-    /// The turns of positions `start..start + tokens`.
-    fn turns(&self, rotation: &Rotation, start: usize, tokens: usize) -> Turns<B> {
+    /// The turns of the positions of `batch`.
+    fn turns(&self, rotation: &Rotation, batch: &[Rows<'_>]) -> Turns<B> {
         let half = rotation.frequencies.len();
+        let positions = batch.iter().flat_map(|rows| rows.start..rows.start + rows.count);
+        let tokens = batch.iter().map(|rows| rows.count).sum();
         let mut cosines = Vec::with_capacity(tokens * half);
         let mut sines = Vec::with_capacity(tokens * half);
-        for position in start..start + tokens {
+        for position in positions {
             for frequency in &rotation.frequencies {
                 // The angle in f32, as the model was trained; its sine in f64, which the libraries of all systems
                 // round to the same f32.
@@ -335,37 +361,44 @@ where
         &self.shape
     }
 
-    fn sequence(&self) -> Box<dyn Sequence + '_> {
+    fn cache(&self, most_blocks: usize) -> Box<dyn Cache + '_> {
         let Shape { kv_heads, head_size, .. } = self.shape;
-        let cached = || match self.multiply {
-            Multiply::Stored => Cached::Host(HostCache::new(kv_heads, head_size)),
-            Multiply::Backend => Cached::Tensors(None),
+        let layers = self.layers.len();
+        let cache = match self.multiply {
+            Multiply::Stored => KeysAndValues::Host(HostCache::new(layers, kv_heads, head_size)),
+            Multiply::Backend => {
+                let device = self.device.clone();
+                KeysAndValues::Tensors(TensorCache::new(layers, kv_heads, head_size, most_blocks, device))
+            }
         };
-        Box::new(Run { decoder: self, layers: self.layers.iter().map(|_| cached()).collect(), tokens: 0 })
+        Box::new(Sequences { decoder: self, cache })
     }
 }
 
-impl<B: Backend> Run<'_, B> {
+impl<B: Backend> Sequences<'_, B> {
     /// `[tokens, hidden]` after the last layer.
-    fn hidden(&mut self, tokens: &[u32]) -> Result<Tensor<B, 2>, GenerateError> {
+    fn hidden(&mut self, tokens: &[u32], rows: Vec<Rows<'_>>) -> Result<Tensor<B, 2>, GenerateError> {
         let decoder = self.decoder;
         let shape = &decoder.shape;
         let mut x = decoder.embed(tokens)?;
-        let (start, count) = (self.tokens, tokens.len());
-        let turns: Vec<Turns<B>> =
-            shape.rotations.iter().map(|rotation| decoder.turns(rotation, start, count)).collect();
-        let mut masks: Vec<(Option<usize>, Option<Mask<B>>)> = Vec::new();
-        for ((layer, LayerShape { window, rotation, .. }), cached) in
-            decoder.layers.iter().zip(&shape.layers).zip(&mut self.layers)
-        {
-            let masked = decoder.multiply == Multiply::Backend;
-            if masked && masks.iter().all(|(of, _)| of != window) {
-                masks.push((*window, decoder.mask(*window, start, count)));
+        let turns = shape.rotations.iter().map(|rotation| decoder.turns(rotation, &rows)).collect();
+        let mut masks: Vec<(Option<usize>, Vec<Option<Mask<B>>>)> = Vec::new();
+        match &mut self.cache {
+            KeysAndValues::Host(cache) => cache.reserve(&rows),
+            KeysAndValues::Tensors(cache) => {
+                cache.reserve(&rows);
+                for LayerShape { window, .. } in &shape.layers {
+                    if masks.iter().all(|(of, _)| of != window) {
+                        let of = |rows: &Rows<'_>| decoder.mask(*window, rows.start, rows.count);
+                        masks.push((*window, rows.iter().map(of).collect()));
+                    }
+                }
             }
-            let mask = masks.iter().find(|(of, _)| of == window).and_then(|(_, mask)| mask.as_ref());
+        }
+        let batch = Batch { rows, turns, masks };
+        for (index, layer) in decoder.layers.iter().enumerate() {
             let normed = decoder.rms_norm(x.clone(), &layer.attention_norm);
-            let turns = turns.get(*rotation).ok_or(GenerateError::Backend)?;
-            let mut mixed = decoder.attention(layer, normed, cached, turns, *window, mask)?;
+            let mut mixed = decoder.attention(index, layer, normed, &mut self.cache, &batch)?;
             if let Some(norm) = &layer.attention_outer_norm {
                 mixed = decoder.rms_norm(mixed, norm);
             }
@@ -377,30 +410,55 @@ impl<B: Backend> Run<'_, B> {
             }
             x = x + fed;
         }
-        self.tokens += count;
         Ok(x)
+    }
+
+    fn logits(&mut self, spans: &[Span<'_>]) -> Result<Vec<f32>, GenerateError> {
+        let mut tokens = Vec::with_capacity(spans.iter().map(|span| span.tokens.len()).sum());
+        let mut rows = Vec::with_capacity(spans.len());
+        let mut wanted = Vec::new();
+        for span in spans {
+            let (first, count) = (tokens.len(), span.tokens.len());
+            if span.blocks.len() * BLOCK_TOKENS < span.start + count {
+                return Err(GenerateError::Backend);
+            }
+            wanted.extend(first + span.from.min(count)..first + count);
+            rows.push(Rows { first, count, start: span.start, blocks: span.blocks });
+            tokens.extend_from_slice(span.tokens);
+        }
+        let all = tokens.len();
+        if all == 0 {
+            return Ok(Vec::new());
+        }
+        let hidden = self.hidden(&tokens, rows)?;
+        match (wanted.first(), wanted.last()) {
+            (Some(first), Some(last)) if last - first + 1 == wanted.len() => {
+                self.decoder.logits(hidden.narrow(0, *first, wanted.len()))
+            }
+            (Some(_), Some(_)) => {
+                let hidden = wanted.iter().map(|row| hidden.clone().narrow(0, *row, 1)).collect();
+                self.decoder.logits(Tensor::cat(hidden, 0))
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 }
 
-impl<B: Backend> Sequence for Run<'_, B> {
-    fn append(&mut self, tokens: &[u32], from: usize, visit: &mut Visit<'_>) -> Result<(), GenerateError> {
-        for (index, chunk) in tokens.chunks(PREFILL_CHUNK).enumerate() {
-            let start = index * PREFILL_CHUNK;
-            let first = from.saturating_sub(start);
-            // Once into the thread pool, instead of once for every matrix.
-            let logits = rayon::scope(|_| {
-                let hidden = self.hidden(chunk)?;
-                let wanted = chunk.len().saturating_sub(first);
-                if wanted == 0 {
-                    return Ok(Vec::new());
-                }
-                self.decoder.logits(hidden.narrow(0, first, wanted))
-            })?;
-            for (row, logits) in logits.chunks_exact(self.decoder.shape.vocabulary).enumerate() {
-                visit(start + first + row, logits)?;
-            }
+impl<B: Backend> Cache for Sequences<'_, B> {
+    fn step(&mut self, spans: &[Span<'_>]) -> Result<Vec<f32>, GenerateError> {
+        // Once into the thread pool, instead of once for every matrix.
+        rayon::scope(|_| self.logits(spans))
+    }
+
+    fn held_bytes(&self) -> usize {
+        match &self.cache {
+            KeysAndValues::Host(cache) => cache.held_bytes(),
+            KeysAndValues::Tensors(cache) => cache.held_bytes(),
         }
-        Ok(())
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.decoder.shape.vocabulary
     }
 }
 

@@ -4,14 +4,14 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use crate::answer::{Answer, Next};
 use crate::backend::{Device, place};
 use crate::decoder::Multiply;
 use crate::error::{GenerateError, LoadError};
 use crate::files::ModelFiles;
 use crate::gguf::{Gguf, TensorKind};
 use crate::model::Model;
-use crate::sampling::{Sampler, Sampling};
-use crate::stop::StopStrings;
+use crate::sampling::Sampling;
 use crate::text::{ChatMessage, Text};
 use crate::weights::{FeedForwardWeights, GatedWeights, Weights};
 use crate::{gguf_model, hugging_face};
@@ -219,56 +219,34 @@ impl Engine {
         on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, GenerateError> {
         let most = self.most_output_tokens(prompt_ids, params)?;
-        let mut stop = StopStrings::new(&params.stop)?;
-        let mut sampler = Sampler::new(params.sampling, prompt_ids);
+        let mut answer = Answer::new(&self.text, prompt_ids, params, most)?;
         let began = Instant::now();
         let mut sequence = self.model.sequence();
         let mut logits = sequence.step(prompt_ids)?;
         let prefill_ms = elapsed_ms(began);
         let began = Instant::now();
-        let mut stream = self.text.stream();
-        let mut output_ids: Vec<u32> = Vec::new();
-        let mut logprobs = Vec::new();
-        let mut text = String::new();
-        let mut finish_reason = FinishReason::Length;
-        while output_ids.len() < most {
-            let position = prompt_ids.len() + output_ids.len();
-            let id = sampler.choose(&logits, position).ok_or(GenerateError::Backend)?;
-            if self.text.stop_ids.contains(&id) {
-                finish_reason = FinishReason::Stop;
-                break;
-            }
-            if let Some(alternatives) = params.top_logprobs {
-                logprobs.push(logprobs_of(&logits, id, alternatives));
-            }
-            output_ids.push(id);
-            sampler.accept(id);
-            let piece = stop.push(&stream.push(id)?);
-            text.push_str(&piece);
-            if on_token(TokenEvent { id: Some(id), text_piece: &piece }).is_break() {
-                finish_reason = FinishReason::Cancelled;
-                break;
-            }
-            if stop.is_met() {
-                finish_reason = FinishReason::Stop;
-                break;
-            }
-            if output_ids.len() < most {
-                logits = sequence.step(&[id])?;
+        let mut finished = (most == 0).then_some(FinishReason::Length);
+        while finished.is_none() {
+            match answer.choose(&logits)? {
+                Next::End => finished = Some(FinishReason::Stop),
+                Next::Token { id, piece, finished: ended } => {
+                    finished = ended;
+                    if on_token(TokenEvent { id: Some(id), text_piece: &piece }).is_break() {
+                        finished = Some(FinishReason::Cancelled);
+                    }
+                    if finished.is_none() {
+                        logits = sequence.step(&[id])?;
+                    }
+                }
             }
         }
-        let mut rest = stop.push(&stream.finish()?);
-        rest.push_str(&stop.finish());
-        text.push_str(&rest);
+        let (mut generation, rest) = answer.finish(finished.unwrap_or(FinishReason::Length))?;
         // Nothing can be broken off any more.
-        if !rest.is_empty() && finish_reason != FinishReason::Cancelled {
+        if !rest.is_empty() && generation.finish_reason != FinishReason::Cancelled {
             let _ = on_token(TokenEvent { id: None, text_piece: &rest });
         }
-        if stop.is_met() && finish_reason == FinishReason::Length {
-            finish_reason = FinishReason::Stop;
-        }
-        let decode_ms = elapsed_ms(began);
-        Ok(Generation { output_ids, text, finish_reason, logprobs, prefill_ms, decode_ms })
+        (generation.prefill_ms, generation.decode_ms) = (prefill_ms, elapsed_ms(began));
+        Ok(generation)
     }
 
     /// The logits after every token of `ids`, `[ids][vocabulary]`.
@@ -340,25 +318,31 @@ fn dtype_of(weights: &Weights) -> u8 {
     most.map_or(0, |(code, _)| code)
 }
 
-fn logprobs_of(logits: &[f32], id: u32, alternatives: usize) -> TokenLogprobs {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let whole =
-        logits.iter().filter(|logit| !logit.is_nan()).map(|logit| f64::from(logit - most).exp()).sum::<f64>();
-    let logprob = |logit: f32| (f64::from(logit - most) - whole.ln()) as f32;
-    let mut order: Vec<(u32, f32)> =
-        (0u32..).zip(logits.iter().copied()).filter(|(_, logit)| !logit.is_nan()).collect();
-    let descending = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-    if alternatives > 0 && alternatives < order.len() {
-        order.select_nth_unstable_by(alternatives - 1, descending);
-    }
-    order.truncate(alternatives);
-    order.sort_unstable_by(descending);
-    TokenLogprobs {
-        logprob: logits.get(id as usize).map_or(f32::NEG_INFINITY, |logit| logprob(*logit)),
-        top: order.into_iter().map(|(id, logit)| (id, logprob(logit))).collect(),
+impl TokenLogprobs {
+    /// Those of `id`, and the `alternatives` most likely.
+    pub(crate) fn of(logits: &[f32], id: u32, alternatives: usize) -> Self {
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let whole = logits
+            .iter()
+            .filter(|logit| !logit.is_nan())
+            .map(|logit| f64::from(logit - most).exp())
+            .sum::<f64>();
+        let logprob = |logit: f32| (f64::from(logit - most) - whole.ln()) as f32;
+        let mut order: Vec<(u32, f32)> =
+            (0u32..).zip(logits.iter().copied()).filter(|(_, logit)| !logit.is_nan()).collect();
+        let descending = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        if alternatives > 0 && alternatives < order.len() {
+            order.select_nth_unstable_by(alternatives - 1, descending);
+        }
+        order.truncate(alternatives);
+        order.sort_unstable_by(descending);
+        Self {
+            logprob: logits.get(id as usize).map_or(f32::NEG_INFINITY, |logit| logprob(*logit)),
+            top: order.into_iter().map(|(id, logit)| (id, logprob(logit))).collect(),
+        }
     }
 }
 
-fn elapsed_ms(since: Instant) -> u64 {
+pub(crate) fn elapsed_ms(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,6 +4,7 @@
 //! [`ModelFiles`] reads and hashes, [`Engine`] loads and answers. Nothing here logs; no error, no `Debug` carries a
 //! prompt or an answer.
 
+mod answer;
 mod attention;
 mod audit;
 mod backend;
@@ -21,6 +22,7 @@ mod philox;
 mod sampling;
 mod shape;
 mod stop;
+mod tensor_cache;
 mod text;
 mod tokenizer_file;
 mod vocabulary;

@@ -8,18 +8,18 @@ const MAX_STRINGS: usize = 16;
 const MAX_BYTES: usize = 256;
 
 /// Lets text through up to the first stop string, and holds back what may be the beginning of one.
-pub(crate) struct StopStrings<'a> {
-    strings: &'a [String],
+pub(crate) struct StopStrings {
+    strings: Vec<String>,
     waiting: String,
     met: bool,
 }
 
-impl<'a> StopStrings<'a> {
-    pub(crate) fn new(strings: &'a [String]) -> Result<Self, GenerateError> {
+impl StopStrings {
+    pub(crate) fn new(strings: &[String]) -> Result<Self, GenerateError> {
         let fits = strings.len() <= MAX_STRINGS
             && strings.iter().all(|string| (1..=MAX_BYTES).contains(&string.len()));
         if fits {
-            Ok(Self { strings, waiting: String::new(), met: false })
+            Ok(Self { strings: strings.to_vec(), waiting: String::new(), met: false })
         } else {
             Err(GenerateError::Parameter("stop"))
         }
@@ -62,8 +62,9 @@ impl<'a> StopStrings<'a> {
     }
 }
 
-impl Drop for StopStrings<'_> {
+impl Drop for StopStrings {
     fn drop(&mut self) {
+        self.strings.zeroize();
         self.waiting.zeroize();
     }
 }
