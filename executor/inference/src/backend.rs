@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn_flex::{Flex, FlexDevice};
+use burn_tensor::backend::Backend;
 
 use crate::decoder::{Decoder, Multiply};
 use crate::error::LoadError;
@@ -97,8 +98,43 @@ pub(crate) fn place(
     }
 }
 
+/// What can be put on any backend.
+pub(crate) trait Build {
+    /// What it becomes there.
+    type Model;
+
+    fn build<B: Backend>(self, device: B::Device) -> Self::Model;
+}
+
+/// Puts `weights` on `device`.
+///
+/// # Errors
+/// [`LoadError::Device`] where the build or the machine lacks it.
+pub(crate) fn build<W: Build>(weights: W, device: Device) -> Result<W::Model, LoadError> {
+    match device {
+        Device::Cpu => Ok(weights.build::<Flex>(FlexDevice)),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(number) => {
+            let on = burn_cuda::CudaDevice::new(number);
+            probe::<burn_cuda::Cuda>(device, &on)?;
+            Ok(weights.build::<burn_cuda::Cuda>(on))
+        }
+        #[cfg(feature = "wgpu")]
+        Device::Wgpu => {
+            let on = burn_wgpu::WgpuDevice::default();
+            probe::<burn_wgpu::Wgpu>(device, &on)?;
+            Ok(weights.build::<burn_wgpu::Wgpu>(on))
+        }
+        #[allow(unreachable_patterns, reason = "which patterns are left depends on the features")]
+        _ => Err(LoadError::Device {
+            device: device.to_string(),
+            reason: "this build leaves it out; build with the feature of its name".into(),
+        }),
+    }
+}
+
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
-fn on_gpu<B: burn_tensor::backend::Backend>(
+fn on_gpu<B: Backend>(
     shape: Shape,
     weights: Weights,
     multiply: Multiply,
@@ -108,13 +144,19 @@ fn on_gpu<B: burn_tensor::backend::Backend>(
 where
     Decoder<B>: Send + Sync,
 {
+    probe::<B>(device, &on)?;
+    Ok(Box::new(Decoder::<B>::new(shape, weights, multiply, on)))
+}
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn probe<B: Backend>(device: Device, on: &B::Device) -> Result<(), LoadError> {
     // CubeCL panics where there is no driver, and reports it nowhere else.
     let probe = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let one = burn_tensor::Tensor::<B, 1>::from_floats([1.0, 2.0], &on);
+        let one = burn_tensor::Tensor::<B, 1>::from_floats([1.0, 2.0], on);
         (one.clone() + one).into_data().convert::<f32>().into_vec::<f32>().ok()
     }));
     match probe {
-        Ok(Some(sum)) if sum == [2.0, 4.0] => Ok(Box::new(Decoder::<B>::new(shape, weights, multiply, on))),
+        Ok(Some(sum)) if sum == [2.0, 4.0] => Ok(()),
         _ => Err(LoadError::Device {
             device: device.to_string(),
             reason: "this machine has no such device, or lacks its driver".into(),

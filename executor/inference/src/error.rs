@@ -29,7 +29,7 @@ pub enum LoadError {
     },
     /// A correct file of a kind this engine does not run.
     #[error(
-        "model files: {what} is not supported; this engine runs Llama, Mistral, Qwen2, Qwen3, Qwen3-MoE and Gemma 1 to 3 in F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K"
+        "model files: {what} is not supported; this engine runs Llama, Mistral, Qwen2, Qwen3, Qwen3-MoE and Gemma 1 to 3 in F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K, and BERT and Whisper in F32, F16 and BF16"
     )]
     Unsupported {
         /// What is not.

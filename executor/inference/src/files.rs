@@ -13,6 +13,10 @@ use crate::error::LoadError;
 
 /// One name for every copy: a model's id is of the contents, not of what the user called them.
 const GGUF_NAME: &str = "model.gguf";
+/// How a sentence-transformers model makes one vector of many, the one file of a folder below.
+pub(crate) const POOLING_FILE: &str = "1_Pooling/config.json";
+/// The weights of a CTranslate2 directory.
+pub(crate) const CTRANSLATE2_FILE: &str = "model.bin";
 
 /// A model's files in memory.
 #[derive(Clone)]
@@ -54,6 +58,9 @@ impl ModelFiles {
                 {
                     files.push(read(&entry.path(), name)?);
                 }
+            }
+            if path.join(POOLING_FILE).exists() {
+                files.push(read(&path.join(POOLING_FILE), POOLING_FILE.to_owned())?);
             }
             files.sort_by(|a, b| a.name.cmp(&b.name));
             if !is_hugging_face(&files) {
@@ -106,12 +113,16 @@ impl ModelFiles {
 }
 
 fn belongs(name: &str) -> bool {
-    const NAMES: [&str; 5] = [
+    const NAMES: [&str; 9] = [
         "config.json",
         "tokenizer.json",
         "tokenizer_config.json",
         "generation_config.json",
         "chat_template.jinja",
+        "modules.json",
+        "sentence_bert_config.json",
+        POOLING_FILE,
+        CTRANSLATE2_FILE,
     ];
     NAMES.contains(&name) || name.ends_with(".safetensors")
 }
@@ -133,7 +144,8 @@ fn hashed((name, bytes): (String, Vec<u8>)) -> ModelFile {
 
 fn is_hugging_face(files: &[ModelFile]) -> bool {
     let has = |wanted: fn(&str) -> bool| files.iter().any(|file| wanted(&file.name));
-    has(|name| name == "config.json") && has(|name| name.ends_with(".safetensors"))
+    has(|name| name == "config.json")
+        && has(|name| name.ends_with(".safetensors") || name == CTRANSLATE2_FILE)
 }
 
 fn read_error(path: &Path, source: std::io::Error) -> LoadError {

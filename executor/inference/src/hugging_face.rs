@@ -260,19 +260,24 @@ struct Stored {
     bytes: Bytes,
 }
 
-struct SafetensorsSource<'a> {
+/// The tensors of a directory's safetensors files.
+pub(crate) struct SafetensorsSource<'a> {
     files: &'a ModelFiles,
     tensors: HashMap<String, Stored>,
     used: RefCell<HashSet<String>>,
 }
 
 impl<'a> SafetensorsSource<'a> {
-    fn open(files: &'a ModelFiles) -> Result<Self, LoadError> {
+    pub(crate) fn open(files: &'a ModelFiles) -> Result<Self, LoadError> {
         let mut tensors = HashMap::new();
         for file in files.files().iter().filter(|file| file.name.ends_with(".safetensors")) {
             let parsed =
                 SafeTensors::deserialize(&file.bytes).map_err(|error| files.corrupt(&file.name, error))?;
             for (name, view) in parsed.iter() {
+                // Old exporters stored the numbers from 0 up, as integers.
+                if name.ends_with("position_ids") {
+                    continue;
+                }
                 let kind = match view.dtype() {
                     Dtype::F32 => TensorKind::F32,
                     Dtype::F16 => TensorKind::F16,
@@ -294,6 +299,36 @@ impl<'a> SafetensorsSource<'a> {
             }
         }
         Ok(Self { files, tensors, used: RefCell::default() })
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The tensor `name`, which must be there with these `dimensions`, as the matrix of its first dimension's rows.
+    ///
+    /// # Errors
+    /// [`LoadError`] where it is missing or has another shape.
+    pub(crate) fn flattened(&self, name: &str, dimensions: &[usize]) -> Result<Matrix, LoadError> {
+        let stored = self.tensors.get(name).ok_or_else(|| self.missing(name))?;
+        self.used.borrow_mut().insert(name.to_owned());
+        if stored.dimensions != dimensions {
+            let detail = format!("{name} is {:?}, not {dimensions:?}", stored.dimensions);
+            return Err(self.files.corrupt(&stored.file, detail));
+        }
+        let (rows, columns) = match dimensions {
+            [] => (1, 1),
+            [rows, columns @ ..] => (*rows, columns.iter().product()),
+        };
+        Matrix::new(rows, columns, stored.kind, stored.bytes.clone())
+            .ok_or_else(|| self.files.corrupt(&stored.file, format!("{name} has the wrong size")))
+    }
+
+    /// The first tensor by name that nothing asked for and that is not to be ignored.
+    pub(crate) fn left(&self, ignored: impl Fn(&str) -> bool) -> Option<&str> {
+        let used = self.used.borrow();
+        let names = self.tensors.keys().map(String::as_str);
+        names.filter(|name| !used.contains(*name) && !ignored(name)).min()
     }
 }
 

@@ -9,6 +9,8 @@ mod attention;
 mod audit;
 mod backend;
 mod decoder;
+mod embedding;
+mod embedding_model;
 mod engine;
 mod error;
 mod family;
@@ -16,6 +18,7 @@ mod files;
 mod gguf;
 mod gguf_model;
 mod hugging_face;
+mod layers;
 mod matrix;
 mod model;
 mod philox;
@@ -33,6 +36,7 @@ mod wide;
 pub use audit::{AuditVerdict, Departure, Ending};
 pub use backend::Device;
 pub use decoder::Multiply;
+pub use embedding::{Embedder, EmbedderInfo, Embedding};
 pub use engine::{
     ENGINE_REVISION, Engine, FinishReason, GenerateParams, Generation, MAX_TOP_LOGPROBS, ModelInfo,
     TokenEvent, TokenLogprobs,
