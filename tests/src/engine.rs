@@ -103,5 +103,5 @@ pub fn mc_block(seqno: u32) -> BlockId {
 fn environment(now: u32, block_lt: u64) -> Environment {
     let picked: Result<_, Infallible> = PrevBlocks::pick(MC_SEQNO, mc_block(0), |seqno| Ok(mc_block(seqno)));
     let Ok(prev_blocks) = picked;
-    Environment { utime: now, block_lt, rand_seed: HashBytes::ZERO, prev_blocks }
+    Environment { utime: now, block_lt, rand_seed: HashBytes::ZERO, prev_blocks, libraries: None }
 }

@@ -26,6 +26,7 @@ pub(crate) async fn rehearse(
         block_lt: before.map_or(0, |last| last.lt) + LT_OF_A_BLOCK,
         rand_seed: head.root_hash,
         prev_blocks: prev_blocks(chain, &head).await?,
+        libraries: None,
     };
     let mut stage =
         Stage { vm: Vm::new(network_id)?, lt: environment.block_lt, environment, accounts: HashMap::new() };

@@ -341,6 +341,7 @@ impl Localnet {
             block_lt: master.end_lt,
             rand_seed: self.rand_seed(address.workchain.into(), mc_seqno),
             prev_blocks: self.prev_blocks_at(mc_seqno)?,
+            libraries: None,
         };
         Ok(self.vm.run_getter(&environment, &account, method_id, stack)?)
     }
@@ -550,6 +551,7 @@ impl Localnet {
             block_lt: (newest_end / LT_ALIGN + 1) * LT_ALIGN,
             rand_seed: self.rand_seed(workchain.into(), shard.newest().id.seqno + 1),
             prev_blocks: self.prev_blocks_at(newest_mc.id.seqno)?,
+            libraries: None,
         })
     }
 

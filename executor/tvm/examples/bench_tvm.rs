@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tvm_executor::{Environment, PrevBlocks, Vm};
+use tvm_executor::{Environment, Vm};
 use tycho_types::boc::Boc;
 use tycho_types::cell::HashBytes;
 use tycho_types::models::{Message, MsgInfo, ShardAccount};
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 utime: u32::try_from(fixture["now"].as_u64().unwrap_or_default())?,
                 block_lt: lt,
                 rand_seed: HashBytes::ZERO,
-                prev_blocks: PrevBlocks::default(),
+                ..Environment::default()
             };
             let began = Instant::now();
             let mut count = 0u32;

@@ -1,6 +1,6 @@
 //! What the code of an account can see of the chain.
 
-use tycho_types::cell::HashBytes;
+use tycho_types::cell::{Cell, HashBytes};
 use tycho_types::models::BlockId;
 use tycho_vm::{SafeRc, Tuple, tuple};
 
@@ -15,6 +15,9 @@ pub struct Environment {
     pub rand_seed: HashBytes,
     /// Masterchain blocks before it.
     pub prev_blocks: PrevBlocks,
+    /// What library cells may name, beside an account's own: the root of the `libraries` in the masterchain's state
+    /// (`HashmapE 256 LibDescr`), or of any dictionary from hash to a value whose first reference is the library.
+    pub libraries: Option<Cell>,
 }
 
 /// Masterchain blocks before the one that runs: what `PREVMCBLOCKS`, `PREVKEYBLOCK` and `PREVMCBLOCKS_100` give.

@@ -2,7 +2,9 @@
 //! a get-method gives a stack. The machine and the phases are tycho's, with the opcodes they lack and with what the
 //! reference does otherwise; what is left of the differences is in `DIFFERENCES.md`.
 
+mod actions;
 mod environment;
+mod libraries;
 mod machine;
 mod opcodes;
 mod storage_dict;
@@ -16,11 +18,12 @@ use tycho_types::boc::Boc;
 use tycho_types::cell::{Cell, CellBuilder, HashBytes, Lazy};
 use tycho_types::dict::Dict;
 use tycho_types::models::{
-    Account, AccountState, AccountStatus, BlockchainConfig, BlockchainConfigParams, ComputePhase, LibDescr,
+    Account, AccountState, AccountStatus, BlockchainConfig, BlockchainConfigParams, ComputePhase,
     ShardAccount, StdAddr, Transaction, TxInfo, WorkchainDescription, WorkchainFormat, WorkchainFormatBasic,
 };
 use tycho_vm::{GasParams, SafeRc, SmcInfoBase, Stack, VmStateBuilder, VmVersion};
 
+use libraries::Libraries;
 use transaction::Refusal;
 
 /// Why there is no transaction, or no stack.
@@ -156,10 +159,9 @@ impl Vm {
         message: &Cell,
         external: bool,
     ) -> Result<Executed, TvmError> {
-        let config = ParsedConfig::parse(self.config.clone(), params.block_unixtime)?;
+        let config = self.parsed_config(params.block_unixtime, address)?;
         let executor = Executor::new(&params, &config).with_min_lt(min_lt);
-        let ran =
-            transaction::ordinary(&executor, &environment.prev_blocks, address, account, message, external);
+        let ran = transaction::ordinary(&executor, environment, address, account, message, external);
         let output = ran.map_err(|refusal| refused(refusal, account, external))?;
         let transaction = output.transaction;
         let lt = transaction.load()?.lt;
@@ -176,6 +178,15 @@ impl Vm {
         })
     }
 
+    fn parsed_config(&self, utime: u32, address: &StdAddr) -> Result<ParsedConfig, TvmError> {
+        let mut config = ParsedConfig::parse(self.config.clone(), utime)?;
+        if address.is_masterchain() {
+            let cells = &mut config.size_limits.max_acc_state_cells;
+            *cells = (*cells).min(MASTERCHAIN_ACCOUNT_CELLS);
+        }
+        Ok(config)
+    }
+
     /// Whether the account accepts an external message now.
     pub fn check_external(
         &self,
@@ -185,9 +196,9 @@ impl Vm {
         message: &Cell,
     ) -> Result<(), TvmError> {
         let params = parameters(environment);
-        let config = ParsedConfig::parse(self.config.clone(), params.block_unixtime)?;
+        let config = self.parsed_config(params.block_unixtime, address)?;
         let executor = Executor::new(&params, &config).with_min_lt(environment.block_lt);
-        transaction::accepts(&executor, &environment.prev_blocks, address, account, message)
+        transaction::accepts(&executor, environment, address, account, message)
             .map_err(|refusal| refused(refusal, account, true))
     }
 
@@ -227,10 +238,11 @@ impl Vm {
             .fill_unpacked_config()?
             .require_ton_v11();
         info.base.base.prev_blocks_info = Some(environment.prev_blocks.to_tuple());
-        let libraries: (&Dict<_, _>, &Dict<HashBytes, LibDescr>) = (&state.libraries, &Dict::new());
+        let own_libraries = state.libraries.root().clone();
+        let libraries = Libraries::new(None, own_libraries, environment.libraries.clone());
         let mut vm = VmStateBuilder::new()
             .with_smc_info(info)
-            .with_code(code)
+            .with_code(libraries::code_root(code)?)
             .with_data(state.data.clone().unwrap_or_default())
             .with_libraries(&libraries)
             .with_init_selector(false)
@@ -248,6 +260,8 @@ impl Vm {
 /// Exit code of a get-method on an account without code, as liteservers give it.
 const NO_CODE: i32 = -256;
 const GETTER_GAS: u64 = 1_000_000;
+/// The reference's limit where config param 43 does not set it, as tycho's form of it cannot.
+const MASTERCHAIN_ACCOUNT_CELLS: u32 = 1 << 11;
 
 /// `VmStack` of depth 0.
 fn empty_stack() -> Result<Cell, TvmError> {
@@ -278,7 +292,7 @@ fn parameters(environment: &Environment) -> ExecutorParams {
         block_unixtime: environment.utime,
         block_lt: environment.block_lt,
         disable_delete_frozen_accounts: false,
-        charge_action_fees_on_fail: true,
+        charge_action_fees_on_fail: false,
         full_body_in_bounced: false,
         strict_extra_currency: true,
         ..ExecutorParams::default()

@@ -6,20 +6,23 @@ use std::fmt::Display;
 use std::rc::Rc;
 
 use tycho_executor::phase::{
-    ActionPhaseContext, BouncePhaseContext, ComputePhaseContext, ComputePhaseFull, ComputePhaseSmcInfo,
-    ReceivedMessage, StoragePhaseContext, TransactionInput,
+    BouncePhaseContext, ComputePhaseContext, ComputePhaseFull, ComputePhaseSmcInfo, ReceivedMessage,
+    StoragePhaseContext, TransactionInput,
 };
 use tycho_executor::{Executor, ExecutorInspector, ExecutorOutput, ExecutorState, UncommittedTransaction};
-use tycho_types::cell::{Cell, CellTreeStats, HashBytes};
+use tycho_types::cell::{Cell, CellTreeStats, HashBytes, Lazy};
+use tycho_types::error::Error;
 use tycho_types::models::{
     AccountState, AccountStatus, ActionPhase, BouncePhase, BounceReason, ComputeGasParams, ComputePhase,
-    CreditPhase, ExecutedComputePhase, MsgInfo, NewBounceComputePhaseInfo, OrdinaryTxInfo, ShardAccount,
-    StdAddr, StoragePhase,
+    ComputePhaseSkipReason, CreditPhase, ExecutedComputePhase, MsgInfo, NewBounceComputePhaseInfo,
+    OrdinaryTxInfo, ShardAccount, SkippedComputePhase, StdAddr, StoragePhase,
 };
 use tycho_types::num::{Tokens, VarUint24, VarUint56};
 use tycho_vm::{GasParams, SafeRc, Stack, VmState, VmVersion, tuple};
 
-use crate::environment::PrevBlocks;
+use crate::actions::{self, Actions};
+use crate::environment::Environment;
+use crate::libraries::{self, Libraries};
 use crate::{machine, storage_dict};
 
 /// Why there is no transaction.
@@ -34,7 +37,7 @@ pub(crate) enum Refusal {
 /// Runs `message` against `account`.
 pub(crate) fn ordinary(
     executor: &Executor<'_>,
-    prev_blocks: &PrevBlocks,
+    environment: &Environment,
     address: &StdAddr,
     account: &ShardAccount,
     message: &Cell,
@@ -42,24 +45,39 @@ pub(crate) fn ordinary(
 ) -> Result<ExecutorOutput, Refusal> {
     let before = account.load_account().map_err(fatal)?;
     let mut state = executor.begin(address, before).map_err(fatal)?;
-    let info = phases(&mut state, prev_blocks, message, external)?;
+    let info = phases(&mut state, environment, message, external)?;
     state.storage_stat.storage_extra = storage_dict::storage_extra(&state, account).map_err(fatal)?;
-    UncommittedTransaction::with_info(state, account, Some(message.clone()), info)
+    let freezes = state.end_status == AccountStatus::Frozen;
+    let mut output = UncommittedTransaction::with_info(state, account, Some(message.clone()), info)
         .and_then(UncommittedTransaction::commit)
-        .map_err(fatal)
+        .map_err(fatal)?;
+    if freezes {
+        as_frozen(&mut output).map_err(fatal)?;
+    }
+    Ok(output)
+}
+
+/// An account frozen in the state of its address is stored as one without state; the reference's transaction says
+/// "frozen" all the same.
+fn as_frozen(output: &mut ExecutorOutput) -> Result<(), Error> {
+    let mut transaction = output.transaction.load()?;
+    transaction.end_status = AccountStatus::Frozen;
+    output.transaction = Lazy::new(&transaction)?;
+    output.new_state.last_trans_hash = *output.transaction.inner().repr_hash();
+    Ok(())
 }
 
 /// Whether the account accepts an external message: its phases up to the one that runs code.
 pub(crate) fn accepts(
     executor: &Executor<'_>,
-    prev_blocks: &PrevBlocks,
+    environment: &Environment,
     address: &StdAddr,
     account: &ShardAccount,
     message: &Cell,
 ) -> Result<(), Refusal> {
     let before = account.load_account().map_err(fatal)?;
     let mut state = executor.begin(address, before).map_err(fatal)?;
-    first_phases(&mut state, prev_blocks, message, true).map(|_| ())
+    first_phases(&mut state, environment, message, true).map(|_| ())
 }
 
 struct Computed {
@@ -71,7 +89,7 @@ struct Computed {
 
 fn first_phases(
     state: &mut ExecutorState<'_>,
-    prev_blocks: &PrevBlocks,
+    environment: &Environment,
     message: &Cell,
     external: bool,
 ) -> Result<Computed, Refusal> {
@@ -96,7 +114,7 @@ fn first_phases(
     if !credit_first && !external {
         credit_phase = Some(state.credit_phase(&message).map_err(fatal)?);
     }
-    let full = compute(state, &message, storage_phase.storage_fees_collected, prev_blocks)?;
+    let full = compute(state, &message, storage_phase.storage_fees_collected, environment)?;
     if external && !full.accepted {
         let exit_code = match &full.compute_phase {
             ComputePhase::Executed(run) => Some(run.exit_code),
@@ -109,12 +127,12 @@ fn first_phases(
 
 fn phases(
     state: &mut ExecutorState<'_>,
-    prev_blocks: &PrevBlocks,
+    environment: &Environment,
     message: &Cell,
     external: bool,
 ) -> Result<OrdinaryTxInfo, Refusal> {
     let Computed { mut message, storage_phase, credit_phase, full } =
-        first_phases(state, prev_blocks, message, external)?;
+        first_phases(state, environment, message, external)?;
     let ComputePhaseFull { compute_phase, original_balance, new_state, actions, .. } = full;
     let succeeded = matches!(&compute_phase, ComputePhase::Executed(run) if run.success);
     let mut action_phase = None;
@@ -123,16 +141,8 @@ fn phases(
     if let ComputePhase::Executed(run) = &compute_phase
         && run.success
     {
-        let done = state
-            .action_phase(ActionPhaseContext {
-                received_message: Some(&mut message),
-                original_balance,
-                new_state,
-                actions,
-                compute_phase: run,
-                inspector: None,
-            })
-            .map_err(fatal)?;
+        let to_do = Actions { original_balance, new_state, list: actions, compute_phase: run };
+        let done = actions::action_phase(state, &mut message, to_do)?;
         must_bounce = done.state_exceeds_limits || done.bounce;
         action_fine = done.action_fine;
         action_phase = Some(as_written(done.action_phase));
@@ -157,29 +167,41 @@ fn compute(
     state: &mut ExecutorState<'_>,
     message: &ReceivedMessage,
     storage_fee: Tokens,
-    prev_blocks: &PrevBlocks,
+    environment: &Environment,
 ) -> Result<ComputePhaseFull, Refusal> {
     let mut original_balance = state.balance.clone();
     original_balance.try_sub_assign(&message.balance_remaining).map_err(fatal)?;
     let own_libraries = match &state.state {
-        AccountState::Active(init) => Some(init.libraries.clone()),
+        AccountState::Active(init) => Some(init.libraries.root().clone()),
         AccountState::Uninit | AccountState::Frozen(_) => None,
     };
-    let info = match prepare(state, message, storage_fee)? {
-        Prepared::Skipped(skipped) => return Ok(*skipped),
+    let freezes = state.end_status == AccountStatus::Frozen && own_libraries.is_some();
+    let prepared = if freezes {
+        // No state that the message brings wakes it in this transaction.
+        let held = std::mem::replace(&mut state.state, AccountState::Frozen(HashBytes::ZERO));
+        let prepared = prepare(state, message, storage_fee)?;
+        state.state = held;
+        prepared
+    } else {
+        prepare(state, message, storage_fee)?
+    };
+    let info = match prepared {
+        Prepared::Skipped(skipped) => return Ok(as_skipped(*skipped, message)),
         Prepared::Ready(info) => info,
     };
     let mut info = *info;
-    info.base.base.prev_blocks_info = Some(prev_blocks.to_tuple());
+    info.base.base.prev_blocks_info = Some(environment.prev_blocks.to_tuple());
     let AccountState::Active(mut new_state) = state.state.clone() else {
         return Err(Refusal::Fatal("an account without code came to the compute phase".into()));
     };
     let deploys = own_libraries.is_none();
-    let libraries = (
-        message.init.as_ref().map(|init| init.parsed.libraries.clone()),
-        own_libraries,
-        &state.params.libraries,
+    let libraries = Libraries::new(
+        message.init.as_ref().and_then(|init| init.parsed.libraries.root().clone()),
+        own_libraries.flatten(),
+        environment.libraries.clone(),
     );
+    let code = new_state.code.clone().map(|code| libraries::resolved_code(code, &libraries));
+    let code = code.transpose().map_err(fatal)?;
     let gas = gas_params(state, message);
     let stack = tuple![
         int state.balance.tokens,
@@ -191,7 +213,7 @@ fn compute(
     let mut vm = VmState::builder()
         .with_smc_info(info)
         .with_version(VmVersion::LATEST_TON)
-        .with_code(new_state.code.clone())
+        .with_code(code)
         .with_data(new_state.data.clone().unwrap_or_default())
         .with_libraries(&libraries)
         .with_init_selector(false)
@@ -287,6 +309,17 @@ fn gas_params(state: &ExecutorState<'_>, message: &ReceivedMessage) -> GasParams
     GasParams { max: computed.max, limit: computed.limit, credit: computed.credit, price: prices.gas_price }
 }
 
+/// The reference says "no state" where the message brings none, tycho "bad state" where the account is frozen.
+fn as_skipped(mut full: ComputePhaseFull, message: &ReceivedMessage) -> ComputePhaseFull {
+    if let ComputePhase::Skipped(SkippedComputePhase { reason }) = &mut full.compute_phase
+        && *reason == ComputePhaseSkipReason::BadState
+        && message.init.is_none()
+    {
+        *reason = ComputePhaseSkipReason::NoState;
+    }
+    full
+}
+
 /// The reference has no `result_arg` where the first action failed: 0 is none.
 fn as_written(mut action: ActionPhase) -> ActionPhase {
     action.result_arg = action.result_arg.filter(|argument| *argument != 0);
@@ -343,6 +376,6 @@ fn var_uint_24(value: u64) -> VarUint24 {
     VarUint24::new(u32::try_from(value).unwrap_or(u32::MAX).min(VarUint24::MAX.into_inner()))
 }
 
-fn fatal(error: impl Display) -> Refusal {
+pub(crate) fn fatal(error: impl Display) -> Refusal {
     Refusal::Fatal(format!("{error:#}"))
 }

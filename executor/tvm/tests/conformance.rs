@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use tvm_executor::{Environment, PrevBlocks, TvmError, Vm};
 use tycho_types::boc::Boc;
-use tycho_types::cell::{Cell, HashBytes};
+use tycho_types::cell::{Cell, CellBuilder, HashBytes};
 use tycho_types::models::{
-    BlockId, ComputePhase, Message, MsgInfo, OptionalAccount, ShardAccount, StdAddr, Transaction, TxInfo,
+    Account, AccountState, BlockId, ComputePhase, CurrencyCollection, IntAddr, Message, MsgInfo,
+    OptionalAccount, ShardAccount, StateInit, StdAddr, StorageInfo, Transaction, TxInfo,
 };
 
 #[derive(Deserialize)]
@@ -22,7 +23,35 @@ struct Fixture {
     account: String,
     message: String,
     prev_blocks: Option<PrevBlockIds>,
+    libraries: Option<String>,
     expect: Expected,
+}
+
+/// A get-method without arguments.
+#[derive(Deserialize)]
+struct GetterFixture {
+    name: String,
+    now: u32,
+    libraries: Option<String>,
+    getter: Getter,
+}
+
+#[derive(Deserialize)]
+struct Getter {
+    address: String,
+    code: String,
+    data: String,
+    method: u32,
+    exit_code: i32,
+    gas_used: u64,
+    stack: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Recorded {
+    Transaction(Box<Fixture>),
+    Getter(GetterFixture),
 }
 
 /// Each id is `workchain:shard:seqno:root_hash:file_hash`.
@@ -42,6 +71,10 @@ enum Expected {
 
 fn fixtures() -> Vec<Fixture> {
     let mut all: Vec<Fixture> = Vec::new();
+    all.extend(of_libraries().into_iter().filter_map(|recorded| match recorded {
+        Recorded::Transaction(fixture) => Some(*fixture),
+        Recorded::Getter(_) => None,
+    }));
     for text in [
         include_str!("../../../tests/emulator/fixtures/wallets.json"),
         include_str!("../../../tests/emulator/fixtures/contracts.json"),
@@ -50,6 +83,10 @@ fn fixtures() -> Vec<Fixture> {
         all.extend(serde_json::from_str::<Vec<Fixture>>(text).unwrap());
     }
     all
+}
+
+fn of_libraries() -> Vec<Recorded> {
+    serde_json::from_str(include_str!("../../../tests/emulator/fixtures/libraries.json")).unwrap()
 }
 
 fn cell(base64: &str) -> Cell {
@@ -120,7 +157,7 @@ fn state(account: &ShardAccount) -> String {
 fn the_official_emulator_makes_the_same_of_every_message() {
     let vm = Vm::new(-3).unwrap();
     let all = fixtures();
-    assert!(all.len() >= 400, "{} fixtures", all.len());
+    assert!(all.len() >= 800, "{} fixtures", all.len());
     let named: BTreeSet<&str> = include_str!("../differences.txt").lines().collect();
     let mut wrong = Vec::new();
     let mut other_hash = BTreeSet::new();
@@ -134,6 +171,7 @@ fn the_official_emulator_makes_the_same_of_every_message() {
             block_lt: lt,
             rand_seed: HashBytes::ZERO,
             prev_blocks: fixture.prev_blocks.as_ref().map(prev_blocks).unwrap_or_default(),
+            libraries: fixture.libraries.as_deref().map(cell),
         };
         let done = vm.execute(&environment, lt, &address, &account, &message, external);
         match (&fixture.expect, done) {
@@ -174,4 +212,46 @@ fn the_official_emulator_makes_the_same_of_every_message() {
     }
     println!("{} fixtures, {} with another transaction hash", all.len(), other_hash.len());
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), all.len(), wrong.join("\n"));
+}
+
+#[test]
+fn the_official_emulator_gives_the_same_from_every_getter() {
+    let vm = Vm::new(-3).unwrap();
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for fixture in of_libraries() {
+        let Recorded::Getter(GetterFixture { name, now, libraries, getter }) = fixture else { continue };
+        count += 1;
+        let state = StateInit {
+            code: Some(cell(&getter.code)),
+            data: Some(cell(&getter.data)),
+            ..StateInit::default()
+        };
+        let account = Account {
+            address: IntAddr::Std(getter.address.parse().unwrap()),
+            storage_stat: StorageInfo::default(),
+            last_trans_lt: 0,
+            balance: CurrencyCollection::ZERO,
+            state: AccountState::Active(state),
+        };
+        let environment =
+            Environment { utime: now, libraries: libraries.as_deref().map(cell), ..Environment::default() };
+        let output = vm.run_getter(&environment, &account, getter.method, &no_arguments()).unwrap();
+        let expected = (getter.exit_code, getter.gas_used);
+        if expected != (output.exit_code, output.gas_used) {
+            let made = (output.exit_code, output.gas_used);
+            wrong.push(format!("{name}: exit code and gas {made:?}, not {expected:?}"));
+        } else if cell(&getter.stack).repr_hash() != output.stack.repr_hash() {
+            wrong.push(format!("{name}: another stack"));
+        }
+    }
+    assert!(count >= 10, "{count} get-methods");
+    assert!(wrong.is_empty(), "{} of {count} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// `VmStack` of depth 0.
+fn no_arguments() -> Cell {
+    let mut builder = CellBuilder::new();
+    builder.store_uint(0, 24).unwrap();
+    builder.build().unwrap()
 }
