@@ -444,7 +444,10 @@ impl<B: Backend> Sequences<'_, B> {
     }
 }
 
-impl<B: Backend> Cache for Sequences<'_, B> {
+impl<B: Backend> Cache for Sequences<'_, B>
+where
+    Decoder<B>: Sync,
+{
     fn step(&mut self, spans: &[Span<'_>]) -> Result<Vec<f32>, GenerateError> {
         // Once into the thread pool, instead of once for every matrix.
         rayon::scope(|_| self.logits(spans))

@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use sha2::{Digest, Sha256};
+
 use crate::answer::{Answer, Next};
 use crate::backend::{Device, place};
 use crate::decoder::Multiply;
@@ -28,6 +30,8 @@ pub struct Engine {
     pub(crate) text: Text,
     device: Device,
     dtype: u8,
+    /// A hash of its files and of how it runs: what was computed by another model is of no use here.
+    pub(crate) fingerprint: [u8; 32],
 }
 
 /// What a model is.
@@ -176,7 +180,13 @@ impl Engine {
             return Err(files.corrupt("tokenizer.json", detail));
         }
         let dtype = dtype_of(&weights);
-        Ok(Self { model: place(shape, weights, device, multiply)?, text, device, dtype })
+        let mut fingerprint = Sha256::new_with_prefix(b"chrysalis model 1");
+        for file in files.files() {
+            fingerprint.update(file.sha256);
+        }
+        fingerprint.update(format!("{ENGINE_REVISION} {device} {multiply:?}"));
+        let fingerprint = fingerprint.finalize().into();
+        Ok(Self { model: place(shape, weights, device, multiply)?, text, device, dtype, fingerprint })
     }
 
     /// What was loaded.

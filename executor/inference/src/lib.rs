@@ -23,6 +23,7 @@ mod matrix;
 mod model;
 mod philox;
 mod sampling;
+mod serving;
 mod shape;
 mod stop;
 mod tensor_cache;
@@ -44,4 +45,7 @@ pub use engine::{
 pub use error::{GenerateError, LoadError};
 pub use files::{ModelFile, ModelFiles};
 pub use sampling::Sampling;
+pub use serving::{
+    Piece, PromptIds, Scope, ServeError, ServeLimits, ServeLoad, ServeRequest, Served, Server, Stream,
+};
 pub use text::ChatMessage;

@@ -39,7 +39,7 @@ pub(crate) struct Span<'a> {
 }
 
 /// The keys and values of any number of sequences, in blocks of [`BLOCK_TOKENS`] tokens.
-pub(crate) trait Cache {
+pub(crate) trait Cache: Send {
     /// Puts the tokens of all spans through the model together and returns the wanted logits,
     /// `[wanted][vocabulary]`, in the order of the spans. No sequence is in two spans.
     ///
