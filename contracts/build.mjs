@@ -14,6 +14,7 @@ const CONTRACTS = {
     Job: 'job.tolk',
     Attestor: 'attestor.tolk',
     Platform: 'platform.tolk',
+    Librarian: 'librarian.tolk',
     P256Probe: 'testing/p256_probe.tolk',
 };
 const here = dirname(fileURLToPath(import.meta.url));

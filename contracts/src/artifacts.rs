@@ -18,11 +18,19 @@ pub enum Contract {
     Job,
     Attestor,
     Platform,
+    Librarian,
 }
 
 impl Contract {
-    pub const ALL: [Self; 6] =
-        [Self::Registry, Self::Model, Self::Worker, Self::Job, Self::Attestor, Self::Platform];
+    pub const ALL: [Self; 7] = [
+        Self::Registry,
+        Self::Model,
+        Self::Worker,
+        Self::Job,
+        Self::Attestor,
+        Self::Platform,
+        Self::Librarian,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -32,6 +40,7 @@ impl Contract {
             Self::Job => "Job",
             Self::Attestor => "Attestor",
             Self::Platform => "Platform",
+            Self::Librarian => "Librarian",
         }
     }
 }
@@ -60,7 +69,7 @@ pub enum ArtifactError {
 
 /// The committed artefact.
 pub fn artifact(contract: Contract) -> &'static Artifact {
-    static ALL: LazyLock<[Artifact; 6]> = LazyLock::new(|| {
+    static ALL: LazyLock<[Artifact; 7]> = LazyLock::new(|| {
         Contract::ALL.map(|contract| {
             // The files are part of this program and its tests read each of them.
             parse(contract, text(contract)).expect("the committed artefacts are sound")
@@ -120,5 +129,6 @@ fn text(contract: Contract) -> &'static str {
         Contract::Job => include_str!("../artifacts/Job.json"),
         Contract::Attestor => include_str!("../artifacts/Attestor.json"),
         Contract::Platform => include_str!("../artifacts/Platform.json"),
+        Contract::Librarian => include_str!("../artifacts/Librarian.json"),
     }
 }

@@ -7,6 +7,7 @@ pub mod attestor;
 pub mod config_file;
 pub mod errors;
 pub mod job;
+pub mod librarian;
 pub mod measurement;
 pub mod model;
 pub mod model_manifest;
