@@ -4,7 +4,7 @@
 //! part of the state, and a block's state update names the two states by hash only (both trees pruned at the root).
 
 use tycho_types::cell::{Cell, CellBuilder, CellFamily, HashBytes, Lazy, LazyExotic};
-use tycho_types::dict::{AugDict, Dict};
+use tycho_types::dict::AugDict;
 use tycho_types::error::Error;
 use tycho_types::merkle::{MerkleUpdate, make_pruned_branch};
 use tycho_types::models::{
@@ -14,6 +14,7 @@ use tycho_types::models::{
 };
 
 use crate::genesis::file_hash;
+use crate::libraries::PublicLibraries;
 
 /// Blocks before the current one, by sequence number.
 pub(crate) type OldMcBlocks = AugDict<u32, KeyMaxLt, KeyBlockRef>;
@@ -41,6 +42,7 @@ pub(crate) struct MasterExtra {
     pub(crate) config: BlockchainConfig,
     pub(crate) prev_blocks: OldMcBlocks,
     pub(crate) global_balance: CurrencyCollection,
+    pub(crate) libraries: PublicLibraries,
 }
 
 /// The cell of a shard state.
@@ -82,7 +84,7 @@ pub(crate) fn build_state(
         underload_history: 0,
         total_balance: accounts.root_extra().balance.clone(),
         total_validator_fees: CurrencyCollection::new(fees_nanoton),
-        libraries: Dict::new(),
+        libraries: extra.map(|extra| extra.libraries.clone()).unwrap_or_default(),
         master_ref: header.master.clone(),
         custom,
     })

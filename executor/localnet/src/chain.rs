@@ -14,6 +14,7 @@ use tycho_types::models::{
 use crate::block::{self, Contents, Header, MasterExtra, OldMcBlocks};
 use crate::error::LocalnetError;
 use crate::genesis;
+use crate::libraries::{self, PublicLibraries};
 use crate::options::LocalnetOptions;
 use crate::pool::{ExternalMessage, Pool};
 use tvm_executor::{Environment, Executed, GetterOutput, PrevBlocks, Vm};
@@ -27,6 +28,8 @@ pub struct Localnet {
     basechain: Shard,
     shards: ShardHashes,
     prev_blocks: OldMcBlocks,
+    /// As of the newest masterchain block.
+    libraries: PublicLibraries,
     pool: Pool,
     history: HashMap<StdAddr, Vec<TransactionRecord>>,
     collected_fees_nanoton: u128,
@@ -140,6 +143,7 @@ impl Localnet {
             basechain,
             shards: ShardHashes::default(),
             prev_blocks: AugDict::new(),
+            libraries: PublicLibraries::new(),
             pool: Pool::new(options.max_pool),
             history: HashMap::new(),
             collected_fees_nanoton: 0,
@@ -341,9 +345,17 @@ impl Localnet {
             block_lt: master.end_lt,
             rand_seed: self.rand_seed(address.workchain.into(), mc_seqno),
             prev_blocks: self.prev_blocks_at(mc_seqno)?,
-            libraries: None,
+            libraries: self.libraries_at(mc_seqno)?.into_root(),
         };
         Ok(self.vm.run_getter(&environment, &account, method_id, stack)?)
+    }
+
+    /// A library that accounts of the masterchain publish as of the newest block, by its hash.
+    ///
+    /// # Errors
+    /// [`LocalnetError::Cell`], which would be a fault of the local chain.
+    pub fn library(&self, hash: &HashBytes) -> Result<Option<Cell>, LocalnetError> {
+        Ok(self.libraries.get(hash)?.map(|library| library.lib))
     }
 
     /// Runs an external message against the account as it stands, without keeping anything: what it would cost. With
@@ -462,6 +474,8 @@ struct Collation {
     exported_nanoton: u128,
     fees_nanoton: u128,
     burned_nanoton: u128,
+    /// The public libraries after it.
+    libraries: PublicLibraries,
 }
 
 struct Touched {
@@ -530,6 +544,7 @@ impl Localnet {
             config: self.vm.config().clone(),
             prev_blocks: self.prev_blocks.clone(),
             global_balance: CurrencyCollection::new(balance),
+            libraries: self.libraries.clone(),
         })
     }
 
@@ -551,8 +566,16 @@ impl Localnet {
             block_lt: (newest_end / LT_ALIGN + 1) * LT_ALIGN,
             rand_seed: self.rand_seed(workchain.into(), shard.newest().id.seqno + 1),
             prev_blocks: self.prev_blocks_at(newest_mc.id.seqno)?,
-            libraries: None,
+            libraries: self.libraries.root().clone(),
         })
+    }
+
+    fn libraries_at(&self, mc_seqno: u32) -> Result<PublicLibraries, LocalnetError> {
+        if mc_seqno == self.masterchain.newest().id.seqno {
+            return Ok(self.libraries.clone());
+        }
+        let (_, state) = self.state_at(-1, mc_seqno)?;
+        Ok(libraries::of_state(&state)?)
     }
 
     /// What code sees of the masterchain where `mc_seqno` is its newest block. No block here is a key block but the
@@ -583,6 +606,7 @@ impl Localnet {
             exported_nanoton: 0,
             fees_nanoton: 0,
             burned_nanoton: 0,
+            libraries: self.libraries.clone(),
         };
         let balance_before = self.shard(workchain).balance();
         let limit = self.options.max_block_transactions;
@@ -674,6 +698,9 @@ impl Localnet {
         } else {
             shard.accounts.remove(address.address)?;
         }
+        if collation.workchain == -1 {
+            libraries::update(&mut collation.libraries, &address.address, before, &executed.account)?;
+        }
         for cell in executed.out_messages {
             if let Some((lt, message)) = internal(cell)? {
                 let key = (lt, *message.cell.repr_hash());
@@ -731,6 +758,7 @@ impl Localnet {
             let entry = KeyBlockRef { is_key_block: false, block_ref: header.prev.clone() };
             let extra = KeyMaxLt { has_key_block: false, max_end_lt: header.prev.end_lt };
             self.prev_blocks.set(header.prev.seqno, extra, entry)?;
+            self.libraries = collation.libraries;
         }
         let extra = self.master_extra()?;
         let shard = self.shard(collation.workchain);

@@ -16,6 +16,7 @@ mod error;
 mod genesis;
 mod handle;
 mod journal;
+mod libraries;
 mod liteserver;
 mod options;
 mod pool;

@@ -4,6 +4,7 @@ use tycho_types::boc::Boc;
 use tycho_types::cell::{Cell, CellBuilder, CellFamily, HashBytes};
 use tycho_types::models::{BlockId, ShardIdent, StdAddr};
 
+use super::libraries;
 use super::tl::{AccountId, BlockIdExt, LookupBy, Request, Writer};
 use crate::chain::{BlockRecord, Localnet, TransactionRecord};
 use crate::error::LocalnetError;
@@ -90,11 +91,7 @@ fn answer_from(chain: &Localnet, request: Request, now_s: u32) -> Result<Vec<u8>
             block_transactions(chain, &id, mode, count, after, extended)
         }
         Request::Config { mode, id, wanted } => config(chain, mode, &id, wanted.as_deref()),
-        Request::Libraries => {
-            let mut writer = Writer::new(0x117a_b96b);
-            writer.u32(0);
-            Ok(writer.finish())
-        }
+        Request::Libraries(hashes) => libraries::answer(chain, &hashes),
         Request::SendMessage(_) => Err(refused("a message is not read")),
     }
 }

@@ -1,5 +1,6 @@
 //! The ADNL liteserver: what `ton-lite-client`, `pytoniq`, `tonlib` and this project's `chain` crate speak.
 
+mod libraries;
 mod methods;
 mod tl;
 

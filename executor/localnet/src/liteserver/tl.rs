@@ -166,7 +166,7 @@ pub(super) enum Request {
         id: BlockIdExt,
         wanted: Option<Vec<i32>>,
     },
-    Libraries,
+    Libraries(Vec<HashBytes>),
 }
 
 /// Why a query cannot be served.
@@ -272,8 +272,8 @@ impl Request {
             }
             0xd122_b662 => {
                 let count = r.u32()? as usize;
-                r.take(count.checked_mul(32)?)?;
-                Self::Libraries
+                let hashes = r.take(count.checked_mul(32)?)?;
+                Self::Libraries(hashes.chunks_exact(32).map(HashBytes::from_slice).collect())
             }
             _ => return None,
         })

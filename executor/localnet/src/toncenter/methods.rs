@@ -38,6 +38,7 @@ pub(super) fn call(handle: &LocalnetHandle, method: &str, params: &Params) -> Re
 const MAX_TRANSACTIONS: usize = 1_000;
 const DEFAULT_TRANSACTIONS: usize = 10;
 const DEFAULT_BLOCK_TRANSACTIONS: usize = 40;
+const MAX_LIBRARIES: usize = 16;
 /// Transactions of one account searched for a message at most.
 const MAX_SEARCHED: usize = 10_000;
 
@@ -61,6 +62,7 @@ fn read(chain: &Localnet, method: &str, params: &Params) -> Result<Value, Localn
         }
         "getTransactions" => transactions(chain, params),
         "runGetMethod" => run_get_method(chain, params),
+        "getLibraries" => libraries(chain, params),
         "shards" => {
             let seqno = params.required_integer::<u32>("seqno")?;
             let shard = chain.block(0, chain.block(-1, seqno)?.basechain_seqno)?;
@@ -270,6 +272,20 @@ fn run_get_method(chain: &Localnet, params: &Params) -> Result<Value, LocalnetEr
         "block_id": block_id(&chain.block(-1, seqno)?.id),
         "last_transaction_id": transaction_id(last.last_trans_lt, &last.last_trans_hash),
     }))
+}
+
+fn libraries(chain: &Localnet, params: &Params) -> Result<Value, LocalnetError> {
+    let mut found = Vec::new();
+    for hash in params.hashes("libraries", MAX_LIBRARIES)? {
+        if let Some(library) = chain.library(&hash)? {
+            found.push(json!({
+                "@type": "smc.libraryEntry",
+                "hash": base64(hash.as_slice()),
+                "data": base64(&Boc::encode(library)),
+            }));
+        }
+    }
+    Ok(json!({ "@type": "smc.libraryResult", "result": found }))
 }
 
 fn estimate_fee(handle: &LocalnetHandle, params: &Params) -> Result<Value, LocalnetError> {

@@ -66,20 +66,34 @@ impl Params {
 
     /// A hash in hex or base64.
     pub(super) fn hash(&self, name: &str) -> Result<Option<HashBytes>, LocalnetError> {
-        let Some(text) = self.text(name) else { return Ok(None) };
-        let bytes = match text.len() {
-            64 => text.parse::<HashBytes>().ok(),
-            _ => STANDARD
-                .decode(&text)
-                .or_else(|_| URL_SAFE.decode(&text))
-                .ok()
-                .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
-                .map(HashBytes),
-        };
-        bytes.map(Some).ok_or_else(|| {
-            LocalnetError::BadRequest(format!("the parameter {name} is not a hash of 32 bytes"))
-        })
+        self.text(name).map(|text| parse_hash(name, &text)).transpose()
     }
+
+    /// Hashes as a list, or one alone, as a query string has it; `limit` of them at most.
+    pub(super) fn hashes(&self, name: &str, limit: usize) -> Result<Vec<HashBytes>, LocalnetError> {
+        let Value::Array(list) = self.get(name) else {
+            return Ok(self.hash(name)?.into_iter().collect());
+        };
+        if list.len() > limit {
+            return Err(LocalnetError::BadRequest(format!(
+                "the parameter {name} has more than {limit} hashes"
+            )));
+        }
+        list.iter().map(|item| parse_hash(name, item.as_str().unwrap_or_default())).collect()
+    }
+}
+
+fn parse_hash(name: &str, text: &str) -> Result<HashBytes, LocalnetError> {
+    let hash = match text.len() {
+        64 => text.parse::<HashBytes>().ok(),
+        _ => STANDARD
+            .decode(text)
+            .or_else(|_| URL_SAFE.decode(text))
+            .ok()
+            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+            .map(HashBytes),
+    };
+    hash.ok_or_else(|| LocalnetError::BadRequest(format!("the parameter {name} is not a hash of 32 bytes")))
 }
 
 /// An address in any of its usual forms.
