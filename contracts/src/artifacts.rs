@@ -7,6 +7,7 @@ use serde::Deserialize;
 use tycho_types::boc::Boc;
 use tycho_types::cell::{Cell, HashBytes};
 
+use crate::librarian::library_cell;
 use crate::network::{CodeRef, Codes};
 
 /// Which contract.
@@ -88,12 +89,22 @@ pub fn code_ref(contract: Contract) -> CodeRef {
     CodeRef::of(&artifact(contract).code)
 }
 
-/// The children's codes, as [`crate::Params`] want them.
+/// The library cell of the code, for the contracts whose code travels so: Job and Platform.
+pub fn library(contract: Contract) -> Cell {
+    library_cell(&artifact(contract).code)
+}
+
+/// The codes a Librarian has to publish before the first Job and the first Platform.
+pub fn libraries() -> [Cell; 2] {
+    [code(Contract::Job), code(Contract::Platform)]
+}
+
+/// The children's codes, as [`crate::Generation`] wants them.
 pub fn codes() -> Codes {
     Codes {
         worker: code_ref(Contract::Worker),
         model: code_ref(Contract::Model),
-        job: code_ref(Contract::Job),
+        platform: *library(Contract::Platform).repr_hash(),
     }
 }
 

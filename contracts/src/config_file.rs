@@ -30,8 +30,14 @@ pub struct WorkerSection {
     pub prices_nanoton_per_1k: Prices,
     /// Stake to hold; missing stake is added on start.
     pub stake_nanoton: Nanoton,
-    /// Float that pays for claims; refilled on start.
+    /// Funds beside the stake that pay for claims and bonds; refilled on start.
     pub gas_float_nanoton: Nanoton,
+    /// A job of this deposit or more is claimed, with a bond, before it is answered.
+    #[serde(default = "default_claim_above_nanoton")]
+    pub claim_above_nanoton: Nanoton,
+    /// The least deposit of a job, as the offer states it.
+    #[serde(default)]
+    pub min_deposit_nanoton: Nanoton,
     /// Jobs in flight at once.
     #[serde(default = "default_max_jobs")]
     pub max_jobs: u32,
@@ -61,8 +67,10 @@ pub struct ClientSection {
     pub max_prices_nanoton_per_1k: Prices,
     #[serde(default = "default_max_output_tokens")]
     pub max_output_tokens: u32,
-    #[serde(default = "default_claim_within_s")]
-    pub claim_within_s: u32,
+    /// From the post to the last moment of a claim, or of an answer without one.
+    #[serde(default = "default_open_for_s")]
+    pub open_for_s: u32,
+    /// From a claim to the answer.
     #[serde(default = "default_settle_within_s")]
     pub settle_within_s: u32,
     /// Images the client trusts; empty: those of the network file.
@@ -74,6 +82,10 @@ fn default_max_jobs() -> u32 {
     4
 }
 
+fn default_claim_above_nanoton() -> Nanoton {
+    Nanoton::new(1_000_000_000)
+}
+
 fn default_min_settle_s() -> u32 {
     30
 }
@@ -82,8 +94,8 @@ fn default_max_output_tokens() -> u32 {
     256
 }
 
-fn default_claim_within_s() -> u32 {
-    120
+fn default_open_for_s() -> u32 {
+    600
 }
 
 fn default_settle_within_s() -> u32 {

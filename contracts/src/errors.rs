@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Exit code of a Job that was not posted: its data ends before what the message needs (the machine's cell underflow).
+pub const UNPOSTED_JOB: i32 = 9;
+
 /// Who has to change something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Party {
@@ -65,10 +68,10 @@ contract_errors! {
     RoyaltyOverCap = 110, Publisher, "the royalty is over the network's cap";
     MeasurementNotAdmitted = 111, Worker, "the Registry does not admit this image measurement";
     NotAttested = 112, Worker, "the worker has no attestation, or it has expired: register a fresh quote";
-    UnderStaked = 113, Worker, "the free stake does not cover this";
+    UnderStaked = 113, Worker, "the stake is below the network's minimum, or below what is asked of it";
     PriceOverTerms = 114, Worker, "a price of the offer is over the client's";
-    BondTooLow = 115, Worker, "the bond is below what the network asks for this deposit";
-    BadSignature = 116, Sender, "the signature does not verify under the attested key";
+    BondTooLow = 115, Worker, "the bond is below what the client or the network asks";
+    BadSignature = 116, Sender, "the signature does not verify under the key that must have signed";
     WrongNetwork = 117, Sender, "signed for another network";
     WrongJob = 118, Sender, "signed for another job or another posting";
     WrongSeqno = 119, Worker, "the claim order's seqno is not the next one";
@@ -76,9 +79,9 @@ contract_errors! {
     ModelNotOffered = 121, Worker, "the worker does not offer this model";
     NothingToWithdraw = 122, Sender, "there is nothing to withdraw";
     ResultMismatch = 123, Worker, "the result is not the one the receipt names";
-    GasFloatTooLow = 124, Worker, "the worker's contract cannot pay for the claim: fund its gas";
+    GasFloatTooLow = 124, Worker, "the contract's free funds do not cover what this sends: fund its gas";
     ModelDeprecated = 125, Sender, "the model takes no new offers";
-    WrongSequence = 126, Worker, "the receipt's sequence or final flag is not that of a one-shot job";
+    WrongSequence = 126, Worker, "the receipt's sequence or final flag is not one that this job takes";
     MalformedText = 127, Sender, "a certificate, list, document or quote is not in the form the Attestor reads, or is cut wrongly";
     UnknownAuthority = 128, Sender, "the signer or issuer, or its revocation list, has not been posted: post the collateral first";
     WrongIssuer = 129, Sender, "issued by, or for, somebody else than the text says";
@@ -90,6 +93,7 @@ contract_errors! {
     PlatformNotAccepted = 135, Worker, "the platform's TCB level needs an update or a setting that the Registry asks for";
     WrongBinding = 136, Worker, "the quote's report data is not that of this worker, these keys and this registration";
     PlatformTaken = 137, Worker, "the machine serves another Worker until that one leaves it or expires";
+    Paused = 138, Worker, "the worker takes no new jobs";
     UnknownMessage = 65535, Sender, "the contract does not know this message";
 }
 

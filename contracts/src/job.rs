@@ -1,44 +1,56 @@
-//! The Job: the escrow of one job, from posting to release.
+//! The Job: the escrow of one job or session, from posting to its end.
 
 use serde::{Deserialize, Serialize};
 use tycho_types::cell::{Cell, CellBuilder, CellContext, CellSlice, HashBytes, Load, Store};
 use tycho_types::error::Error as CellError;
 use tycho_types::models::StdAddr;
 
-use crate::money::{Nanoton, Prices, Units};
-use crate::network::Network;
-use crate::receipt::{Receipt, Rejection};
+use crate::money::{Amount, Prices, Units};
+use crate::network::{CodeRef, Network};
+use crate::receipt::{Receipt, ReceiptContent, Rejection, SignedReceipt};
 use crate::sealing::Sealed;
-use crate::wire::{Ref, Signature, WireError, from_cell, messages};
+use crate::wire::{Ref, Signature, WireError, from_cell, messages, to_cell};
+
+/// From a post to `until` at most.
+pub const MAX_WAIT_S: u32 = 7 * 86_400;
+/// From the opening of a session to `until` at most.
+pub const MAX_SESSION_S: u32 = 14 * 86_400;
+/// Bounds of `settle_within_s` and `deliver_within_s`.
+pub const MIN_SETTLE_S: u32 = 30;
+pub const MAX_SETTLE_S: u32 = 7 * 86_400;
+/// A closed job stays so long for those who audit it.
+pub const AUDIT_WINDOW_S: u32 = 7 * 86_400;
+/// [`JobState::sequence`] once the worker was shown to have signed two receipts of one sequence.
+pub const EQUIVOCATED: u32 = u32::MAX;
 
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct JobStorage {
     pub client: StdAddr,
     pub nonce: u64,
-    pub network: Ref<Network>,
-    pub state: Option<Ref<JobState>>,
+    /// Nothing until it is posted.
+    pub state: Option<JobState>,
 }
 
 impl JobStorage {
     /// As deployed: without state.
-    pub fn initial(network: &Network, client: StdAddr, nonce: u64) -> Result<Self, WireError> {
-        Ok(Self { client, nonce, network: Ref::new(network.clone())?, state: None })
+    pub fn initial(client: StdAddr, nonce: u64) -> Self {
+        Self { client, nonce, state: None }
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct JobState {
     pub status: JobStatus,
-    /// Logical time of the transaction that posted the job.
-    pub posted_lt: u64,
-    pub posted_at: u32,
-    /// Unix time; 0 while open or claimed.
-    pub closed_at: u32,
-    /// Hash of the cell of the [`Sealed`] input.
-    pub input_hash: HashBytes,
-    pub terms: Ref<JobTerms>,
-    pub claim: Option<Ref<Claim>>,
-    pub settlement: Option<Ref<Settlement>>,
+    /// Unix time: the last moment of what the status waits for; of a closed job, of its audit window.
+    pub until: u32,
+    pub deposit: Amount,
+    /// What the worker put up.
+    pub bond: Amount,
+    /// To worker, publisher and treasury so far.
+    pub paid: Amount,
+    /// Of the last receipt taken, or [`EQUIVOCATED`].
+    pub sequence: u32,
+    pub posting: Posting,
 }
 
 /// Where a job is in its life; 4 bits on the wire.
@@ -46,36 +58,61 @@ pub struct JobState {
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum JobStatus {
+    /// Posted and not claimed. The worker it names may answer it as it is.
     Open = 1,
-    Claimed = 2,
-    Settled = 3,
-    Cancelled = 4,
-    Expired = 5,
-    Rejected = 6,
+    /// A worker of the market has it, and waits for the input.
+    Awaiting = 2,
+    /// A bond stands for the answer.
+    Claimed = 3,
+    /// A session.
+    Session = 4,
+    /// A session that its client wants to end.
+    Closing = 5,
+    Settled = 6,
+    Cancelled = 7,
+    Expired = 8,
+    Rejected = 9,
 }
 
 impl JobStatus {
+    pub const ALL: [Self; 9] = [
+        Self::Open,
+        Self::Awaiting,
+        Self::Claimed,
+        Self::Session,
+        Self::Closing,
+        Self::Settled,
+        Self::Cancelled,
+        Self::Expired,
+        Self::Rejected,
+    ];
+
     pub fn from_wire(value: u8) -> Option<Self> {
-        Some(match value {
-            1 => Self::Open,
-            2 => Self::Claimed,
-            3 => Self::Settled,
-            4 => Self::Cancelled,
-            5 => Self::Expired,
-            6 => Self::Rejected,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|status| *status as u8 == value)
     }
 
     /// All money has left for where it belongs.
     pub fn is_closed(self) -> bool {
-        !matches!(self, Self::Open | Self::Claimed)
+        self as u8 >= Self::Settled as u8
+    }
+
+    /// Takes a `post_receipt`.
+    pub fn takes_receipt(self) -> bool {
+        matches!(self, Self::Open | Self::Claimed)
+    }
+
+    /// Takes a `redeem_receipt`.
+    pub fn is_session(self) -> bool {
+        matches!(self, Self::Session | Self::Closing)
     }
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Open => "open",
+            Self::Awaiting => "awaiting",
             Self::Claimed => "claimed",
+            Self::Session => "session",
+            Self::Closing => "closing",
             Self::Settled => "settled",
             Self::Cancelled => "cancelled",
             Self::Expired => "expired",
@@ -96,70 +133,219 @@ impl<'a> Load<'a> for JobStatus {
     }
 }
 
-/// What the client asks and is ready to pay.
+/// What a job keeps of the message that posted it.
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
-pub struct JobTerms {
-    /// Address of the `Worker` contract that may take the job.
-    pub worker: StdAddr,
-    pub model_id: HashBytes,
-    /// Zero: any measurement the worker is attested with.
-    pub measurement: HashBytes,
-    /// Unix time: last moment of a claim.
-    pub claim_by: u32,
-    /// From the claim to the last moment of a receipt.
-    pub settle_within_s: u32,
-    pub limits: Ref<JobLimits>,
+pub struct Posting {
+    /// Logical time of the transaction that posted the job: what is signed for an earlier job at its address is void.
+    pub posted_lt: u64,
+    pub limits: JobLimits,
+    /// Of a job of the market, nobody until it is claimed.
+    pub seller: Option<Ref<Seller>>,
+    pub special: Option<Ref<JobSpecial>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+impl Posting {
+    /// Of a session.
+    pub fn session(&self) -> Option<&SessionTerms> {
+        match self.special.as_deref() {
+            Some(JobSpecial::Session(terms)) => Some(terms),
+            _ => None,
+        }
+    }
+
+    /// Of a job of the market.
+    pub fn market(&self) -> Option<&MarketTerms> {
+        match self.special.as_deref() {
+            Some(JobSpecial::Market(terms)) => Some(terms),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
 pub struct JobLimits {
-    pub max_prices: Prices,
     pub max_units: Units,
-    pub deposit: Nanoton,
+    /// That a claim must put up.
+    pub least_bond: Amount,
 }
 
-/// What the worker bound itself to.
+/// Who serves, as the client read it from the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
-pub struct Claim {
-    /// Ed25519 key that may sign the receipt or the rejection.
+pub struct Seller {
+    /// The Worker's account, in the basechain.
+    pub worker: HashBytes,
+    /// Ed25519: signs receipts and rejections.
     pub receipt_key: HashBytes,
-    pub measurement: HashBytes,
-    pub royalty_bps: u16,
-    pub bond: Nanoton,
-    /// Unix time; set by the job when it takes the claim.
-    pub settle_by: u32,
-    pub worker_owner: StdAddr,
-    pub prices: Ref<Prices>,
+    /// The Model's account, in the basechain.
+    pub model: HashBytes,
+    /// From the claim to the answer; of a session, from the wish to end it to its end.
+    pub settle_within_s: u32,
+    /// Of publisher and treasury together.
+    pub share_bps: u16,
+    pub prices: Prices,
 }
 
-/// How the job ended. Rejected: `receipt_hash` is the rejection's hash and the amounts are zero.
+impl Seller {
+    /// Where a job takes it: `settle_within_s` and `share_bps` within their bounds.
+    pub fn is_acceptable(&self) -> bool {
+        (MIN_SETTLE_S..=MAX_SETTLE_S).contains(&self.settle_within_s) && self.share_bps <= 10_000
+    }
+}
+
+/// What a session and a job of the market have beside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobSpecial {
+    Session(SessionTerms),
+    Market(MarketTerms),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
+#[tlb(tag = "#53")]
+pub struct SessionTerms {
+    /// Ed25519: signs vouchers.
+    pub session_key: HashBytes,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
-pub struct Settlement {
-    pub receipt_hash: HashBytes,
-    pub result_hash: HashBytes,
-    pub paid: Nanoton,
-    pub royalty: Nanoton,
-    pub fee: Nanoton,
+#[tlb(tag = "#4d")]
+pub struct MarketTerms {
+    pub model_id: HashBytes,
+    /// Zero: any measurement that the Registry admitted.
+    pub measurement: HashBytes,
+    pub max_prices: Prices,
+    /// Unix time: until then a cheaper claim replaces the one before.
+    pub bid_until: u32,
+    pub deliver_within_s: u32,
+    /// To a worker that waited for an input in vain.
+    pub compensation: Amount,
+    /// Of the worker that holds the job; zero as posted.
+    pub best_stake: Amount,
+    pub network: Ref<MarketNetwork>,
+}
+
+/// Where the workers of the market come from, and what their claims must say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
+pub struct MarketNetwork {
+    pub worker: CodeRef,
+    /// Of the [`Network`] cell.
+    pub network: CodeRef,
+    /// The Model's account, in the basechain.
+    pub model: HashBytes,
+    pub settle_within_s: u32,
+}
+
+impl MarketNetwork {
+    pub fn of(network: &Network, model_id: &HashBytes, settle_within_s: u32) -> Result<Self, WireError> {
+        Ok(Self {
+            worker: network.generation.codes.worker,
+            network: CodeRef::of(&to_cell(network)?),
+            model: network.model_address(model_id)?.address,
+            settle_within_s,
+        })
+    }
+}
+
+impl Store for JobSpecial {
+    fn store_into(&self, builder: &mut CellBuilder, context: &dyn CellContext) -> Result<(), CellError> {
+        match self {
+            Self::Session(terms) => terms.store_into(builder, context),
+            Self::Market(terms) => terms.store_into(builder, context),
+        }
+    }
+}
+
+impl<'a> Load<'a> for JobSpecial {
+    fn load_from(slice: &mut CellSlice<'a>) -> Result<Self, CellError> {
+        match slice.get_u8(0)? {
+            0x53 => SessionTerms::load_from(slice).map(Self::Session),
+            0x4d => MarketTerms::load_from(slice).map(Self::Market),
+            _ => Err(CellError::InvalidTag),
+        }
+    }
+}
+
+/// Why a job pays its worker, in [`JobPaid::outcome`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Outcome {
+    Settled = 1,
+    Rejected = 2,
+    Outbid = 3,
+    Undelivered = 4,
+}
+
+impl Outcome {
+    pub fn from_wire(value: u8) -> Option<Self> {
+        [Self::Settled, Self::Rejected, Self::Outbid, Self::Undelivered]
+            .into_iter()
+            .find(|outcome| *outcome as u8 == value)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct Bid {
+    pub worker_owner: StdAddr,
+    pub seller: Ref<Seller>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct Parties {
+    pub client: StdAddr,
+    pub reporter: StdAddr,
 }
 
 messages! {
-    /// Client, with the state init.
+    /// Client, with the state init: a job for one worker, its input sealed to that worker's key.
     "post_job" "#43480401" PostJob {
         query_id: u64,
-        terms: Ref<JobTerms>,
-        /// Cell of a [`Sealed`]; the contract keeps its hash only.
+        /// Unix time: the last moment of a claim, or of an answer without one.
+        until: u32,
+        deposit: Amount,
+        limits: JobLimits,
+        seller: Ref<Seller>,
+        /// First cell of a [`Sealed`]; the contract does not keep it.
         input: Cell,
+    }
+    /// Client, with the state init.
+    "open_session" "#4348040d" OpenSession {
+        query_id: u64,
+        /// Unix time: the end, unless it is closed before.
+        until: u32,
+        deposit: Amount,
+        limits: JobLimits,
+        seller: Ref<Seller>,
+        terms: Ref<SessionTerms>,
+    }
+    /// Client, with the state init: a job for whoever claims it, without its input.
+    "post_open_job" "#4348040e" PostOpenJob {
+        query_id: u64,
+        /// Unix time: the last moment of the first claim.
+        until: u32,
+        deposit: Amount,
+        limits: JobLimits,
+        terms: Ref<MarketTerms>,
     }
     /// Worker to Job; the bond travels with it.
     "take_job" "#43480402" TakeJob {
         query_id: u64,
-        bond: Nanoton,
-        /// Whose offer the claim's prices and royalty are.
-        model_id: HashBytes,
-        claim: Ref<Claim>,
+        bond: Amount,
+        stake: Amount,
+        measurement: HashBytes,
+        /// On the market.
+        bid: Option<Ref<Bid>>,
+    }
+    /// Client, of a job of the market, once the bidding is over.
+    "deliver_input" "#43480409" DeliverInput {
+        query_id: u64,
+        /// First cell of a [`Sealed`].
+        input: Cell,
     }
     /// Client, while open.
     "cancel_job" "#43480403" CancelJob { query_id: u64 }
+    /// Client, of a session: it ends `settle_within_s` later.
+    "close_session" "#4348040a" CloseSession { query_id: u64 }
+    /// Client, of a session.
+    "top_up_job" "#4348040b" TopUpJob { query_id: u64, amount: Amount }
     /// Anyone, after the deadline.
     "expire_job" "#43480404" ExpireJob { query_id: u64 }
     /// Anyone, after the audit window: what is left goes to the client.
@@ -168,21 +354,51 @@ messages! {
     "post_receipt" "#43480406" PostReceipt {
         signature: Signature,
         receipt: Ref<Receipt>,
-        /// Cell of a [`Sealed`] whose hash the receipt names.
+        content: Ref<ReceiptContent>,
+        /// First cell of a [`Sealed`], whose hash the content names.
         result: Cell,
     }
     /// External; see [`PostRejection::signed`].
     "post_rejection" "#43480407" PostRejection { signature: Signature, rejection: Ref<Rejection> }
+    /// External, of a session; see [`RedeemReceipt::new`].
+    "redeem_receipt" "#43480408" RedeemReceipt {
+        signature: Signature,
+        voucher_amount: Amount,
+        receipt: Ref<Receipt>,
+        /// By the session key, over a [`crate::voucher::Voucher`].
+        voucher: Ref<Signature>,
+    }
+    /// Anyone: two receipts of one sequence and different content.
+    "report_equivocation" "#4348040c" ReportEquivocation {
+        query_id: u64,
+        /// Under which the Worker keeps the key that signed.
+        registration_seqno: u32,
+        one: Ref<SignedReceipt>,
+        other: Ref<SignedReceipt>,
+    }
+    /// Job to Worker, or to Model for a job of the market, when posted. Without value: the receiver's code does not run.
+    "job_noticed" "#43480208" JobNoticed { query_id: u64 }
+    /// Job to Worker, with what it earned and the bond it put up.
+    "job_paid" "#43480410" JobPaid {
+        query_id: u64,
+        /// An [`Outcome`].
+        outcome: u8,
+    }
     /// Job to Worker.
-    "job_paid" "#43480410" JobPaid { query_id: u64, bond: Nanoton, paid: Nanoton, client: StdAddr, nonce: u64 }
-    /// Job to Worker, after a rejection.
-    "job_returned" "#43480411" JobReturned { query_id: u64, bond: Nanoton, client: StdAddr, nonce: u64 }
-    /// Job to Worker: the bond went to the client.
-    "job_forfeited" "#43480412" JobForfeited { query_id: u64, bond: Nanoton, client: StdAddr, nonce: u64 }
-    /// Job to client.
-    "job_refund" "#43480413" JobRefund { query_id: u64, status: u8, paid: Nanoton, bond: Nanoton }
-    /// Job to Worker when posted, so that an executor sees it on its own account.
-    "job_posted" "#43480414" JobPosted { query_id: u64, client: StdAddr, nonce: u64 }
+    "job_equivocated" "#43480412" JobEquivocated {
+        query_id: u64,
+        receipt_key: HashBytes,
+        registration_seqno: u32,
+        penalty: Amount,
+        nonce: u64,
+        parties: Ref<Parties>,
+    }
+    /// Job to client, with all that is left.
+    "job_refund" "#43480413" JobRefund {
+        query_id: u64,
+        /// A [`JobStatus`].
+        status: u8,
+    }
     /// To an owner, publisher or treasury.
     "payout" "#43480420" Payout { query_id: u64 }
     /// What a message brought too much.
@@ -190,18 +406,31 @@ messages! {
 }
 
 impl PostJob {
-    pub fn new(query_id: u64, terms: JobTerms, input: &Sealed) -> Result<Self, WireError> {
-        Ok(Self { query_id, terms: Ref::new(terms)?, input: crate::wire::to_cell(input)? })
+    pub fn new(
+        query_id: u64,
+        until: u32,
+        deposit: Amount,
+        limits: JobLimits,
+        seller: Seller,
+        input: &Sealed,
+    ) -> Result<Self, WireError> {
+        Ok(Self { query_id, until, deposit, limits, seller: Ref::new(seller)?, input: to_cell(input)? })
     }
 
     /// The sealed input; errors where the client's cell is none.
     pub fn sealed_input(&self) -> Result<Sealed, WireError> {
         from_cell(&self.input)
     }
+}
 
-    /// What the job stores of the input.
-    pub fn input_hash(&self) -> HashBytes {
-        *self.input.repr_hash()
+impl DeliverInput {
+    pub fn new(query_id: u64, input: &Sealed) -> Result<Self, WireError> {
+        Ok(Self { query_id, input: to_cell(input)? })
+    }
+
+    /// The sealed input; errors where the client's cell is none.
+    pub fn sealed_input(&self) -> Result<Sealed, WireError> {
+        from_cell(&self.input)
     }
 }
 

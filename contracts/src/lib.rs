@@ -6,7 +6,9 @@ pub mod artifacts;
 pub mod attestor;
 pub mod config_file;
 pub mod errors;
+pub mod fees;
 pub mod job;
+pub mod job_log;
 pub mod librarian;
 pub mod measurement;
 pub mod model;
@@ -20,11 +22,12 @@ pub mod receipt;
 pub mod registry;
 pub mod sealing;
 pub mod transcript;
+pub mod voucher;
 pub mod wire;
 pub mod worker;
 
-pub use money::{Nanoton, Prices, Units};
-pub use network::{CodeRef, Codes, Network, Params};
+pub use money::{Amount, Nanoton, Prices, Units};
+pub use network::{CodeRef, Codes, Generation, Network, Params};
 pub use wire::{Message, Ref, Snake, WireError};
 
 pub use ed25519_dalek::{SigningKey, VerifyingKey};

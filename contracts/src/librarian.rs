@@ -1,7 +1,7 @@
 //! The Librarian: a contract of the masterchain that publishes cells as libraries, and the library cells that stand for
 //! them elsewhere.
 
-use tycho_types::cell::{Cell, CellBuilder};
+use tycho_types::cell::{Cell, CellBuilder, CellType, HashBytes};
 use tycho_types::dict::Dict;
 use tycho_types::models::{SimpleLib, StateInit, StdAddr};
 
@@ -16,7 +16,22 @@ pub const MAX_LIBRARIES: usize = 4;
 
 /// The cell of 264 bits that stands for `cell` wherever it is published.
 pub fn library_cell(cell: &Cell) -> Cell {
-    CellBuilder::build_library(cell.repr_hash())
+    library_cell_of(cell.repr_hash())
+}
+
+/// The library cell of the cell with this hash.
+pub fn library_cell_of(hash: &HashBytes) -> Cell {
+    CellBuilder::build_library(hash)
+}
+
+/// The hash a library cell names, or nothing where `cell` is no library cell.
+pub fn library_hash(cell: &Cell) -> Option<HashBytes> {
+    if cell.cell_type() != CellType::LibraryReference || cell.bit_len() != 264 {
+        return None;
+    }
+    let mut slice = cell.as_slice_allow_exotic();
+    slice.skip_first(8, 0).ok()?;
+    slice.load_u256().ok()
 }
 
 /// What a Librarian that publishes `libraries` is deployed with.

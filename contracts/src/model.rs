@@ -1,4 +1,4 @@
-//! The Model: publisher, royalty, collected shares.
+//! The Model: publisher, royalty, and the shares of every job, which are its balance above a year's rent.
 
 use serde::{Deserialize, Serialize};
 use tycho_types::cell::{CellBuilder, CellContext, CellSlice, HashBytes, Load, Store};
@@ -49,7 +49,7 @@ impl<'a> Load<'a> for Unit {
 pub struct ModelStorage {
     pub model_id: HashBytes,
     pub network: Ref<Network>,
-    pub state: Option<Ref<ModelState>>,
+    pub state: Option<ModelState>,
 }
 
 impl ModelStorage {
@@ -65,11 +65,6 @@ pub struct ModelState {
     pub royalty_bps: u16,
     pub unit: Unit,
     pub deprecated: bool,
-    /// Collected for the publisher, not yet withdrawn.
-    pub royalty: Nanoton,
-    /// Collected for the treasury, not yet withdrawn.
-    pub fee: Nanoton,
-    pub jobs_settled: u32,
     /// UTF-8 JSON: name, licence, context.
     pub metadata: Ref<Snake>,
 }
@@ -78,12 +73,23 @@ messages! {
     /// Whoever sends it first, with the state init, becomes the publisher.
     "register_model" "#43480201" RegisterModel { query_id: u64, royalty_bps: u16, unit: Unit, metadata: Ref<Snake> }
     /// Worker to Model, for an offer.
-    "ask_royalty" "#43480202" AskRoyalty { query_id: u64, worker_owner: StdAddr, prices: Ref<Prices> }
+    "ask_royalty" "#43480202" AskRoyalty {
+        query_id: u64,
+        worker_owner: StdAddr,
+        min_deposit: Nanoton,
+        prices: Ref<Prices>,
+    }
     /// Model to Worker.
-    "royalty_quoted" "#43480203" RoyaltyQuoted { query_id: u64, model_id: HashBytes, royalty_bps: u16, prices: Ref<Prices> }
-    /// Job to Model, with royalty and fee.
-    "share_paid" "#43480204" SharePaid { query_id: u64, royalty: Nanoton, fee: Nanoton, client: StdAddr, nonce: u64 }
-    /// Anyone: royalty to the publisher, fee to the treasury.
+    "royalty_quoted" "#43480203" RoyaltyQuoted {
+        query_id: u64,
+        model_id: HashBytes,
+        royalty_bps: u16,
+        min_deposit: Nanoton,
+        prices: Ref<Prices>,
+    }
+    /// Job to Model, with royalty and fee in one sum.
+    "share_paid" "#43480204" SharePaid { query_id: u64 }
+    /// Anyone: what lies above the rent to publisher and treasury, as [`crate::money::ShareSplit`] says.
     "withdraw_shares" "#43480205" WithdrawShares { query_id: u64 }
     /// Publisher.
     "transfer_model" "#43480206" TransferModel { query_id: u64, new_publisher: StdAddr }

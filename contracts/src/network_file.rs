@@ -7,12 +7,13 @@ use sha2::{Digest, Sha256};
 use tycho_types::cell::HashBytes;
 use tycho_types::models::StdAddr;
 
+use crate::librarian::{self, library_cell_of, library_hash};
 use crate::money::Nanoton;
-use crate::network::{AttestationParams, CodeRef, Codes, Network, Params};
+use crate::network::{CodeRef, Codes, Generation, Network, Params};
 use crate::wire::{Ref, WireError};
 
 /// `format` of a file this crate reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// One network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,8 +24,10 @@ pub struct NetworkFile {
     pub kind: NetworkKind,
     /// Raw form, `workchain:hex`.
     pub registry: StdAddr,
-    pub params: ParamsFile,
+    pub generation: GenerationFile,
     pub registry_code: CodeRef,
+    /// Of the masterchain: publishes the codes of Job and Platform.
+    pub librarian: StdAddr,
     /// Image measurements the Registry was deployed with or has admitted since.
     pub measurements: Vec<MeasurementEntry>,
     pub quote_root: QuoteRoot,
@@ -49,25 +52,28 @@ pub enum NetworkKind {
     Mainnet,
 }
 
-/// [`Params`] without cells. Amounts in nanoTON, times in seconds, shares in basis points.
+/// [`Generation`] without cells. Amounts in nanoTON, times in seconds, shares in basis points.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ParamsFile {
+pub struct GenerationFile {
     /// TON's global id.
     pub network_id: i32,
-    pub treasury: StdAddr,
     pub fee_bps: u16,
+    pub bond_bps: u16,
+    pub min_bond_nanoton: Nanoton,
+    /// Hash of the code that the library cell of every Job names.
+    pub job_code_hash: HashBytes,
+    /// The same of every Platform.
+    pub platform_code_hash: HashBytes,
+    pub worker_code: CodeRef,
+    pub model_code: CodeRef,
+    pub treasury: StdAddr,
     pub royalty_cap_bps: u16,
     pub min_stake_nanoton: Nanoton,
-    pub min_bond_nanoton: Nanoton,
-    pub bond_bps: u16,
-    pub attestation_ttl_s: u32,
     pub unbonding_s: u32,
-    pub audit_window_s: u32,
-    pub codes: Codes,
     /// Who verifies quotes.
     pub attestor: StdAddr,
-    pub platform_code: CodeRef,
+    pub attestation_ttl_s: u32,
 }
 
 /// An admitted image.
@@ -120,6 +126,12 @@ pub enum NetworkFileError {
         "fee {fee_bps} and royalty cap {royalty_cap_bps} exceed 10 000 basis points together; restore the network file"
     )]
     Shares { fee_bps: u16, royalty_cap_bps: u16 },
+    #[error("the Librarian {librarian} is not of the masterchain; restore the network file")]
+    Librarian { librarian: StdAddr },
+    #[error(
+        "the generation's code of a Job is no library cell, or its Platform's is another one; use the network's artefacts"
+    )]
+    Library,
     #[error("no global config and no liteserver is named; add one to the network file")]
     NoLiteserver,
     #[error(transparent)]
@@ -151,9 +163,12 @@ impl NetworkFile {
         if self.quote_root.simulated && self.kind != NetworkKind::Localnet {
             return Err(NetworkFileError::SimulatedRoot { name: self.name.clone() });
         }
-        let ParamsFile { fee_bps, royalty_cap_bps, .. } = self.params;
+        let GenerationFile { fee_bps, royalty_cap_bps, .. } = self.generation;
         if u32::from(fee_bps) + u32::from(royalty_cap_bps) > 10_000 {
             return Err(NetworkFileError::Shares { fee_bps, royalty_cap_bps });
+        }
+        if self.librarian.workchain != librarian::WORKCHAIN {
+            return Err(NetworkFileError::Librarian { librarian: self.librarian.clone() });
         }
         if self.global_config.is_none() && self.liteservers.is_empty() {
             return Err(NetworkFileError::NoLiteserver);
@@ -163,49 +178,60 @@ impl NetworkFile {
 
     /// The cell's view: what addresses are computed from.
     pub fn network(&self) -> Result<Network, NetworkFileError> {
-        Ok(Network { registry: self.registry.clone(), params: Ref::new(self.params.to_params()?)? })
+        Ok(Network { registry: self.registry.clone(), generation: self.generation.to_generation()? })
     }
 }
 
-impl ParamsFile {
-    pub fn to_params(&self) -> Result<Params, WireError> {
-        Ok(Params {
-            network_id: self.network_id,
-            treasury: self.treasury.clone(),
-            fee_bps: self.fee_bps,
-            royalty_cap_bps: self.royalty_cap_bps,
-            min_stake: self.min_stake_nanoton,
-            min_bond: self.min_bond_nanoton,
-            bond_bps: self.bond_bps,
-            unbonding_s: self.unbonding_s,
-            audit_window_s: self.audit_window_s,
-            codes: Ref::new(self.codes)?,
-            attestation: Ref::new(AttestationParams {
-                attestor: self.attestor.clone(),
-                ttl_s: self.attestation_ttl_s,
-                platform: self.platform_code,
-            })?,
-        })
-    }
-}
-
-impl From<&Params> for ParamsFile {
-    fn from(params: &Params) -> Self {
-        Self {
-            network_id: params.network_id,
+impl GenerationFile {
+    /// `platform_code_hash` is that of the code which the Platform's library cell names.
+    ///
+    /// # Errors
+    /// [`NetworkFileError::Library`] where the generation's library cells are other ones.
+    pub fn of(generation: &Generation, platform_code_hash: HashBytes) -> Result<Self, NetworkFileError> {
+        let job_code_hash = library_hash(&generation.job_code).ok_or(NetworkFileError::Library)?;
+        if *library_cell_of(&platform_code_hash).repr_hash() != generation.codes.platform {
+            return Err(NetworkFileError::Library);
+        }
+        let params = &generation.params;
+        Ok(Self {
+            network_id: generation.network_id,
+            fee_bps: generation.fee_bps,
+            bond_bps: generation.bond_bps,
+            min_bond_nanoton: generation.min_bond,
+            job_code_hash,
+            platform_code_hash,
+            worker_code: generation.codes.worker,
+            model_code: generation.codes.model,
             treasury: params.treasury.clone(),
-            fee_bps: params.fee_bps,
             royalty_cap_bps: params.royalty_cap_bps,
             min_stake_nanoton: params.min_stake,
-            min_bond_nanoton: params.min_bond,
-            bond_bps: params.bond_bps,
-            attestation_ttl_s: params.attestation.ttl_s,
             unbonding_s: params.unbonding_s,
-            audit_window_s: params.audit_window_s,
-            codes: *params.codes,
-            attestor: params.attestation.attestor.clone(),
-            platform_code: params.attestation.platform,
-        }
+            attestor: params.attestor.clone(),
+            attestation_ttl_s: params.attestation_ttl_s,
+        })
+    }
+
+    pub fn to_generation(&self) -> Result<Generation, WireError> {
+        Ok(Generation {
+            network_id: self.network_id,
+            fee_bps: self.fee_bps,
+            bond_bps: self.bond_bps,
+            min_bond: self.min_bond_nanoton,
+            job_code: library_cell_of(&self.job_code_hash),
+            codes: Ref::new(Codes {
+                worker: self.worker_code,
+                model: self.model_code,
+                platform: *library_cell_of(&self.platform_code_hash).repr_hash(),
+            })?,
+            params: Ref::new(Params {
+                treasury: self.treasury.clone(),
+                royalty_cap_bps: self.royalty_cap_bps,
+                min_stake: self.min_stake_nanoton,
+                unbonding_s: self.unbonding_s,
+                attestor: self.attestor.clone(),
+                attestation_ttl_s: self.attestation_ttl_s,
+            })?,
+        })
     }
 }
 

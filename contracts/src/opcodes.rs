@@ -1,9 +1,9 @@
-//! Every message of the contracts by opcode, for explorers and tests.
+//! Every message and log of the contracts by opcode, for explorers and tests.
 
 use crate::wire::Message;
-use crate::{attestor, job, model, platform, registry, worker};
+use crate::{attestor, job, job_log, model, platform, registry, worker};
 
-/// `(opcode, name in the TL-B)` of every message.
+/// `(opcode, name in the TL-B)` of every message and log.
 pub const ALL: &[(u32, &str)] = &[
     entry::<registry::AllowMeasurement>(),
     entry::<registry::RevokeMeasurement>(),
@@ -32,22 +32,37 @@ pub const ALL: &[(u32, &str)] = &[
     entry::<worker::FundGas>(),
     entry::<worker::LeavePlatform>(),
     entry::<worker::ClaimJob>(),
+    entry::<worker::PauseWorker>(),
+    entry::<worker::SetOperator>(),
     entry::<platform::ServeWorker>(),
     entry::<platform::LeaveWorker>(),
     entry::<job::PostJob>(),
+    entry::<job::OpenSession>(),
+    entry::<job::PostOpenJob>(),
     entry::<job::TakeJob>(),
+    entry::<job::DeliverInput>(),
     entry::<job::CancelJob>(),
+    entry::<job::CloseSession>(),
+    entry::<job::TopUpJob>(),
     entry::<job::ExpireJob>(),
     entry::<job::SweepJob>(),
     entry::<job::PostReceipt>(),
     entry::<job::PostRejection>(),
+    entry::<job::RedeemReceipt>(),
+    entry::<job::ReportEquivocation>(),
+    entry::<job::JobNoticed>(),
     entry::<job::JobPaid>(),
-    entry::<job::JobReturned>(),
-    entry::<job::JobForfeited>(),
+    entry::<job::JobEquivocated>(),
     entry::<job::JobRefund>(),
-    entry::<job::JobPosted>(),
     entry::<job::Payout>(),
     entry::<job::Excesses>(),
+    entry::<job_log::JobOpened>(),
+    entry::<job_log::JobTaken>(),
+    entry::<job_log::InputDelivered>(),
+    entry::<job_log::CloseAsked>(),
+    entry::<job_log::JobToppedUp>(),
+    entry::<job_log::JobClosed>(),
+    entry::<job_log::EquivocationShown>(),
     entry::<attestor::VerifyQuote>(),
     entry::<attestor::QuoteVerified>(),
     entry::<attestor::PostAuthority>(),

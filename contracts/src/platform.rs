@@ -15,7 +15,7 @@ pub type Ppid = Bytes<16>;
 pub struct PlatformStorage {
     pub ppid: Ppid,
     pub network: Ref<Network>,
-    pub state: Option<Ref<PlatformState>>,
+    pub state: Option<PlatformState>,
 }
 
 impl PlatformStorage {

@@ -8,16 +8,17 @@ use tycho_types::error::Error as CellError;
 use tycho_types::models::StdAddr;
 use zeroize::Zeroizing;
 
-use crate::job::{PostReceipt, PostRejection};
-use crate::money::{Nanoton, Units};
+use crate::job::{PostReceipt, PostRejection, RedeemReceipt};
+use crate::money::{Amount, Nanoton, Units};
 use crate::sealing::Sealed;
+use crate::voucher::Voucher;
 use crate::wire::{Ref, Signature, WireError, to_cell};
 use crate::worker::ClaimJob;
 
-/// Domain tags: the first 64 bits of each signed cell.
-pub const RECEIPT_TAG: u64 = u64::from_be_bytes(*b"chryrcpt");
-pub const REJECTION_TAG: u64 = u64::from_be_bytes(*b"chryrejt");
-pub const CLAIM_ORDER_TAG: u64 = u64::from_be_bytes(*b"chryordr");
+/// Domain tags: the first 48 bits of each signed cell.
+pub const RECEIPT_TAG: u64 = u64::from_be_bytes(*b"\0\0chrcpt");
+pub const REJECTION_TAG: u64 = u64::from_be_bytes(*b"\0\0chrejt");
+pub const CLAIM_ORDER_TAG: u64 = u64::from_be_bytes(*b"\0\0chordr");
 
 /// A signature did not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,13 +27,16 @@ pub enum SignatureError {
     BadKey,
     #[error("the signature does not verify under the attested key; whoever signed it is at fault")]
     BadSignature,
+    #[error("the session key is not an Ed25519 public key; the client that opened the session is at fault")]
+    BadSessionKey,
+    #[error("the voucher does not verify under the session key; whoever signed it is at fault")]
+    BadVoucher,
 }
 
-/// The worker's claim to be paid for a result.
+/// The worker's claim to be paid for a result. Units and amount are those of all the job's receipts up to this one.
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct Receipt {
     pub tag: Tag<RECEIPT_TAG>,
-    pub network_id: i32,
     pub job: StdAddr,
     /// Of the posting this answers.
     pub posted_lt: u64,
@@ -42,13 +46,15 @@ pub struct Receipt {
     pub is_final: bool,
     pub units: Units,
     /// Cumulative.
-    pub amount: Nanoton,
-    pub body: Ref<ReceiptBody>,
+    pub amount: Amount,
+    /// Hash of the cell of a [`ReceiptContent`].
+    pub content_hash: HashBytes,
 }
 
+/// What a receipt is for. Two receipts of one sequence with different content cost the worker its stake.
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
-pub struct ReceiptBody {
-    /// Hash of the cell of the [`Sealed`] result.
+pub struct ReceiptContent {
+    /// Hash of the first cell of the [`Sealed`] result.
     pub result_hash: HashBytes,
     /// See [`crate::transcript`].
     pub transcript: HashBytes,
@@ -56,6 +62,20 @@ pub struct ReceiptBody {
     pub engine: u32,
     /// A [`Dtype`]; the contract does not check it, so a reader must not depend on knowing it.
     pub dtype: u8,
+}
+
+impl ReceiptContent {
+    /// What the receipt names.
+    pub fn hash(&self) -> Result<HashBytes, WireError> {
+        Ok(*to_cell(self)?.repr_hash())
+    }
+}
+
+/// A receipt with its worker's signature.
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct SignedReceipt {
+    pub signature: Signature,
+    pub receipt: Ref<Receipt>,
 }
 
 /// Number format of the weights: that of most numbers in the layers' matrices.
@@ -107,7 +127,6 @@ impl Dtype {
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct Rejection {
     pub tag: Tag<REJECTION_TAG>,
-    pub network_id: i32,
     pub job: StdAddr,
     pub posted_lt: u64,
     /// See [`crate::errors::RejectionReason`].
@@ -133,9 +152,18 @@ pub struct ClaimOrder {
 pub struct ClaimOrderBody {
     pub model_id: HashBytes,
     pub bond: Nanoton,
+    /// For a job of the market alone.
+    pub market: Option<MarketOrder>,
 }
 
-/// A domain tag of 64 bits.
+/// What a claim of a job of the market says beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
+pub struct MarketOrder {
+    /// That of the job's [`crate::job::MarketNetwork`].
+    pub settle_within_s: u32,
+}
+
+/// A domain tag of 48 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tag<const VALUE: u64>;
 
@@ -163,15 +191,72 @@ pub fn public_key(key: &SigningKey) -> HashBytes {
     HashBytes(key.verifying_key().to_bytes())
 }
 
-impl PostReceipt {
-    /// Signs the receipt and attaches the result whose hash it must name.
-    pub fn signed(receipt: Receipt, result: &Sealed, key: &SigningKey) -> Result<Self, WireError> {
+impl SignedReceipt {
+    pub fn new(receipt: Receipt, key: &SigningKey) -> Result<Self, WireError> {
         let receipt = Ref::new(receipt)?;
-        Ok(Self { signature: sign_cell(receipt.cell(), key), receipt, result: to_cell(result)? })
+        Ok(Self { signature: sign_cell(receipt.cell(), key), receipt })
     }
 
     pub fn verify(&self, public_key: &HashBytes) -> Result<(), SignatureError> {
         verify_cell(self.receipt.cell(), &self.signature, public_key)
+    }
+}
+
+impl PostReceipt {
+    /// Attaches the content that the receipt must name and the result that the content must name.
+    pub fn new(signed: SignedReceipt, content: ReceiptContent, result: &Sealed) -> Result<Self, WireError> {
+        Ok(Self {
+            signature: signed.signature,
+            receipt: signed.receipt,
+            content: Ref::new(content)?,
+            result: to_cell(result)?,
+        })
+    }
+
+    /// Signs the receipt, then as [`Self::new`].
+    pub fn signed(
+        receipt: Receipt,
+        content: ReceiptContent,
+        result: &Sealed,
+        key: &SigningKey,
+    ) -> Result<Self, WireError> {
+        Self::new(SignedReceipt::new(receipt, key)?, content, result)
+    }
+
+    pub fn verify(&self, public_key: &HashBytes) -> Result<(), SignatureError> {
+        verify_cell(self.receipt.cell(), &self.signature, public_key)
+    }
+
+    /// The receipt names the content, and the content the result.
+    pub fn is_complete(&self) -> bool {
+        self.receipt.content_hash == self.content.hash()
+            && self.content.result_hash == *self.result.repr_hash()
+    }
+}
+
+impl RedeemReceipt {
+    /// `voucher` is the session key's signature over the [`crate::voucher::Voucher`] of `voucher_amount`.
+    pub fn new(signed: SignedReceipt, voucher_amount: Amount, voucher: Signature) -> Result<Self, WireError> {
+        Ok(Self {
+            signature: signed.signature,
+            voucher_amount,
+            receipt: signed.receipt,
+            voucher: Ref::new(voucher)?,
+        })
+    }
+
+    pub fn verify(&self, public_key: &HashBytes) -> Result<(), SignatureError> {
+        verify_cell(self.receipt.cell(), &self.signature, public_key)
+    }
+
+    /// Checks the voucher under the Ed25519 public key of the session.
+    pub fn verify_voucher(&self, session_key: &HashBytes) -> Result<(), SignatureError> {
+        let voucher = Voucher {
+            job: self.receipt.job.address,
+            posted_lt: self.receipt.posted_lt,
+            amount: self.voucher_amount,
+        };
+        voucher.verify(&self.voucher, session_key)
     }
 }
 
@@ -197,14 +282,16 @@ impl ClaimJob {
     }
 }
 
+const TAG_BITS: u16 = 48;
+
 impl<const VALUE: u64> Store for Tag<VALUE> {
     fn store_into(&self, builder: &mut CellBuilder, _: &dyn CellContext) -> Result<(), CellError> {
-        builder.store_u64(VALUE)
+        builder.store_uint(VALUE, TAG_BITS)
     }
 }
 
 impl<'a, const VALUE: u64> Load<'a> for Tag<VALUE> {
     fn load_from(slice: &mut CellSlice<'a>) -> Result<Self, CellError> {
-        if slice.load_u64()? == VALUE { Ok(Self) } else { Err(CellError::InvalidTag) }
+        if slice.load_uint(TAG_BITS)? == VALUE { Ok(Self) } else { Err(CellError::InvalidTag) }
     }
 }

@@ -1,10 +1,10 @@
-//! The Registry: owner, parameters, admitted image measurements.
+//! The Registry: owner, generation of contracts, admitted image measurements.
 
 use tycho_types::cell::{Cell, HashBytes, Load, Store};
 use tycho_types::dict::Dict;
 use tycho_types::models::{StateInit, StdAddr};
 
-use crate::network::{CodeRef, Params, state_init};
+use crate::network::{CodeRef, Generation, Network, state_init};
 use crate::wire::{Ref, WireError, messages, to_cell};
 
 /// The whole storage; as deployed, `pending_owner` is nothing.
@@ -16,11 +16,11 @@ pub struct RegistryStorage {
     pub salt: u64,
     /// Between allowing a measurement and its being admitted.
     pub timelock_s: u32,
-    pub params: Ref<Params>,
+    pub generation: Ref<Generation>,
     /// Measurement → Unix time from which it is admitted.
     pub measurements: Dict<HashBytes, u32>,
     pub policy: Ref<PlatformPolicy>,
-    /// Of the contracts the Registry itself deploys.
+    /// Of the contracts the Registry itself deploys: a library cell.
     pub platform_code: Cell,
 }
 
@@ -58,16 +58,22 @@ pub struct RegistrationRequest {
 }
 
 impl RegistryStorage {
-    /// A fresh registry whose first measurements are admitted at once.
+    /// A fresh registry whose first measurements are admitted at once. `platform_code` is a library cell.
+    ///
+    /// # Errors
+    /// [`WireError::CodeMismatch`] where it is not the one that the generation names.
     pub fn initial(
         owner: StdAddr,
         salt: u64,
         timelock_s: u32,
-        params: Params,
+        generation: Generation,
         measurements: &[HashBytes],
         policy: PlatformPolicy,
         platform_code: Cell,
     ) -> Result<Self, WireError> {
+        if *platform_code.repr_hash() != generation.codes.platform {
+            return Err(WireError::CodeMismatch { what: "the platform" });
+        }
         let mut admitted = Dict::new();
         for measurement in measurements {
             admitted
@@ -79,7 +85,7 @@ impl RegistryStorage {
             pending_owner: None,
             salt,
             timelock_s,
-            params: Ref::new(params)?,
+            generation: Ref::new(generation)?,
             measurements: admitted,
             policy: Ref::new(policy)?,
             platform_code,
@@ -89,6 +95,11 @@ impl RegistryStorage {
     /// Address of the registry that starts with this storage.
     pub fn address(&self, code: &Cell) -> Result<StdAddr, WireError> {
         Ok(CodeRef::of(code).address(&to_cell(self)?))
+    }
+
+    /// What the children of the registry at `address` are born with.
+    pub fn network(&self, address: StdAddr) -> Network {
+        Network { registry: address, generation: (*self.generation).clone() }
     }
 
     /// What deploys the registry.

@@ -11,31 +11,82 @@ use hpke::{Deserializable, OpModeR, OpModeS, Serializable};
 use rand_core::CryptoRng;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tycho_types::cell::{HashBytes, Load, Store};
+use tycho_types::cell::{CellBuilder, CellContext, CellSlice, HashBytes, Load, Store};
+use tycho_types::error::Error as CellError;
 use tycho_types::models::StdAddr;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::wire::{MAX_SNAKE_BYTES, Ref, Snake, WireError};
+use crate::wire::{MAX_SNAKE_BYTES, SNAKE_CELL_BYTES, Snake, WireError};
 
-/// Plaintexts are padded with zeros to a multiple of this.
-pub const PAD_BYTES: usize = 256;
+/// A sealed message is a multiple of this, a whole number of cells.
+pub const PAD_BYTES: usize = SNAKE_CELL_BYTES;
+/// The least sealed message: two cells.
+pub const MIN_SEALED_BYTES: usize = 2 * PAD_BYTES;
 /// Most JSON bytes of a plaintext.
-pub const MAX_JSON_BYTES: usize = MAX_SNAKE_BYTES - AEAD_TAG_BYTES - PAD_BYTES;
+pub const MAX_JSON_BYTES: usize = MAX_SNAKE_BYTES / PAD_BYTES * PAD_BYTES - OVERHEAD_BYTES - LENGTH_BYTES;
 /// `v` of [`Input`] and [`Output`].
 pub const VERSION: u32 = 1;
 
 const INPUT_INFO: &[u8] = b"chrysalis/input/v1";
 const RESULT_INFO: &[u8] = b"chrysalis/result/v1";
+const ENC_BYTES: usize = 32;
 const AEAD_TAG_BYTES: usize = 16;
+const OVERHEAD_BYTES: usize = ENC_BYTES + AEAD_TAG_BYTES;
 const LENGTH_BYTES: usize = 4;
 
 type Kem = X25519HkdfSha256;
 
-/// An HPKE message: `enc` is the encapsulated X25519 key, `ciphertext` ends with the 16-byte tag.
-#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
-pub struct Sealed {
-    pub enc: HashBytes,
-    pub ciphertext: Ref<Snake>,
+/// An HPKE message: the encapsulated X25519 key (32 bytes), then the ciphertext, which ends with the 16-byte tag. A
+/// [`Snake`] of both on the wire.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed(Snake);
+
+impl Sealed {
+    /// # Errors
+    /// [`SealError::NotSealed`] where the bytes are no whole number of cells, or fewer than two; [`SealError::Wire`]
+    /// where they are more than a chain of cells holds.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, SealError> {
+        if !is_sealed_size(bytes.len()) {
+            return Err(SealError::NotSealed { bytes: bytes.len() });
+        }
+        Ok(Self(Snake::new(bytes)?))
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0.into_bytes()
+    }
+
+    /// The encapsulated key.
+    pub fn enc(&self) -> &[u8] {
+        &self.as_bytes()[..ENC_BYTES]
+    }
+
+    pub fn ciphertext(&self) -> &[u8] {
+        &self.as_bytes()[ENC_BYTES..]
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sealed({} bytes)", self.as_bytes().len())
+    }
+}
+
+impl Store for Sealed {
+    fn store_into(&self, builder: &mut CellBuilder, context: &dyn CellContext) -> Result<(), CellError> {
+        self.0.store_into(builder, context)
+    }
+}
+
+impl<'a> Load<'a> for Sealed {
+    fn load_from(slice: &mut CellSlice<'a>) -> Result<Self, CellError> {
+        let snake = Snake::load_from(slice)?;
+        if is_sealed_size(snake.as_bytes().len()) { Ok(Self(snake)) } else { Err(CellError::InvalidData) }
+    }
 }
 
 /// What an input is bound to.
@@ -44,7 +95,8 @@ pub struct InputContext {
     pub network_id: i32,
     pub job: StdAddr,
     pub model_id: HashBytes,
-    pub claim_by: u32,
+    /// Unix time: that of the posting.
+    pub until: u32,
 }
 
 /// What a result is bound to.
@@ -106,6 +158,10 @@ pub enum FinishReason {
 pub enum SealError {
     #[error("the plaintext's JSON of {bytes} bytes is over {MAX_JSON_BYTES}; shorten it")]
     TooLong { bytes: usize },
+    #[error(
+        "{bytes} bytes are no sealed message, which fills two cells of {PAD_BYTES} bytes or more; whoever sealed it is at fault"
+    )]
+    NotSealed { bytes: usize },
     #[error("the recipient's key is not a usable X25519 key; whoever published it is at fault")]
     BadRecipient,
     #[error("cannot decrypt: sealed to another key or for another job, or altered on the way")]
@@ -153,7 +209,7 @@ impl InputContext {
         let mut bytes = self.network_id.to_be_bytes().to_vec();
         push_address(&mut bytes, &self.job);
         bytes.extend_from_slice(&self.model_id.0);
-        bytes.extend_from_slice(&self.claim_by.to_be_bytes());
+        bytes.extend_from_slice(&self.until.to_be_bytes());
         bytes
     }
 }
@@ -275,7 +331,10 @@ fn seal<T: Serialize>(
         rng,
     )
     .map_err(|_| SealError::BadRecipient)?;
-    Ok(Sealed { enc: HashBytes(enc.to_bytes().into()), ciphertext: Ref::new(Snake::new(ciphertext)?)? })
+    let mut bytes = Vec::with_capacity(ENC_BYTES + ciphertext.len());
+    bytes.extend_from_slice(&enc.to_bytes());
+    bytes.extend_from_slice(&ciphertext);
+    Sealed::from_bytes(bytes)
 }
 
 fn open<T: DeserializeOwned>(
@@ -284,28 +343,23 @@ fn open<T: DeserializeOwned>(
     info: &[u8],
     associated_data: &[u8],
 ) -> Result<T, SealError> {
-    let enc =
-        <Kem as hpke::Kem>::EncappedKey::from_bytes(&sealed.enc.0).map_err(|_| SealError::CannotOpen)?;
+    let enc = <Kem as hpke::Kem>::EncappedKey::from_bytes(sealed.enc()).map_err(|_| SealError::CannotOpen)?;
     let plaintext = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, Kem>(
         &OpModeR::Base,
         &key.0,
         &enc,
         info,
-        sealed.ciphertext.as_bytes(),
+        sealed.ciphertext(),
         associated_data,
     )
     .map(Zeroizing::new)
     .map_err(|_| SealError::CannotOpen)?;
     let malformed = |reason| SealError::MalformedPlaintext { reason };
-    if !plaintext.len().is_multiple_of(PAD_BYTES) {
-        return Err(malformed("not padded to 256 bytes"));
-    }
     let (length, rest) =
         plaintext.split_first_chunk::<LENGTH_BYTES>().ok_or_else(|| malformed("no length"))?;
     let length = u32::from_be_bytes(*length) as usize;
     let json = rest.get(..length).ok_or_else(|| malformed("length beyond the end"))?;
-    let padding = &rest[length..];
-    if padding.len() >= PAD_BYTES || padding.iter().any(|&byte| byte != 0) {
+    if plaintext.len() != padded_len(length) || rest[length..].iter().any(|&byte| byte != 0) {
         return Err(malformed("padding is not the least run of zeros"));
     }
     // serde_json's messages can quote the text, so they are dropped.
@@ -320,13 +374,23 @@ fn padded_json<T: Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>>, SealError>
     if count.0 > MAX_JSON_BYTES {
         return Err(SealError::TooLong { bytes: count.0 });
     }
-    let size = (LENGTH_BYTES + count.0).next_multiple_of(PAD_BYTES);
+    let size = padded_len(count.0);
     let mut buffer = Zeroizing::new(Vec::with_capacity(size));
     buffer.extend_from_slice(&(count.0 as u32).to_be_bytes());
     serde_json::to_writer(&mut *buffer, value)
         .map_err(|_| SealError::MalformedPlaintext { reason: "cannot be written as JSON" })?;
     buffer.resize(size, 0);
     Ok(buffer)
+}
+
+/// Length of the plaintext of so many bytes of JSON: with key and tag it fills whole cells.
+fn padded_len(json_bytes: usize) -> usize {
+    let sealed = (OVERHEAD_BYTES + LENGTH_BYTES).saturating_add(json_bytes).next_multiple_of(PAD_BYTES);
+    sealed.max(MIN_SEALED_BYTES) - OVERHEAD_BYTES
+}
+
+fn is_sealed_size(bytes: usize) -> bool {
+    bytes >= MIN_SEALED_BYTES && bytes.is_multiple_of(PAD_BYTES)
 }
 
 struct Counter(usize);

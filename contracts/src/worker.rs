@@ -11,11 +11,18 @@ use crate::platform::Ppid;
 use crate::receipt::ClaimOrder;
 use crate::wire::{Ref, Signature, WireError, messages};
 
+/// From the post of any job to the end of its audit at most; the least time of unbonding, whatever the network's.
+pub const MAX_JOB_LIFE_S: u32 = 28 * 86_400;
+/// Of the penalty for two receipts of one sequence, one part in so many is the reporter's, the rest the client's.
+pub const REPORTER_SHARE: u128 = 5;
+/// Registrations whose keys are kept at most.
+pub const MAX_RECEIPT_KEYS: u32 = 128;
+
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct WorkerStorage {
     pub owner: StdAddr,
     pub network: Ref<Network>,
-    pub state: Option<Ref<WorkerState>>,
+    pub state: Option<WorkerState>,
 }
 
 impl WorkerStorage {
@@ -25,14 +32,11 @@ impl WorkerStorage {
     }
 }
 
+/// What lies above `stake` and `unbonding` is the owner's: earnings, gas, and the funds that bonds are made of.
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct WorkerState {
-    /// Free: bonds that are in jobs are not part of it.
+    /// What two receipts of one sequence cost.
     pub stake: Nanoton,
-    /// Bonds that travelled into jobs and have not come back.
-    pub locked: Nanoton,
-    /// Paid by jobs, not yet withdrawn.
-    pub earnings: Nanoton,
     pub unbonding: Nanoton,
     /// Unix time from which `unbonding` may be withdrawn.
     pub unbonding_until: u32,
@@ -40,18 +44,37 @@ pub struct WorkerState {
     pub claim_seqno: u32,
     /// Of the next registration: a quote names it, so that none registers twice.
     pub registration_seqno: u32,
-    pub record: WorkerRecord,
+    /// How often.
+    pub slashed: u32,
+    /// A paused Worker claims no job, and finishes those it has.
+    pub paused: bool,
     pub attestation: Option<Ref<Attestation>>,
     /// Model id → offer.
     pub offers: Dict<HashBytes, Ref<Offer>>,
+    pub history: Ref<WorkerHistory>,
 }
 
-/// How many claims ended how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Store, Load)]
-pub struct WorkerRecord {
-    pub settled: u32,
-    pub rejected: u32,
-    pub expired: u32,
+impl WorkerState {
+    /// What of `balance` is the owner's.
+    pub fn free(&self, balance: Nanoton) -> Nanoton {
+        balance.saturating_sub(self.stake).saturating_sub(self.unbonding)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct WorkerHistory {
+    /// May pause, offer and withdraw offers; nothing that moves money.
+    pub operator: Option<StdAddr>,
+    /// Registration seqno → key: what it signed can be held against the stake.
+    pub receipt_keys: Dict<u32, ReceiptKey>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
+pub struct ReceiptKey {
+    /// Ed25519.
+    pub key: HashBytes,
+    /// Unix time: when every job that it may have signed for has been closed and audited.
+    pub until: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
@@ -85,8 +108,12 @@ pub struct Evidence {
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct Offer {
     pub prices: Prices,
+    /// The least deposit of a job.
+    pub min_deposit: Nanoton,
     /// Quoted by the Model when the offer was made.
     pub royalty_bps: u16,
+    /// The Model's account, in the basechain.
+    pub model: HashBytes,
 }
 
 messages! {
@@ -99,20 +126,33 @@ messages! {
         registration_seqno: u32,
         attestation: Ref<Attestation>,
     }
-    /// Owner.
-    "offer_model" "#43480303" OfferModel { query_id: u64, model_id: HashBytes, prices: Ref<Prices> }
-    /// Owner.
+    /// Owner or operator.
+    "offer_model" "#43480303" OfferModel {
+        query_id: u64,
+        model_id: HashBytes,
+        min_deposit: Nanoton,
+        prices: Ref<Prices>,
+    }
+    /// Owner or operator.
     "withdraw_offer" "#43480304" WithdrawOffer { query_id: u64, model_id: HashBytes }
     /// Owner.
     "request_unbond" "#43480305" RequestUnbond { query_id: u64, amount: Nanoton }
     /// Owner.
     "withdraw_unbonded" "#43480306" WithdrawUnbonded { query_id: u64 }
     /// Owner.
-    "withdraw_earnings" "#43480307" WithdrawEarnings { query_id: u64 }
-    /// Anyone: the value stays as the float that pays for claims.
+    "withdraw_earnings" "#43480307" WithdrawEarnings {
+        query_id: u64,
+        /// Zero: all that is not stake, less what a claim costs.
+        amount: Nanoton,
+    }
+    /// Anyone: the value stays among the owner's funds.
     "fund_gas" "#43480308" FundGas { query_id: u64 }
     /// Owner: give the machine free, and the attestation up if it is that machine's.
     "leave_platform" "#4348030a" LeavePlatform { query_id: u64, ppid: Ppid }
     /// External, signed by the attested receipt key.
     "claim_job" "#43480309" ClaimJob { signature: Signature, order: Ref<ClaimOrder> }
+    /// Owner or operator.
+    "pause_worker" "#4348030d" PauseWorker { query_id: u64, paused: bool }
+    /// Owner.
+    "set_operator" "#4348030e" SetOperator { query_id: u64, account: Option<Ref<StdAddr>> }
 }

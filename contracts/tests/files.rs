@@ -12,22 +12,24 @@ fn file() -> NetworkFile {
         name: "local".into(),
         kind: NetworkKind::Localnet,
         registry: StdAddr::new(0, HashBytes([1; 32])),
-        params: ParamsFile {
+        generation: GenerationFile {
             network_id: -3,
-            treasury: StdAddr::new(0, HashBytes([2; 32])),
             fee_bps: 100,
+            bond_bps: 3,
+            min_bond_nanoton: Nanoton::new(2),
+            job_code_hash: HashBytes([3; 32]),
+            platform_code_hash: HashBytes([5; 32]),
+            worker_code: code(1),
+            model_code: code(2),
+            treasury: StdAddr::new(0, HashBytes([2; 32])),
             royalty_cap_bps: 2000,
             min_stake_nanoton: Nanoton::new(1),
-            min_bond_nanoton: Nanoton::new(2),
-            bond_bps: 3,
-            attestation_ttl_s: 4,
             unbonding_s: 5,
-            audit_window_s: 6,
-            codes: Codes { worker: code(1), model: code(2), job: code(3) },
             attestor: StdAddr::new(0, HashBytes([8; 32])),
-            platform_code: code(5),
+            attestation_ttl_s: 4,
         },
         registry_code: code(4),
+        librarian: StdAddr::new(-1, HashBytes([6; 32])),
         measurements: vec![MeasurementEntry { measurement: HashBytes([5; 32]), image: "simulated".into() }],
         quote_root: QuoteRoot::from_der(&[7; 100], true),
         global_config: None,
@@ -44,7 +46,9 @@ fn a_network_file_reads_back() {
     assert_eq!(read, file());
     let network = read.network().unwrap();
     assert_eq!(network.registry, read.registry);
-    assert_eq!(ParamsFile::from(&*network.params), read.params);
+    let platform = read.generation.platform_code_hash;
+    assert_eq!(GenerationFile::of(&network.generation, platform).unwrap(), read.generation);
+    assert_eq!(GenerationFile::of(&network.generation, HashBytes([4; 32])), Err(NetworkFileError::Library));
     assert_eq!(read.quote_root.der().unwrap(), [7; 100]);
 }
 
@@ -55,11 +59,12 @@ fn a_network_file_that_contradicts_itself_is_refused() {
         edit(&mut other);
         NetworkFile::parse(&other.to_json().unwrap()).unwrap_err()
     };
-    assert!(matches!(refused(|f| f.format = 2), NetworkFileError::Format { found: 2 }));
+    assert!(matches!(refused(|f| f.format = 1), NetworkFileError::Format { found: 1 }));
     assert!(matches!(refused(|f| f.kind = NetworkKind::Mainnet), NetworkFileError::SimulatedRoot { .. }));
     assert!(matches!(refused(|f| f.quote_root.sha256.0[0] ^= 1), NetworkFileError::RootHash));
     assert!(matches!(refused(|f| f.quote_root.pem = "x".into()), NetworkFileError::RootPem));
-    assert!(matches!(refused(|f| f.params.fee_bps = 9000), NetworkFileError::Shares { .. }));
+    assert!(matches!(refused(|f| f.generation.fee_bps = 9000), NetworkFileError::Shares { .. }));
+    assert!(matches!(refused(|f| f.librarian.workchain = 0), NetworkFileError::Librarian { .. }));
     assert!(matches!(refused(|f| f.liteservers.clear()), NetworkFileError::NoLiteserver));
     let unknown = file().to_json().unwrap().replacen("\"name\"", "\"nmae\": 1, \"name\"", 1);
     assert!(matches!(NetworkFile::parse(&unknown), Err(NetworkFileError::Shape { .. })));
@@ -84,6 +89,7 @@ max_prices_nanoton_per_1k = { input = 10000, cached_input = 5000, output = 20000
     let config: ConfigFile = toml::from_str(text).unwrap();
     let worker = config.worker.clone().unwrap();
     assert_eq!(worker.attestation, AttestationSource::Simulator);
+    assert_eq!(worker.claim_above_nanoton, Nanoton::new(1_000_000_000));
     assert_eq!(worker.prices_nanoton_per_1k.output, Nanoton::new(20_000));
     assert_eq!(config.client.clone().unwrap().max_output_tokens, 256);
     let written = toml::to_string(&config).unwrap();

@@ -3,7 +3,7 @@
 
 use contracts::artifacts::{Contract, code};
 use contracts::wire::to_cell;
-use contracts::{Cell, librarian};
+use contracts::{Cell, CodeRef, librarian};
 use tycho_types::cell::CellType;
 
 #[test]
@@ -15,6 +15,9 @@ fn a_library_cell_is_a_tag_and_the_hash_of_what_it_stands_for() {
     let mut slice = cell.as_slice_allow_exotic();
     assert_eq!(slice.load_u8().unwrap(), 2);
     assert_eq!(slice.load_u256().unwrap(), *job.repr_hash());
+    assert_eq!(librarian::library_hash(&cell), Some(*job.repr_hash()));
+    assert_eq!(librarian::library_hash(&job), None);
+    assert_eq!((CodeRef::of(&cell).hash, CodeRef::of(&cell).depth), (*cell.repr_hash(), 0));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The protocol's rounding, against wide integers.
 #![allow(clippy::unwrap_used)]
 
-use contracts::money::Split;
+use contracts::money::{ShareSplit, Split};
 use contracts::*;
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ fn nano(value: u128) -> Nanoton {
 proptest! {
     #[test]
     fn cost_rounds_up_the_sum(
-        units: (u32, u32, u32), input in 0u128..1 << 80, cached in 0u128..1 << 80, output in 0u128..1 << 80,
+        units: (u32, u32, u32), input in 0u128..1 << 48, cached in 0u128..1 << 48, output in 0u128..1 << 48,
     ) {
         let prices = Prices { input: nano(input), cached_input: nano(cached), output: nano(output) };
         let units = Units { input: units.0, cached_input: units.1, output: units.2 };
@@ -30,18 +30,33 @@ proptest! {
     }
 
     #[test]
-    fn a_split_gives_out_the_deposit(
-        amount: u64, cost: u64, deposit: u64, royalty_bps in 0u16..=5000, fee_bps in 0u16..=5000,
-    ) {
-        let split = Split::of(amount.into(), cost.into(), deposit.into(), royalty_bps, fee_bps).unwrap();
-        prop_assert_eq!(split.paid.get(), u128::from(amount.min(cost).min(deposit)));
-        let sum = split.royalty.get() + split.fee.get() + split.to_worker.get() + split.to_client.get();
-        prop_assert_eq!(sum, u128::from(deposit));
+    fn a_split_gives_out_the_deposit(amount: u64, cost: u64, voucher: u64, deposit: u64, share_bps in 0u16..=10_000) {
+        let [cap, voucher, deposit] = [amount, voucher, deposit].map(Amount::new);
+        let job = Split::of(cap, cost.into(), deposit, share_bps);
+        prop_assert_eq!(job.paid.get(), amount.min(cost).min(deposit.get()));
+        let session = Split::of_session(cap, voucher, deposit, share_bps);
+        prop_assert_eq!(session.paid.get(), amount.min(voucher.get()).min(deposit.get()));
+        for split in [job, session] {
+            prop_assert_eq!(u128::from(split.share.get()), u128::from(split.paid.get()) * u128::from(share_bps) / 10_000);
+            prop_assert_eq!(split.share.get() + split.to_worker.get(), split.paid.get());
+            prop_assert_eq!(split.paid.get() + split.to_client.get(), deposit.get());
+        }
+    }
+
+    #[test]
+    fn a_model_gives_out_its_shares(sum in 0u128..1 << 100, royalty_bps: u16, fee_bps: u16) {
+        let split = ShareSplit::of(nano(sum), royalty_bps, fee_bps);
+        prop_assert_eq!(split.to_publisher.get() + split.to_treasury.get(), sum);
+        let both = u128::from(royalty_bps) + u128::from(fee_bps);
+        let expected = if both == 0 { sum } else { sum * u128::from(royalty_bps) / both };
+        prop_assert_eq!(split.to_publisher.get(), expected);
     }
 }
 
 #[test]
 fn cost_saturates_above_every_deposit() {
+    let most = Amount::new(u64::MAX);
+    assert_eq!(Split::of(most, Nanoton::MAX, most, 0).paid, most);
     let prices = Prices { input: Nanoton::MAX, cached_input: Nanoton::MAX, output: Nanoton::MAX };
     let units = Units { input: u32::MAX, cached_input: u32::MAX, output: u32::MAX };
     assert_eq!(prices.cost(&units), Nanoton::MAX);
@@ -58,5 +73,10 @@ fn amounts_read_and_write() {
     }
     assert_eq!(serde_json::to_string(&Nanoton::new(5)).unwrap(), "\"5\"");
     assert_eq!(serde_json::from_str::<Nanoton>("5").unwrap(), Nanoton::new(5));
+    let most = Amount::new(u64::MAX);
+    assert_eq!(Amount::try_from(most.nanoton()), Ok(most));
+    assert!(Amount::try_from(Nanoton::MAX).is_err());
+    assert_eq!(serde_json::from_str::<Amount>(&serde_json::to_string(&most).unwrap()).unwrap(), most);
+    assert!(serde_json::from_str::<Amount>("\"18446744073709551616\"").is_err());
     assert_eq!(Nanoton::MAX.checked_add(Nanoton::new(1)), None);
 }

@@ -3,12 +3,14 @@
 
 use contracts::attestor::Bytes;
 use contracts::job::*;
+use contracts::job_log::*;
+use contracts::librarian::library_cell_of;
 use contracts::model::*;
-use contracts::network::AttestationParams;
 use contracts::platform::*;
 use contracts::receipt::*;
 use contracts::registry::*;
 use contracts::sealing::Sealed;
+use contracts::voucher::Voucher;
 use contracts::wire::{self, MAX_SNAKE_BYTES, Message, Signature, Snake, from_cell, to_cell};
 use contracts::worker::*;
 use contracts::*;
@@ -57,10 +59,16 @@ prop_compose! {
     }
 }
 prop_compose! {
-    fn amount()(value in 0..=Nanoton::MAX.get()) -> Nanoton { Nanoton::checked(value).unwrap() }
+    fn coins()(value in 0..=Nanoton::MAX.get()) -> Nanoton { Nanoton::checked(value).unwrap() }
 }
 prop_compose! {
-    fn prices()(input in amount(), cached_input in amount(), output in amount()) -> Prices {
+    fn amount()(value: u64) -> Amount { Amount::new(value) }
+}
+prop_compose! {
+    fn price()(value in 0..1u64 << 48) -> Nanoton { Nanoton::new(value) }
+}
+prop_compose! {
+    fn prices()(input in price(), cached_input in price(), output in price()) -> Prices {
         Prices { input, cached_input, output }
     }
 }
@@ -71,28 +79,35 @@ prop_compose! {
     fn code()(hash in hash(), depth in 0u16..512) -> CodeRef { CodeRef { hash, depth } }
 }
 prop_compose! {
-    fn params()(
-        network_id: i32, treasury in address(), bps: (u16, u16, u16), times: (u32, u32, u32),
-        min_stake in amount(), min_bond in amount(), codes in (code(), code(), code()), attestor in address(),
-    ) -> Params {
-        Params {
-            network_id, treasury, fee_bps: bps.0, royalty_cap_bps: bps.1, min_stake, min_bond, bond_bps: bps.2,
-            unbonding_s: times.1, audit_window_s: times.2,
-            codes: Ref::new(Codes { worker: codes.0, model: codes.1, job: codes.2 }).unwrap(),
-            attestation: Ref::new(AttestationParams { attestor, ttl_s: times.0, platform: codes.0 }).unwrap(),
+    fn generation()(
+        network_id: i32, treasury in address(), bps: (u16, u16, u16), times: (u32, u32), min_stake in coins(),
+        min_bond in coins(), codes in (code(), code()), libraries in (hash(), hash()), attestor in address(),
+    ) -> Generation {
+        Generation {
+            network_id, fee_bps: bps.0, bond_bps: bps.1, min_bond,
+            job_code: library_cell_of(&libraries.0),
+            codes: Ref::new(Codes { worker: codes.0, model: codes.1, platform: libraries.1 }).unwrap(),
+            params: Ref::new(Params {
+                treasury, royalty_cap_bps: bps.2, min_stake, unbonding_s: times.0, attestor,
+                attestation_ttl_s: times.1,
+            })
+            .unwrap(),
         }
     }
 }
 prop_compose! {
-    fn network()(registry in address(), params in params()) -> Network {
-        Network { registry, params: Ref::new(params).unwrap() }
-    }
+    fn network()(registry in address(), generation in generation()) -> Network { Network { registry, generation } }
 }
 prop_compose! {
     fn snake()(bytes in prop::collection::vec(any::<u8>(), 0..1000)) -> Snake { Snake::new(bytes).unwrap() }
 }
 prop_compose! {
-    fn sealed()(enc in hash(), snake in snake()) -> Sealed { Sealed { enc, ciphertext: Ref::new(snake).unwrap() } }
+    fn sealed()(cells in 2usize..5, byte: u8) -> Sealed { Sealed::from_bytes(vec![byte; 127 * cells]).unwrap() }
+}
+prop_compose! {
+    fn signature()(halves: ([u8; 32], [u8; 32])) -> Signature {
+        Signature([halves.0, halves.1].concat().try_into().unwrap())
+    }
 }
 prop_compose! {
     fn attestation()(
@@ -109,52 +124,65 @@ prop_compose! {
     }
 }
 prop_compose! {
-    fn terms()(
-        worker in address(), model_id in hash(), measurement in hash(), claim_by: u32, settle_within_s: u32,
-        max_prices in prices(), max_units in units(), deposit in amount(),
-    ) -> JobTerms {
-        JobTerms {
-            worker, model_id, measurement, claim_by, settle_within_s,
-            limits: Ref::new(JobLimits { max_prices, max_units, deposit }).unwrap(),
+    fn seller()(
+        accounts in (hash(), hash()), receipt_key in hash(), settle_within_s: u32, share_bps: u16, prices in prices(),
+    ) -> Seller {
+        Seller { worker: accounts.0, receipt_key, model: accounts.1, settle_within_s, share_bps, prices }
+    }
+}
+prop_compose! {
+    fn market()(
+        model_id in hash(), measurement in hash(), max_prices in prices(), bid_until: u32, deliver_within_s: u32,
+        compensation in amount(), best_stake in amount(), worker in code(), network in code(), model in hash(),
+        settle_within_s: u32,
+    ) -> MarketTerms {
+        let network = Ref::new(MarketNetwork { worker, network, model, settle_within_s }).unwrap();
+        MarketTerms {
+            model_id, measurement, max_prices, bid_until, deliver_within_s, compensation, best_stake, network,
         }
     }
 }
 prop_compose! {
-    fn claim()(
-        receipt_key in hash(), measurement in hash(), royalty_bps: u16, bond in amount(), settle_by: u32,
-        worker_owner in address(), prices in prices(),
-    ) -> Claim {
-        Claim {
-            receipt_key, measurement, royalty_bps, bond, settle_by, worker_owner, prices: Ref::new(prices).unwrap(),
+    fn limits()(max_units in units(), least_bond in amount()) -> JobLimits { JobLimits { max_units, least_bond } }
+}
+fn special() -> impl Strategy<Value = JobSpecial> {
+    prop_oneof![
+        hash().prop_map(|session_key| JobSpecial::Session(SessionTerms { session_key })),
+        market().prop_map(JobSpecial::Market),
+    ]
+}
+prop_compose! {
+    fn posting()(
+        posted_lt: u64, limits in limits(), seller in prop::option::of(seller()), special in prop::option::of(special()),
+    ) -> Posting {
+        Posting {
+            posted_lt, limits, seller: seller.map(|seller| Ref::new(seller).unwrap()),
+            special: special.map(|special| Ref::new(special).unwrap()),
         }
     }
 }
 prop_compose! {
-    fn settlement()(
-        receipt_hash in hash(), result_hash in hash(), paid in amount(), royalty in amount(), fee in amount(),
-    ) -> Settlement {
-        Settlement { receipt_hash, result_hash, paid, royalty, fee }
+    fn content()(result_hash in hash(), transcript in hash(), engine: u32, dtype: u8) -> ReceiptContent {
+        ReceiptContent { result_hash, transcript, engine, dtype }
     }
 }
 prop_compose! {
     fn receipt()(
-        network_id: i32, job in address(), posted_lt: u64, sequence: u32, is_final: bool, units in units(),
-        amount in amount(), result_hash in hash(), transcript in hash(), engine: u32, dtype: u8,
+        job in address(), posted_lt: u64, sequence: u32, is_final: bool, units in units(), amount in amount(),
+        content_hash in hash(),
     ) -> Receipt {
-        Receipt {
-            tag: Tag, network_id, job, posted_lt, sequence, is_final, units, amount,
-            body: Ref::new(ReceiptBody { result_hash, transcript, engine, dtype }).unwrap(),
-        }
+        Receipt { tag: Tag, job, posted_lt, sequence, is_final, units, amount, content_hash }
     }
 }
 prop_compose! {
     fn order()(
         network_id: i32, worker in address(), seqno: u32, valid_until: u32, job_client in address(), job_nonce: u64,
-        model_id in hash(), bond in amount(),
+        model_id in hash(), bond in coins(), settle_within_s in prop::option::of(any::<u32>()),
     ) -> ClaimOrder {
+        let market = settle_within_s.map(|settle_within_s| MarketOrder { settle_within_s });
         ClaimOrder {
             tag: Tag, network_id, worker, seqno, valid_until, job_client, job_nonce,
-            body: Ref::new(ClaimOrderBody { model_id, bond }).unwrap(),
+            body: Ref::new(ClaimOrderBody { model_id, bond, market }).unwrap(),
         }
     }
 }
@@ -162,7 +190,7 @@ fn unit() -> impl Strategy<Value = Unit> {
     prop_oneof![Just(Unit::Token), Just(Unit::AudioSecond), Just(Unit::Image)]
 }
 fn status() -> impl Strategy<Value = JobStatus> {
-    (1u8..=6).prop_map(|value| JobStatus::from_wire(value).unwrap())
+    (1u8..=9).prop_map(|value| JobStatus::from_wire(value).unwrap())
 }
 
 proptest! {
@@ -170,29 +198,29 @@ proptest! {
 
     #[test]
     fn registry_and_model(
-        q: u64, owner in address(), pending in prop::option::of(address()), salt: u64, lock: u32, params in params(),
+        q: u64, owner in address(), pending in prop::option::of(address()), salt: u64, lock: u32, made in generation(),
         m in hash(), from: u32, a in attestation(), net in network(), bps: u16, u in unit(), meta in snake(),
-        p in prices(), x in amount(), y in amount(), deprecated: bool, settled: u32,
+        p in prices(), x in coins(), deprecated: bool,
     ) {
         let mut measurements = Dict::new();
         measurements.set(m, from).unwrap();
         round_trip(RegistryStorage {
             owner: owner.clone(), pending_owner: pending.clone(), salt, timelock_s: lock,
-            params: Ref::new(params).unwrap(), measurements: measurements.clone(),
+            generation: Ref::new(made).unwrap(), measurements: measurements.clone(),
             policy: Ref::new(PlatformPolicy { needs: 1, next_needs: 3, next_from: from, advisories: measurements }).unwrap(),
-            platform_code: to_cell(&meta).unwrap(),
+            platform_code: library_cell_of(&m),
         });
         round_trip(RegistrationRequest {
             receipt_key: m, encryption_key: m, registration_seqno: from, mc_seqno: lock, mc_root_hash: m,
         });
         let ppid = a.evidence.ppid;
         let platform = PlatformState { worker_owner: owner.clone(), until: from };
-        round_trip(PlatformStorage { ppid, network: Ref::new(net.clone()).unwrap(), state: Some(Ref::new(platform).unwrap()) });
+        round_trip(PlatformStorage { ppid, network: Ref::new(net.clone()).unwrap(), state: Some(platform) });
         let state = ModelState {
-            publisher: owner.clone(), royalty_bps: bps, unit: u, deprecated, royalty: x, fee: y,
-            jobs_settled: settled, metadata: Ref::new(meta.clone()).unwrap(),
+            publisher: owner.clone(), royalty_bps: bps, unit: u, deprecated,
+            metadata: Ref::new(meta.clone()).unwrap(),
         };
-        round_trip(ModelStorage { model_id: m, network: Ref::new(net).unwrap(), state: Some(Ref::new(state).unwrap()) });
+        round_trip(ModelStorage { model_id: m, network: Ref::new(net).unwrap(), state: Some(state) });
         let a = Ref::new(a).unwrap();
         let p = Ref::new(p).unwrap();
         message(AllowMeasurement { query_id: q, measurement: m });
@@ -208,9 +236,9 @@ proptest! {
         message(EnforceRevocation { query_id: q, measurement: m, worker_owner: owner.clone() });
         message(MeasurementRevoked { query_id: q, measurement: m });
         message(RegisterModel { query_id: q, royalty_bps: bps, unit: u, metadata: Ref::new(meta).unwrap() });
-        message(AskRoyalty { query_id: q, worker_owner: owner.clone(), prices: p.clone() });
-        message(RoyaltyQuoted { query_id: q, model_id: m, royalty_bps: bps, prices: p });
-        message(SharePaid { query_id: q, royalty: x, fee: y, client: owner.clone(), nonce: salt });
+        message(AskRoyalty { query_id: q, worker_owner: owner.clone(), min_deposit: x, prices: p.clone() });
+        message(RoyaltyQuoted { query_id: q, model_id: m, royalty_bps: bps, min_deposit: x, prices: p });
+        message(SharePaid { query_id: q });
         message(WithdrawShares { query_id: q });
         message(TransferModel { query_id: q, new_publisher: owner });
         message(DeprecateModel { query_id: q });
@@ -218,68 +246,118 @@ proptest! {
 
     #[test]
     fn worker(
-        q: u64, owner in address(), net in network(), x in amount(), y in amount(), a in attestation(), m in hash(),
-        p in prices(), bps: u16, counts: (u32, u32, u32), t: u32, seqno: u32, order in order(),
-        sig in prop::collection::vec(any::<u8>(), 64),
+        q: u64, owner in address(), net in network(), x in coins(), y in coins(), a in attestation(), m in hash(),
+        p in prices(), bps: u16, slashed: u32, t: u32, seqno: u32, paused: bool, operator in prop::option::of(address()),
+        order in order(), signature in signature(),
     ) {
         let a = Ref::new(a).unwrap();
         let mut offers = Dict::new();
-        offers.set(m, Ref::new(Offer { prices: p, royalty_bps: bps }).unwrap()).unwrap();
+        offers.set(m, Ref::new(Offer { prices: p, min_deposit: x, royalty_bps: bps, model: m }).unwrap()).unwrap();
+        let mut receipt_keys = Dict::new();
+        receipt_keys.set(seqno, ReceiptKey { key: m, until: t }).unwrap();
         let state = WorkerState {
-            stake: x, locked: y, earnings: x, unbonding: y, unbonding_until: t, claim_seqno: seqno,
-            registration_seqno: t,
-            record: WorkerRecord { settled: counts.0, rejected: counts.1, expired: counts.2 },
+            stake: x, unbonding: y, unbonding_until: t, claim_seqno: seqno, registration_seqno: t, slashed, paused,
             attestation: Some(a.clone()), offers,
+            history: Ref::new(WorkerHistory { operator: operator.clone(), receipt_keys }).unwrap(),
         };
-        round_trip(WorkerStorage { owner, network: Ref::new(net).unwrap(), state: Some(Ref::new(state).unwrap()) });
+        round_trip(WorkerStorage { owner, network: Ref::new(net).unwrap(), state: Some(state) });
         message(TopUpStake { query_id: q, amount: x });
         let ppid = a.evidence.ppid;
         message(AttestationRegistered { query_id: q, ppid, registration_seqno: seqno, attestation: a });
         message(LeavePlatform { query_id: q, ppid });
-        message(OfferModel { query_id: q, model_id: m, prices: Ref::new(p).unwrap() });
+        message(OfferModel { query_id: q, model_id: m, min_deposit: y, prices: Ref::new(p).unwrap() });
         message(WithdrawOffer { query_id: q, model_id: m });
         message(RequestUnbond { query_id: q, amount: x });
         message(WithdrawUnbonded { query_id: q });
-        message(WithdrawEarnings { query_id: q });
+        message(WithdrawEarnings { query_id: q, amount: y });
         message(FundGas { query_id: q });
-        message(ClaimJob { signature: Signature(sig.try_into().unwrap()), order: Ref::new(order).unwrap() });
+        message(PauseWorker { query_id: q, paused });
+        message(SetOperator { query_id: q, account: operator.map(|account| Ref::new(account).unwrap()) });
+        message(ClaimJob { signature, order: Ref::new(order).unwrap() });
     }
 
     #[test]
     fn job(
-        q: u64, client in address(), nonce: u64, net in network(), s in status(), lt: u64, times: (u32, u32),
-        input in sealed(), terms in terms(), claim in claim(), settled in settlement(), receipt in receipt(),
-        x in amount(), y in amount(), reason: u16, code: u8,
+        q: u64, client in address(), nonce: u64, s in status(), until: u32, x in amount(), y in amount(),
+        sequence: u32, posting in posting(), sealed in sealed(), seller in seller(), market in market(),
+        limits in limits(), m in hash(),
     ) {
-        let claim = Ref::new(claim).unwrap();
-        let state = JobState {
-            status: s, posted_lt: lt, posted_at: times.0, closed_at: times.1, input_hash: HashBytes([7; 32]),
-            terms: Ref::new(terms.clone()).unwrap(), claim: Some(claim.clone()),
-            settlement: Some(Ref::new(settled).unwrap()),
-        };
-        round_trip(JobStorage { client: client.clone(), nonce, network: Ref::new(net).unwrap(), state: Some(Ref::new(state).unwrap()) });
-        let rejection = Rejection { tag: Tag, network_id: receipt.network_id, job: client.clone(), posted_lt: lt, reason };
-        let key = SigningKey::from_bytes(&[9; 32]);
-        let public = contracts::receipt::public_key(&key);
-        let post = PostReceipt::signed(receipt, &input, &key).unwrap();
-        prop_assert_eq!(post.verify(&public), Ok(()));
-        prop_assert_eq!(post.sealed_result().unwrap(), input.clone());
+        let state = JobState { status: s, until, deposit: x, bond: y, paid: x, sequence, posting };
+        prop_assert_eq!(JobStatus::from_wire(s as u8), Some(s));
+        round_trip(JobStorage { client: client.clone(), nonce, state: Some(state) });
+        round_trip(JobStorage::initial(client.clone(), nonce));
+        let post = PostJob::new(q, until, x, limits, seller.clone(), &sealed).unwrap();
+        prop_assert_eq!(post.sealed_input().unwrap(), sealed.clone());
         message(post);
+        let seller = Ref::new(seller).unwrap();
+        let terms = Ref::new(SessionTerms { session_key: m }).unwrap();
+        message(OpenSession { query_id: q, until, deposit: x, limits, seller: seller.clone(), terms });
+        message(PostOpenJob { query_id: q, until, deposit: x, limits, terms: Ref::new(market).unwrap() });
+        let bid = Ref::new(Bid { worker_owner: client.clone(), seller }).unwrap();
+        message(TakeJob { query_id: q, bond: x, stake: y, measurement: m, bid: Some(bid) });
+        message(TakeJob { query_id: q, bond: x, stake: y, measurement: m, bid: None });
+        let deliver = DeliverInput::new(q, &sealed).unwrap();
+        prop_assert_eq!(deliver.sealed_input().unwrap(), sealed);
+        message(deliver);
+        message(CancelJob { query_id: q });
+        message(CloseSession { query_id: q });
+        message(TopUpJob { query_id: q, amount: x });
+        message(ExpireJob { query_id: q });
+        message(SweepJob { query_id: q });
+        message(JobNoticed { query_id: q });
+        message(JobPaid { query_id: q, outcome: s as u8 });
+        let parties = Ref::new(Parties { client: client.clone(), reporter: client }).unwrap();
+        message(JobEquivocated { query_id: q, receipt_key: m, registration_seqno: sequence, penalty: x, nonce, parties });
+        message(JobRefund { query_id: q, status: s as u8 });
+        message(Payout { query_id: q });
+        message(Excesses { query_id: q });
+    }
+
+    #[test]
+    fn signed(
+        receipt in receipt(), content in content(), sealed in sealed(), reason: u16, voucher_amount in amount(), q: u64,
+        secret: [u8; 32],
+    ) {
+        let key = SigningKey::from_bytes(&secret);
+        let public = contracts::receipt::public_key(&key);
+        let signed = SignedReceipt::new(receipt.clone(), &key).unwrap();
+        prop_assert_eq!(signed.verify(&public), Ok(()));
+        let post = PostReceipt::new(signed.clone(), content, &sealed).unwrap();
+        prop_assert_eq!(post.verify(&public), Ok(()));
+        prop_assert_eq!(post.sealed_result().unwrap(), sealed);
+        message(post);
+        let voucher = Voucher { job: receipt.job.address, posted_lt: receipt.posted_lt, amount: voucher_amount };
+        let redeem = RedeemReceipt::new(signed.clone(), voucher_amount, voucher.sign(&key)).unwrap();
+        prop_assert_eq!(redeem.verify(&public), Ok(()));
+        prop_assert_eq!(redeem.verify_voucher(&public), Ok(()));
+        message(redeem);
+        let one = Ref::new(signed).unwrap();
+        message(ReportEquivocation { query_id: q, registration_seqno: 1, one: one.clone(), other: one });
+        let rejection = Rejection { tag: Tag, job: receipt.job, posted_lt: receipt.posted_lt, reason };
         let post = PostRejection::signed(rejection, &key).unwrap();
         prop_assert_eq!(post.verify(&public), Ok(()));
         message(post);
-        message(PostJob::new(q, terms, &input).unwrap());
-        message(TakeJob { query_id: q, bond: x, model_id: HashBytes([3; 32]), claim });
-        message(CancelJob { query_id: q });
-        message(ExpireJob { query_id: q });
-        message(SweepJob { query_id: q });
-        message(JobPaid { query_id: q, bond: x, paid: y, client: client.clone(), nonce });
-        message(JobReturned { query_id: q, bond: x, client: client.clone(), nonce });
-        message(JobForfeited { query_id: q, bond: x, client: client.clone(), nonce });
-        message(JobRefund { query_id: q, status: code, paid: x, bond: y });
-        message(JobPosted { query_id: q, client, nonce });
-        message(Payout { query_id: q });
-        message(Excesses { query_id: q });
+    }
+
+    #[test]
+    fn logs(opcode: u32, until: u32, x in amount(), m in hash(), prices in prices(), status: u8) {
+        fn log<T: Message + PartialEq + std::fmt::Debug>(value: T, expected: JobLog) {
+            let cell = value.to_cell().unwrap();
+            assert_eq!(JobLog::from_slice(&mut cell.as_slice().unwrap()).unwrap(), Some(expected));
+            message(value);
+        }
+        let opened = JobOpened { opcode, until, deposit: x, terms_hash: m };
+        log(opened.clone(), JobLog::Opened(opened));
+        let taken = JobTaken { worker: m, bond: x, until, prices };
+        log(taken.clone(), JobLog::Taken(taken));
+        let delivered = InputDelivered { input_hash: m, until };
+        log(delivered.clone(), JobLog::InputDelivered(delivered));
+        log(CloseAsked { until }, JobLog::CloseAsked(CloseAsked { until }));
+        log(JobToppedUp { deposit: x }, JobLog::ToppedUp(JobToppedUp { deposit: x }));
+        let closed = JobClosed { status, paid: x, signed_hash: m };
+        log(closed.clone(), JobLog::Closed(closed));
+        let shown = EquivocationShown { sequence: until, penalty: x };
+        log(shown.clone(), JobLog::EquivocationShown(shown));
     }
 
     #[test]
@@ -296,6 +374,9 @@ proptest! {
         let _ = from_cell::<ModelStorage>(&cell);
         let _ = from_cell::<RegistryStorage>(&cell);
         let _ = from_cell::<Receipt>(&cell);
+        let _ = from_cell::<Network>(&cell);
+        let _ = from_cell::<JobSpecial>(&cell);
+        let _ = JobLog::from_slice(&mut cell.as_slice().unwrap());
         let _ = from_cell::<Sealed>(&cell);
         let _ = from_cell::<Snake>(&cell);
     }
@@ -321,12 +402,23 @@ fn a_snake_has_one_encoding_and_a_bound() {
 }
 
 #[test]
+fn a_price_has_48_bits() {
+    let price = |output| Prices { output, ..Prices::default() };
+    assert!(to_cell(&price(contracts::money::MAX_PRICE)).is_ok());
+    assert!(to_cell(&price(Nanoton::new(1 << 48))).is_err());
+    let json = r#"{"input": 1, "cached_input": 1, "output": "281474976710656"}"#;
+    assert!(serde_json::from_str::<Prices>(json).is_err());
+    assert!(serde_json::from_str::<Prices>(&json.replace("656", "655")).is_ok());
+}
+
+#[test]
 fn a_ref_keeps_the_cell_it_was_read_from() {
     // 5 as Coins with a needless zero byte: not our encoding, but a valid one.
     let mut inner = CellBuilder::new();
     inner.store_u256(&HashBytes::ZERO).unwrap();
     inner.store_small_uint(2, 4).unwrap();
     inner.store_u16(5).unwrap();
+    inner.store_bit_zero().unwrap();
     let inner = inner.build().unwrap();
     let body = Ref::<ClaimOrderBody>::from_cell(inner.clone()).unwrap();
     assert_eq!(body.bond, Nanoton::new(5));
@@ -337,7 +429,7 @@ fn a_ref_keeps_the_cell_it_was_read_from() {
 #[test]
 fn unknown_enum_values_are_refused() {
     let mut builder = CellBuilder::new();
-    builder.store_small_uint(7, 4).unwrap();
+    builder.store_small_uint(10, 4).unwrap();
     assert!(from_cell::<JobStatus>(&builder.build().unwrap()).is_err());
     let mut builder = CellBuilder::new();
     builder.store_u8(3).unwrap();

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use contracts::sealing::*;
-use contracts::wire::Snake;
+use contracts::wire::{Snake, from_cell, to_cell};
 use contracts::*;
 use hpke::{Deserializable, OpModeR};
 use rand::SeedableRng;
@@ -17,7 +17,7 @@ fn context() -> InputContext {
         network_id: -3,
         job: StdAddr::new(0, HashBytes([1; 32])),
         model_id: HashBytes([2; 32]),
-        claim_by: 1_800_000_000,
+        until: 1_800_000_000,
     }
 }
 
@@ -69,16 +69,16 @@ fn an_input_opens_for_its_key_and_job_alone() {
     change(|c| c.job.address.0[31] ^= 1);
     change(|c| c.job.workchain = -1);
     change(|c| c.model_id.0[0] ^= 1);
-    change(|c| c.claim_by += 1);
+    change(|c| c.until += 1);
     for other in others {
         assert_eq!(open_input(&sealed, &key, &other), Err(SealError::CannotOpen));
     }
     let stranger = DecryptionKey::generate(&mut StdRng::seed_from_u64(8));
     assert_eq!(open_input(&sealed, &stranger, &context()), Err(SealError::CannotOpen));
-    for position in [0, 100, sealed.ciphertext.as_bytes().len() - 1] {
-        let mut bytes = sealed.ciphertext.as_bytes().to_vec();
+    for position in [0, 31, 32, 100, sealed.as_bytes().len() - 1] {
+        let mut bytes = sealed.as_bytes().to_vec();
         bytes[position] ^= 1;
-        let altered = Sealed { enc: sealed.enc, ciphertext: Ref::new(Snake::new(bytes).unwrap()).unwrap() };
+        let altered = Sealed::from_bytes(bytes).unwrap();
         assert_eq!(open_input(&altered, &key, &context()), Err(SealError::CannotOpen));
     }
 }
@@ -92,7 +92,7 @@ fn a_result_opens_for_its_posting_alone() {
     let later = ResultContext { posted_lt: 78, ..context.clone() };
     assert_eq!(open_result(&sealed, &key, &later), Err(SealError::CannotOpen));
     // An input is not a result, even with the same key.
-    let as_input = InputContext { network_id: -3, job: context.job, model_id: HashBytes::ZERO, claim_by: 0 };
+    let as_input = InputContext { network_id: -3, job: context.job, model_id: HashBytes::ZERO, until: 0 };
     assert_eq!(open_input(&sealed, &key, &as_input), Err(SealError::CannotOpen));
 }
 
@@ -100,11 +100,37 @@ fn a_result_opens_for_its_posting_alone() {
 fn lengths_tell_little() {
     let key = DecryptionKey::generate(&mut rng());
     let size = |text: &str| {
-        seal_input(&input(text), &key.public(), &context(), &mut rng()).unwrap().ciphertext.as_bytes().len()
+        seal_input(&input(text), &key.public(), &context(), &mut rng()).unwrap().as_bytes().len()
     };
-    assert_eq!(size("a"), 256 + 16);
+    assert_eq!(size("a"), 254);
     assert_eq!(size("a"), size("a longer prompt"));
-    assert_eq!((size(&"x".repeat(1000)) - 16) % 256, 0);
+    for length in 0..300 {
+        let size = size(&"x".repeat(length));
+        assert!(size.is_multiple_of(127) && size >= 254, "{length}: {size}");
+    }
+    // The greatest that fits in two cells, and the least that does not.
+    let fixed = serde_json::to_vec(&input("")).unwrap().len();
+    let room = 254 - 48 - 4 - fixed;
+    assert_eq!((size(&"x".repeat(room)), size(&"x".repeat(room + 1))), (254, 381));
+}
+
+#[test]
+fn the_longest_input_fits_a_chain_of_cells() {
+    let key = DecryptionKey::generate(&mut rng());
+    let fixed = serde_json::to_vec(&input("")).unwrap().len();
+    let longest = input(&"x".repeat(MAX_JSON_BYTES - fixed));
+    let sealed = seal_input(&longest, &key.public(), &context(), &mut rng()).unwrap();
+    assert_eq!(open_input(&sealed, &key, &context()).unwrap(), longest);
+    assert_eq!(from_cell::<Sealed>(&to_cell(&sealed).unwrap()).unwrap(), sealed);
+}
+
+#[test]
+fn what_fills_no_two_cells_is_not_sealed() {
+    for bytes in [0, 48, 127, 253, 255] {
+        assert_eq!(Sealed::from_bytes(vec![1; bytes]), Err(SealError::NotSealed { bytes }));
+        let cell = to_cell(&Snake::new(vec![1; bytes]).unwrap()).unwrap();
+        assert!(from_cell::<Sealed>(&cell).is_err());
+    }
 }
 
 #[test]

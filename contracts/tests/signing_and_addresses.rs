@@ -1,16 +1,20 @@
 //! Signatures, addresses and hashes that must never change.
 #![allow(clippy::unwrap_used)]
 
+use contracts::attestor::Bytes;
 use contracts::job::PostReceipt;
+use contracts::librarian::library_cell;
 use contracts::measurement::{KeyBinding, TdMeasurements};
 use contracts::model_manifest::{ManifestError, ModelFile, hash_file, model_id};
-use contracts::network::AttestationParams;
+use contracts::network::state_init;
+use contracts::platform::PlatformStorage;
 use contracts::receipt::{
-    Dtype, Receipt, ReceiptBody, SignatureError, Tag, public_key, sign_cell, verify_cell,
+    Dtype, Receipt, ReceiptContent, SignatureError, Tag, public_key, sign_cell, verify_cell,
 };
 use contracts::sealing::Sealed;
 use contracts::transcript::transcript;
-use contracts::wire::{Signature, Snake, to_cell};
+use contracts::voucher::Voucher;
+use contracts::wire::{Signature, to_cell};
 use contracts::*;
 use sha2::{Digest, Sha256};
 use tycho_types::cell::CellBuilder;
@@ -28,50 +32,50 @@ fn code(byte: u8) -> Cell {
 fn network() -> Network {
     Network {
         registry: address(1),
-        params: Ref::new(Params {
+        generation: Generation {
             network_id: -3,
-            treasury: address(2),
             fee_bps: 100,
-            royalty_cap_bps: 2000,
-            min_stake: Nanoton::new(10_000_000_000),
-            min_bond: Nanoton::new(100_000_000),
             bond_bps: 5000,
-            unbonding_s: 172_800,
-            audit_window_s: 604_800,
+            min_bond: Nanoton::new(100_000_000),
+            job_code: library_cell(&code(3)),
             codes: Ref::new(Codes {
                 worker: CodeRef::of(&code(1)),
                 model: CodeRef::of(&code(2)),
-                job: CodeRef::of(&code(3)),
+                platform: *library_cell(&code(4)).repr_hash(),
             })
             .unwrap(),
-            attestation: Ref::new(AttestationParams {
+            params: Ref::new(Params {
+                treasury: address(2),
+                royalty_cap_bps: 2000,
+                min_stake: Nanoton::new(10_000_000_000),
+                unbonding_s: 172_800,
                 attestor: address(3),
-                ttl_s: 86_400,
-                platform: CodeRef::of(&code(4)),
+                attestation_ttl_s: 86_400,
             })
             .unwrap(),
-        })
-        .unwrap(),
+        },
+    }
+}
+
+fn content() -> ReceiptContent {
+    ReceiptContent {
+        result_hash: HashBytes([4; 32]),
+        transcript: HashBytes([5; 32]),
+        engine: 1,
+        dtype: Dtype::Q4_1 as u8,
     }
 }
 
 fn receipt() -> Receipt {
     Receipt {
         tag: Tag,
-        network_id: -3,
         job: address(3),
         posted_lt: 4_000_001,
         sequence: 1,
         is_final: true,
         units: Units { input: 10, cached_input: 0, output: 20 },
-        amount: Nanoton::new(600),
-        body: Ref::new(ReceiptBody {
-            result_hash: HashBytes([4; 32]),
-            transcript: HashBytes([5; 32]),
-            engine: 1,
-            dtype: Dtype::Q4_1 as u8,
-        })
-        .unwrap(),
+        amount: Amount::new(600),
+        content_hash: content().hash().unwrap(),
     }
 }
 
@@ -79,10 +83,7 @@ fn receipt() -> Receipt {
 fn an_address_is_the_hash_of_the_state_init() {
     let network = network();
     let pairs = [
-        (
-            network.job_address(&address(9), 7).unwrap(),
-            network.job_state_init(&code(3), &address(9), 7).unwrap(),
-        ),
+        (network.job_address(&address(9), 7).unwrap(), network.job_state_init(&address(9), 7).unwrap()),
         (
             network.worker_address(&address(9)).unwrap(),
             network.worker_state_init(&code(1), &address(9)).unwrap(),
@@ -96,7 +97,10 @@ fn an_address_is_the_hash_of_the_state_init() {
         let cell = CellBuilder::build_from(&init).unwrap();
         assert_eq!(address, StdAddr::new(0, *cell.repr_hash()));
     }
-    assert!(network.job_state_init(&code(1), &address(9), 7).is_err());
+    let data = to_cell(&PlatformStorage::initial(&network, Bytes([6; 16])).unwrap()).unwrap();
+    let init = CellBuilder::build_from(state_init(library_cell(&code(4)), data)).unwrap();
+    assert_eq!(network.platform_address(Bytes([6; 16])).unwrap().address, *init.repr_hash());
+    assert!(network.worker_state_init(&code(2), &address(9)).is_err());
     assert_ne!(network.job_address(&address(9), 7).unwrap(), network.job_address(&address(9), 8).unwrap());
 }
 
@@ -120,7 +124,7 @@ fn a_signature_holds_for_one_cell_and_one_key() {
         Err(SignatureError::BadSignature)
     );
     let mut changed = (*receipt).clone();
-    changed.amount = Nanoton::new(601);
+    changed.amount = Amount::new(601);
     assert!(verify_cell(&to_cell(&changed).unwrap(), &signature, &public_key(&key)).is_err());
     // The identity point signs everything under a lax check.
     let mut identity = HashBytes::ZERO;
@@ -130,14 +134,45 @@ fn a_signature_holds_for_one_cell_and_one_key() {
 }
 
 #[test]
-fn posted_results_are_readable() {
-    let sealed =
-        Sealed { enc: HashBytes([1; 32]), ciphertext: Ref::new(Snake::new(vec![3; 300]).unwrap()).unwrap() };
+fn a_voucher_is_a_signature_over_54_bytes() {
     let key = SigningKey::from_bytes(&[7; 32]);
-    let post = PostReceipt::signed(receipt(), &sealed, &key).unwrap();
+    let voucher = Voucher { job: HashBytes([3; 32]), posted_lt: 258, amount: Amount::new(65_537) };
+    let bytes = voucher.to_bytes();
+    assert_eq!(bytes[..6], *b"chvchr");
+    assert_eq!(bytes[6..38], [3; 32]);
+    assert_eq!(bytes[38..], [0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 1, 0, 1]);
+    let signature = voucher.sign(&key);
+    let session_key = public_key(&key);
+    assert_eq!(voucher.verify(&signature, &session_key), Ok(()));
+    for other in [
+        Voucher { job: HashBytes([4; 32]), ..voucher },
+        Voucher { posted_lt: 259, ..voucher },
+        Voucher { amount: Amount::new(65_538), ..voucher },
+    ] {
+        assert_eq!(other.verify(&signature, &session_key), Err(SignatureError::BadVoucher));
+    }
+    let mut no_point = HashBytes::ZERO;
+    no_point.0[0] = 2;
+    assert_eq!(voucher.verify(&signature, &no_point), Err(SignatureError::BadSessionKey));
+}
+
+#[test]
+fn posted_results_are_readable() {
+    let sealed = Sealed::from_bytes(vec![3; 381]).unwrap();
+    let mut content = content();
+    content.result_hash = *to_cell(&sealed).unwrap().repr_hash();
+    let mut receipt = receipt();
+    receipt.content_hash = content.hash().unwrap();
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let post = PostReceipt::signed(receipt.clone(), content.clone(), &sealed, &key).unwrap();
     let read = PostReceipt::from_cell(&post.to_cell().unwrap()).unwrap();
     assert_eq!(read.sealed_result().unwrap(), sealed);
+    assert!(read.is_complete());
     assert!(format!("{read:?}").len() < 4000);
+    let other = Sealed::from_bytes(vec![4; 381]).unwrap();
+    assert!(!PostReceipt::signed(receipt.clone(), content.clone(), &other, &key).unwrap().is_complete());
+    receipt.content_hash = HashBytes::ZERO;
+    assert!(!PostReceipt::signed(receipt, content, &sealed, &key).unwrap().is_complete());
 }
 
 #[test]
@@ -145,8 +180,10 @@ fn golden_hashes() {
     let golden = [
         ("receipt", Ref::new(receipt()).unwrap().hash()),
         ("network", Ref::new(network()).unwrap().hash()),
+        ("content", content().hash().unwrap()),
         ("job", network().job_address(&address(9), 7).unwrap().address),
         ("worker", network().worker_address(&address(9)).unwrap().address),
+        ("platform", network().platform_address(Bytes([6; 16])).unwrap().address),
         ("transcript", transcript(&[1; 32], &HashBytes([2; 32]), 3, Dtype::Bf16, &[4, 5], &[6])),
     ];
     let text: String = golden.iter().map(|(name, hash)| format!("{name} {hash}\n")).collect();
