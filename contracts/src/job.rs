@@ -196,7 +196,7 @@ impl Seller {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobSpecial {
     Session(SessionTerms),
-    Market(MarketTerms),
+    Market(Box<MarketTerms>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
@@ -258,7 +258,7 @@ impl<'a> Load<'a> for JobSpecial {
     fn load_from(slice: &mut CellSlice<'a>) -> Result<Self, CellError> {
         match slice.get_u8(0)? {
             0x53 => SessionTerms::load_from(slice).map(Self::Session),
-            0x4d => MarketTerms::load_from(slice).map(Self::Market),
+            0x4d => MarketTerms::load_from(slice).map(|terms| Self::Market(Box::new(terms))),
             _ => Err(CellError::InvalidTag),
         }
     }

@@ -48,7 +48,7 @@ proptest! {
         let split = ShareSplit::of(nano(sum), royalty_bps, fee_bps);
         prop_assert_eq!(split.to_publisher.get() + split.to_treasury.get(), sum);
         let both = u128::from(royalty_bps) + u128::from(fee_bps);
-        let expected = if both == 0 { sum } else { sum * u128::from(royalty_bps) / both };
+        let expected = (sum * u128::from(royalty_bps)).checked_div(both).unwrap_or(sum);
         prop_assert_eq!(split.to_publisher.get(), expected);
     }
 }

@@ -148,7 +148,7 @@ prop_compose! {
 fn special() -> impl Strategy<Value = JobSpecial> {
     prop_oneof![
         hash().prop_map(|session_key| JobSpecial::Session(SessionTerms { session_key })),
-        market().prop_map(JobSpecial::Market),
+        market().prop_map(|terms| JobSpecial::Market(Box::new(terms))),
     ]
 }
 prop_compose! {
