@@ -73,7 +73,7 @@ pub fn artifact(contract: Contract) -> &'static Artifact {
     static ALL: LazyLock<[Artifact; 7]> = LazyLock::new(|| {
         Contract::ALL.map(|contract| {
             // The files are part of this program and its tests read each of them.
-            parse(contract, text(contract)).expect("the committed artefacts are sound")
+            parse(contract, &text(contract)).expect("the committed artefacts are sound")
         })
     });
     &ALL[contract as usize]
@@ -132,7 +132,19 @@ struct ArtifactFile {
     source_hashes: BTreeMap<String, HashBytes>,
 }
 
-fn text(contract: Contract) -> &'static str {
+/// The committed text or, in a build for mutation testing, that of the folder in `CHRYSALIS_ARTIFACTS`.
+fn text(contract: Contract) -> std::borrow::Cow<'static, str> {
+    #[cfg(feature = "mutants")]
+    if let Some(folder) = std::env::var_os("CHRYSALIS_ARTIFACTS") {
+        let path = std::path::Path::new(&folder).join(contract.name()).with_extension("json");
+        if let Ok(mutant) = std::fs::read_to_string(path) {
+            return mutant.into();
+        }
+    }
+    committed(contract).into()
+}
+
+fn committed(contract: Contract) -> &'static str {
     match contract {
         Contract::Registry => include_str!("../artifacts/Registry.json"),
         Contract::Model => include_str!("../artifacts/Model.json"),
