@@ -10,6 +10,8 @@ pub const JOB_MARGIN: Nanoton = Nanoton::new(10_000_000);
 pub const JOB_FEES_LIMIT: Nanoton = Nanoton::new(2_000_000_000);
 /// `cancel_job`, `expire_job`, `sweep_job`.
 pub const JOB_ACTION: Nanoton = Nanoton::new(50_000_000);
+/// The Librarian's deployment, above its libraries' rent.
+pub const LIBRARIAN_DEPLOY: Nanoton = Nanoton::new(500_000_000);
 /// The Attestor's rent, for years.
 pub const ATTESTOR_RENT: Nanoton = Nanoton::new(1_000_000_000);
 /// The Registry's rent, for years.

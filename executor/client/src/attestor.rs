@@ -31,7 +31,7 @@ pub async fn read_attestor<C: ChainAccess + ?Sized>(
     network: &Network,
     at: &McBlock,
 ) -> Result<AttestorView, ClientError> {
-    let address = network.params.attestation.attestor.clone();
+    let address = network.generation.params.attestor.clone();
     let view = chain.account(&address, at).await?;
     let (Some(code), Some(data)) = (view.code(), view.data()) else {
         let reason = "there is no active contract".to_owned();
@@ -54,5 +54,5 @@ pub async fn read_platform<C: ChainAccess + ?Sized>(
     let view = chain.account(&network.platform_address(ppid)?, at).await?;
     let Some(data) = view.data() else { return Ok(None) };
     let storage: PlatformStorage = contracts::wire::from_cell(data)?;
-    Ok(storage.state.map(contracts::Ref::into_value))
+    Ok(storage.state)
 }

@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use chain::{ChainAccess, ChainError, Confirmed, McBlock, StackValue, Transfer, WalletSender};
-use contracts::job::{CancelJob, ExpireJob, JobTerms, SweepJob};
-use contracts::{Cell, CodeRef, Message, Nanoton, Network, StdAddr};
+use contracts::job::{CancelJob, ExpireJob, JobStatus, SweepJob};
+use contracts::sealing::DecryptionKey;
+use contracts::{Cell, CodeRef, HashBytes, Message, Nanoton, Network, StdAddr};
 use rand_core::CryptoRng;
 use tokio::time::{Instant, sleep};
 
 use crate::amounts;
 use crate::error::ClientError;
 use crate::follow::{Follower, Progress};
+use crate::model::read_model;
 use crate::outcome::{Outcome, outcome};
 use crate::reply_key::reply_key;
-use crate::request::{JobRequest, Posting, SealedJob};
+use crate::request::{JobRequest, JobTerms, Posting, SealedJob};
 use crate::story::{JobEvent, JobStory};
 use crate::trust::{QuoteJudge, TrustedWorker, check_worker};
 
@@ -22,7 +24,6 @@ pub struct Client<C: ChainAccess + ?Sized> {
     sender: WalletSender<C>,
     network: Network,
     registry_code: CodeRef,
-    job_code: Cell,
     /// How long the chain may stay unreadable before following gives up.
     patience: Duration,
 }
@@ -37,10 +38,9 @@ pub struct Finished {
 }
 
 impl<C: ChainAccess + ?Sized> Client<C> {
-    /// A client. `registry_code` is the code that the network's Registry has to run, `job_code` the code cell of its Job
-    /// contract.
-    pub fn new(sender: WalletSender<C>, network: Network, registry_code: CodeRef, job_code: Cell) -> Self {
-        Self { sender, network, registry_code, job_code, patience: DEFAULT_PATIENCE }
+    /// A client. `registry_code` is the code that the network's Registry has to run.
+    pub fn new(sender: WalletSender<C>, network: Network, registry_code: CodeRef) -> Self {
+        Self { sender, network, registry_code, patience: DEFAULT_PATIENCE }
     }
 
     /// The wallet and its sender.
@@ -71,10 +71,10 @@ impl<C: ChainAccess + ?Sized> Client<C> {
         check_worker(self.chain(), &self.network, &self.registry_code, address, judge).await
     }
 
-    /// Builds the job of `request` for a worker whose quote was checked.
+    /// Builds the job of `request` for a worker whose quote was checked, at the prices that it asks.
     ///
     /// # Errors
-    /// [`ClientError::Unfit`] where the worker's contract would refuse the claim; request, sealing errors.
+    /// [`ClientError::Unfit`] where the worker would not serve it; request, sealing errors.
     pub async fn seal(
         &self,
         request: &JobRequest,
@@ -86,25 +86,22 @@ impl<C: ChainAccess + ?Sized> Client<C> {
             return Err(ClientError::Request("the checked worker is not the one of the request".into()));
         }
         let head = self.chain().head().await?;
-        let terms = request.terms(head.time_s)?;
-        worker
-            .view
-            .check_fit(&self.network, &terms)
-            .map_err(|reason| ClientError::Unfit { address: worker.view.address.clone(), reason })?;
-        let value = least_job_value(self.chain(), &terms, &head)
+        let unfit = |reason| ClientError::Unfit { address: worker.view.address.clone(), reason };
+        let offer = worker.view.offer(&request.model_id).map_err(unfit)?;
+        let terms = request.terms(&self.network, &worker.receipt_key, &offer, head.time_s)?;
+        worker.view.check_fit(&self.network, request, &terms).map_err(unfit)?;
+        let value = least_job_value(self.chain(), &worker.view.address, &terms, &head)
             .await?
             .checked_add(amounts::JOB_MARGIN)
             .ok_or_else(|| ClientError::Request("the deposit is larger than any amount of TON".into()))?;
         let posting = Posting {
             network: &self.network,
-            job_code: &self.job_code,
             wallet: self.sender.wallet(),
             encryption_key: &worker.encryption_key,
             nonce,
-            now_s: head.time_s,
             value,
         };
-        request.seal(&posting, rng)
+        request.seal(terms, &posting, rng)
     }
 
     /// Posts a sealed job by one wallet transaction, final when this returns.
@@ -129,12 +126,13 @@ impl<C: ChainAccess + ?Sized> Client<C> {
         expire_when_overdue: bool,
         mut on_step: impl FnMut(&JobEvent) + Send,
     ) -> Result<Finished, ClientError> {
-        let key = reply_key(self.sender.wallet(), self.network.params.network_id, job)?;
+        let key = reply_key(self.sender.wallet(), self.network.id(), job)?;
         let mut follower = Follower::new(job.clone(), self.sender.wallet().address().clone());
         let mut readable_at = Instant::now();
         let mut expired_at_s = None;
+        let mut told = 0;
         loop {
-            let progress = match follower.advance(self.chain()).await {
+            let progress = match self.advance(&mut follower, &key).await {
                 Ok(progress) => progress,
                 Err(ClientError::Chain(error))
                     if error.is_transient() && readable_at.elapsed() < self.patience =>
@@ -146,30 +144,47 @@ impl<C: ChainAccess + ?Sized> Client<C> {
                 Err(error) => return Err(error),
             };
             readable_at = Instant::now();
+            let story = follower.story();
+            story.events[told..].iter().for_each(&mut on_step);
+            told = story.events.len();
             match progress {
-                Progress::Steps(first) => {
-                    follower.story().events[first..].iter().for_each(&mut on_step);
-                    if let Some(outcome) = outcome(follower.story(), &self.network, &key)? {
-                        return Ok(Finished { outcome, story: follower.story().clone() });
-                    }
-                }
-                Progress::Gone => return Err(ClientError::NoJob(job.clone())),
-                Progress::Refused(exit_code) => {
+                (_, Some(outcome)) => return Ok(Finished { outcome, story: story.clone() }),
+                (Progress::Gone, None) => return Err(ClientError::NoJob(job.clone())),
+                (Progress::Refused(exit_code), None) => {
                     return Err(ClientError::PostingRefused { job: job.clone(), exit_code });
                 }
-                Progress::Overdue if expire_when_overdue => {
+                (Progress::Overdue, None) if expire_when_overdue => {
                     let now_s = follower.time_s();
                     if expired_at_s.is_none_or(|at_s| now_s > at_s + EXPIRE_AGAIN_S) {
                         expired_at_s = Some(now_s);
                         self.expire(job).await?;
                     }
                 }
-                Progress::Overdue | Progress::Nothing => {}
+                (Progress::Overdue | Progress::Nothing | Progress::Steps(_), None) => {}
             }
         }
     }
 
-    /// Takes an open job back; the job refuses once it is claimed.
+    /// The next block, and how the job ended once it has.
+    async fn advance(
+        &self,
+        follower: &mut Follower,
+        key: &DecryptionKey,
+    ) -> Result<(Progress, Option<Outcome>), ClientError> {
+        // A job that is over may have been read by a call that then failed.
+        let is_over = |follower: &Follower| follower.story().status().is_some_and(JobStatus::is_closed);
+        let progress = match is_over(follower) {
+            true => Progress::Nothing,
+            false => follower.advance(self.chain()).await?,
+        };
+        if !is_over(follower) {
+            return Ok((progress, None));
+        }
+        let model_id = model_of(self.chain(), &self.network, follower.story()).await?;
+        Ok((progress, outcome(follower.story(), &self.network, key, model_id.as_ref())?))
+    }
+
+    /// Takes an open job back; the job refuses once it is claimed or answered.
     ///
     /// # Errors
     /// [`ClientError::Wallet`]; that the job took it shows in its history.
@@ -185,7 +200,7 @@ impl<C: ChainAccess + ?Sized> Client<C> {
         self.send(job, ExpireJob { query_id: 0 }.to_cell()?).await
     }
 
-    /// Destroys a job that ended an audit window ago and gets what is left of its rent.
+    /// Destroys a job that ended an audit window ago. It pays out nothing: a closed job keeps nothing.
     ///
     /// # Errors
     /// [`ClientError::Wallet`].
@@ -196,6 +211,24 @@ impl<C: ChainAccess + ?Sized> Client<C> {
     async fn send(&self, to: &StdAddr, body: Cell) -> Result<Confirmed, ClientError> {
         let transfer = Transfer::new(to.clone(), amounts::JOB_ACTION.get(), body);
         Ok(self.sender.send(&[transfer]).await?)
+    }
+}
+
+/// The id of the model that a job was posted for; `None` where what it names is no Model of this network.
+///
+/// # Errors
+/// What reading the chain meets.
+pub async fn model_of<C: ChainAccess + ?Sized>(
+    chain: &C,
+    network: &Network,
+    story: &JobStory,
+) -> Result<Option<HashBytes>, ClientError> {
+    let Some(seller) = story.seller() else { return Ok(None) };
+    let head = chain.head().await?;
+    match read_model(chain, network, &seller.model, &head).await {
+        Ok(model) => Ok(Some(model.model_id)),
+        Err(ClientError::NotOurs { .. } | ClientError::Wire(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -211,34 +244,33 @@ impl ClientError {
     }
 }
 
-/// The least that `post_job` may bring for these terms: the getter `minJobValue` of the worker's contract.
+/// The least that `post_job` may bring for these terms: the getter `minJobValue` of the contract of `worker`.
 ///
 /// # Errors
 /// A bad answer where the getter fails, or names fees above [`amounts::JOB_FEES_LIMIT`].
 pub async fn least_job_value<C: ChainAccess + ?Sized>(
     chain: &C,
+    worker: &StdAddr,
     terms: &JobTerms,
     at: &McBlock,
 ) -> Result<Nanoton, ClientError> {
-    let limits = &terms.limits;
-    let life_s = i128::from(terms.claim_by.saturating_sub(at.time_s)) + i128::from(terms.settle_within_s);
     let bad = |detail: String| ChainError::BadAnswer { request: MIN_JOB_VALUE, detail };
-    let deposit = i128::try_from(limits.deposit.get())
-        .map_err(|_| ClientError::Request("the deposit is larger than any amount of TON".into()))?;
+    let units = &terms.limits.max_units;
+    // The getter counts both kinds of input as one.
+    let input = i128::from(units.input) + i128::from(units.cached_input);
     let arguments = [
-        StackValue::Int(deposit),
-        StackValue::Int(limits.max_units.input.into()),
-        StackValue::Int(limits.max_units.output.into()),
-        StackValue::Int(life_s),
+        StackValue::Int(terms.deposit.get().into()),
+        StackValue::Int(input.min(u32::MAX.into())),
+        StackValue::Int(units.output.into()),
     ];
-    let result = chain.run_getter(&terms.worker, MIN_JOB_VALUE, &arguments, at).await?;
+    let result = chain.run_getter(worker, MIN_JOB_VALUE, &arguments, at).await?;
     let exit_code = result.exit_code;
     let stack = result.success().map_err(|_| bad(format!("exit code {exit_code}")))?;
     let [StackValue::Int(least)] = stack.as_slice() else {
         return Err(bad("not one integer".into()).into());
     };
     let least = u128::try_from(*least).ok().and_then(Nanoton::checked);
-    match least.and_then(|least| least.checked_sub(limits.deposit).map(|fees| (least, fees))) {
+    match least.and_then(|least| least.checked_sub(terms.deposit.nanoton()).map(|fees| (least, fees))) {
         Some((least, fees)) if fees <= amounts::JOB_FEES_LIMIT => Ok(least),
         _ => Err(bad("fees that no job has".into()).into()),
     }

@@ -1,4 +1,4 @@
-//! Wallet messages that set up a network and its parties: attestor, registry, models, workers. Pure.
+//! Wallet messages that set up a network and its parties: librarian, attestor, registry, models, workers. Pure.
 //!
 //! Every function returns the [`Transfer`] that the named party's wallet is to send.
 
@@ -10,15 +10,26 @@ use contracts::network::state_init;
 use contracts::registry::{AllowMeasurement, RegistrationRequest, RegistryStorage, RevokeMeasurement};
 use contracts::wire::{Ref, Snake, to_cell};
 use contracts::worker::{
-    Evidence, FundGas, OfferModel, RequestUnbond, TopUpStake, WithdrawEarnings, WithdrawOffer,
-    WithdrawUnbonded,
+    Evidence, FundGas, OfferModel, PauseWorker, RequestUnbond, SetOperator, TopUpStake, WithdrawEarnings,
+    WithdrawOffer, WithdrawUnbonded,
 };
-use contracts::{Cell, CodeRef, HashBytes, Message, Nanoton, Network, Prices, StdAddr};
+use contracts::{Cell, CodeRef, HashBytes, Message, Nanoton, Network, Prices, StdAddr, librarian};
 
 use prover::collateral::Posting;
 
 use crate::amounts;
 use crate::error::ClientError;
+
+/// Anyone: publishes codes as libraries of the masterchain, and pays their rent for a year. `libraries` are the codes
+/// themselves; an account of this address that exists already keeps what it is brought as further rent.
+///
+/// # Errors
+/// A wire error for more than four libraries; [`ClientError::Request`] for one too large to be published.
+pub fn librarian(libraries: &[Cell]) -> Result<Transfer, ClientError> {
+    let value = plus(libraries_rent(libraries, YEAR_S)?, amounts::LIBRARIAN_DEPLOY)?;
+    let transfer = Transfer::new(librarian::address(libraries)?, value.get(), Cell::default());
+    Ok(transfer.with_state_init(librarian::initial_state(libraries)?))
+}
 
 /// Anyone: deploys an Attestor, and its rent with it. Its address follows from `storage`; it has no owner.
 ///
@@ -43,7 +54,7 @@ pub fn attestor_address(code: &Cell, storage: &AttestorStorage) -> Result<StdAdd
 /// # Errors
 /// A wire error; none is known to occur.
 pub fn post_collateral(network: &Network, posting: &Posting) -> Result<Transfer, ClientError> {
-    let attestor = network.params.attestation.attestor.clone();
+    let attestor = network.generation.params.attestor.clone();
     Ok(Transfer::new(attestor, amounts::POSTING.get(), posting.to_cell()?))
 }
 
@@ -62,7 +73,7 @@ pub fn register(
         quote: Ref::new(proof)?,
         payload: to_cell(request)?,
     };
-    let attestor = network.params.attestation.attestor.clone();
+    let attestor = network.generation.params.attestor.clone();
     Ok(Transfer::new(attestor, amounts::REGISTRATION.get(), body.to_cell()?))
 }
 
@@ -77,7 +88,7 @@ pub fn report_revocation(
 ) -> Result<Transfer, ClientError> {
     let (authority, serial) = (evidence.authority, evidence.serial);
     let body = ReportRevocation { query_id: 0, authority, serial, worker: worker.clone() };
-    order(&network.params.attestation.attestor, &body)
+    order(&network.generation.params.attestor, &body)
 }
 
 /// Registry owner: deploys the Registry, and its rent with it. Its address follows from `storage`.
@@ -86,7 +97,8 @@ pub fn report_revocation(
 /// [`ClientError::Request`] where royalty cap and fee come to more than the whole payment; a wire error for storage
 /// that does not fit.
 pub fn registry(code: &Cell, storage: &RegistryStorage) -> Result<Transfer, ClientError> {
-    let (cap_bps, fee_bps) = (storage.params.royalty_cap_bps, storage.params.fee_bps);
+    let generation = &storage.generation;
+    let (cap_bps, fee_bps) = (generation.params.royalty_cap_bps, generation.fee_bps);
     if u128::from(cap_bps) + u128::from(fee_bps) > BPS {
         return Err(ClientError::Request(format!(
             "a royalty cap of {cap_bps} and a fee of {fee_bps} basis points come to more than 10 000; lower one"
@@ -165,7 +177,7 @@ pub fn top_up_stake(
     Ok(transfer.with_state_init(network.worker_state_init(worker_code, owner)?))
 }
 
-/// Worker owner: offers a model at these prices.
+/// Worker owner or operator: offers a model at these prices, for jobs of this deposit or more.
 ///
 /// # Errors
 /// A wire error; none is known to occur.
@@ -173,13 +185,14 @@ pub fn offer_model(
     network: &Network,
     owner: &StdAddr,
     model_id: HashBytes,
+    min_deposit: Nanoton,
     prices: Prices,
 ) -> Result<Transfer, ClientError> {
-    let body = OfferModel { query_id: 0, model_id, prices: Ref::new(prices)? }.to_cell()?;
+    let body = OfferModel { query_id: 0, model_id, min_deposit, prices: Ref::new(prices)? }.to_cell()?;
     Ok(Transfer::new(network.worker_address(owner)?, amounts::OFFER.get(), body))
 }
 
-/// Worker owner: takes an offer back.
+/// Worker owner or operator: takes an offer back.
 ///
 /// # Errors
 /// A wire error; none is known to occur.
@@ -191,7 +204,7 @@ pub fn withdraw_offer(
     order(&network.worker_address(owner)?, &WithdrawOffer { query_id: 0, model_id })
 }
 
-/// Anyone: gives a worker's contract the float that pays for its claims.
+/// Anyone: gives a worker's contract funds for bonds and for the gas of its claims.
 ///
 /// # Errors
 /// A wire error; none is known to occur.
@@ -216,13 +229,64 @@ pub fn withdraw_unbonded(network: &Network, owner: &StdAddr) -> Result<Transfer,
     order(&network.worker_address(owner)?, &WithdrawUnbonded { query_id: 0 })
 }
 
-/// Worker owner: takes what jobs have paid.
+/// Worker owner: takes `amount` of what is not stake; zero takes all but what a claim costs.
 ///
 /// # Errors
 /// A wire error; none is known to occur.
-pub fn withdraw_earnings(network: &Network, owner: &StdAddr) -> Result<Transfer, ClientError> {
-    order(&network.worker_address(owner)?, &WithdrawEarnings { query_id: 0 })
+pub fn withdraw_earnings(
+    network: &Network,
+    owner: &StdAddr,
+    amount: Nanoton,
+) -> Result<Transfer, ClientError> {
+    order(&network.worker_address(owner)?, &WithdrawEarnings { query_id: 0, amount })
 }
+
+/// Worker owner or operator: a paused worker takes no new jobs, and finishes those it has.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn pause_worker(network: &Network, owner: &StdAddr, paused: bool) -> Result<Transfer, ClientError> {
+    order(&network.worker_address(owner)?, &PauseWorker { query_id: 0, paused })
+}
+
+/// Worker owner: names the account that may pause the worker and change its offers; `None` takes it back.
+///
+/// # Errors
+/// A wire error; none is known to occur.
+pub fn set_operator(
+    network: &Network,
+    owner: &StdAddr,
+    operator: Option<StdAddr>,
+) -> Result<Transfer, ClientError> {
+    let account = operator.map(Ref::new).transpose()?;
+    order(&network.worker_address(owner)?, &SetOperator { query_id: 0, account })
+}
+
+/// What libraries cost to keep, at the masterchain's storage prices: each cell once, with what their account adds.
+fn libraries_rent(libraries: &[Cell], time_s: u64) -> Result<Nanoton, ClientError> {
+    let (mut cells, mut bits) = (ACCOUNT_CELLS, ACCOUNT_BITS);
+    for library in libraries {
+        let Some(size) = library.compute_unique_stats(MAX_LIBRARY_CELLS) else {
+            let most = MAX_LIBRARY_CELLS;
+            return Err(ClientError::Request(format!("a library has more than {most} cells; make it smaller")));
+        };
+        cells += u128::from(size.cell_count);
+        bits += u128::from(size.bit_count);
+    }
+    let a_second = cells * MC_CELL_PRICE + bits * MC_BIT_PRICE;
+    let rent = (a_second * u128::from(time_s)).div_ceil(1 << 16);
+    Nanoton::checked(rent).ok_or_else(|| ClientError::Request("the rent is larger than any amount".into()))
+}
+
+/// Storage prices of the masterchain, nanoTON for 65 536 s (config parameter 18).
+const MC_BIT_PRICE: u128 = 1_000;
+const MC_CELL_PRICE: u128 = 500_000;
+/// The Librarian's own code, the dictionary of its libraries, and the account's cell, generously.
+const ACCOUNT_CELLS: u128 = 16;
+const ACCOUNT_BITS: u128 = 8_000;
+/// The network's own limit.
+const MAX_LIBRARY_CELLS: usize = 1_000;
+const YEAR_S: u64 = 365 * 86_400;
 
 fn order(to: &StdAddr, message: &impl Message) -> Result<Transfer, ClientError> {
     Ok(Transfer::new(to.clone(), amounts::ORDER.get(), message.to_cell()?))

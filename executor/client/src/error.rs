@@ -96,8 +96,11 @@ pub enum Unfit {
     /// It has no attested keys.
     #[error("it has no attestation")]
     NotAttested,
-    /// Its attestation ends before the job's claim deadline.
-    #[error("its attestation ends at {expires_at_s}, before the job's claim deadline")]
+    /// Its owner has paused it.
+    #[error("it is paused")]
+    Paused,
+    /// Its attestation ends while the job is still open.
+    #[error("its attestation ends at {expires_at_s}, before the job's first deadline")]
     AttestationEnds {
         /// Unix seconds.
         expires_at_s: u32,
@@ -119,15 +122,19 @@ pub enum Unfit {
     /// It asks more than the client's prices.
     #[error("it asks more than the highest prices given")]
     PriceOverTerms,
-    /// Its free stake does not cover the bond.
-    #[error(
-        "its free stake of {free} does not cover the bond of {bond}, or all its stake the network's least"
-    )]
+    /// It takes no job this small.
+    #[error("it takes no deposit under {least}")]
+    DepositTooLow {
+        /// What it asks.
+        least: Nanoton,
+    },
+    /// Its stake is below the network's least.
+    #[error("its stake of {stake} is below the network's least of {least}")]
     UnderStaked {
-        /// Stake that is not locked.
-        free: Nanoton,
-        /// What the job asks.
-        bond: Nanoton,
+        /// What it has.
+        stake: Nanoton,
+        /// What a claim takes.
+        least: Nanoton,
     },
     /// The registration that its attestation came with is not in the chain's history.
     #[error("its attestation came from no registration that the chain's history still has")]

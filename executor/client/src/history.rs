@@ -2,6 +2,7 @@
 
 use chain::{AccountTx, AccountView, ChainAccess, McBlock, TxId};
 use contracts::job::{JobState, JobStorage};
+use contracts::network::WORKCHAIN;
 use contracts::{Network, StdAddr};
 
 use crate::attestor::{AttestorView, read_attestor};
@@ -33,8 +34,7 @@ pub struct CollectedJob {
     pub registry: AccountView,
     /// The Attestor as of the same block; `None` where there is none.
     pub attestor: Option<AttestorView>,
-    /// The registration of the key of the claim; `None` for a job never claimed, or where no such registration was
-    /// found.
+    /// The registration of the seller's receipt key, as it was when the job was posted; `None` where there was none.
     pub registration: Option<Registration>,
     /// The masterchain block that the quote names, as the chain has it; `None` where the chain has no such
     /// block (any more).
@@ -58,15 +58,15 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
     };
     let not_ours =
         |reason: &str| ClientError::NotOurs { address: job.clone(), what: "job", reason: reason.to_owned() };
-    if *code.repr_hash() != network.params.codes.job.hash {
+    if code.repr_hash() != network.generation.job_code.repr_hash() {
         return Err(not_ours("its code is another"));
     }
     let storage: JobStorage = contracts::wire::from_cell(data)?;
-    if *storage.network != *network || network.job_address(&storage.client, storage.nonce)? != *job {
-        return Err(not_ours("it belongs to another network"));
+    if network.job_address(&storage.client, storage.nonce)? != *job {
+        return Err(not_ours("its address is another client's"));
     }
     // A refused posting leaves the account with its initial data.
-    let state = storage.state.ok_or_else(|| ClientError::NoJob(job.clone()))?.into_value();
+    let state = storage.state.ok_or_else(|| ClientError::NoJob(job.clone()))?;
     let transactions = chain.transactions(job, newest, None, MAX_JOB_TRANSACTIONS).await?;
     let mut story = JobStory::new(job.clone());
     for transaction in &transactions {
@@ -78,7 +78,7 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
         Err(ClientError::NotOurs { .. } | ClientError::Wire(_)) => None,
         Err(error) => return Err(error),
     };
-    let registration = claimed_registration(chain, network, &story, &as_of).await?;
+    let registration = sellers_registration(chain, network, &story, &as_of).await?;
     let attested_block = match &registration {
         Some(found) => match chain.block(found.attestation.evidence.mc_seqno).await {
             Ok(block) => Some(block),
@@ -103,18 +103,19 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
     })
 }
 
-/// The newest registration, before the claim, of the key that the claim names.
-async fn claimed_registration<C: ChainAccess + ?Sized>(
+/// The newest registration, before the posting, of the receipt key that the job names.
+async fn sellers_registration<C: ChainAccess + ?Sized>(
     chain: &C,
     network: &Network,
     story: &JobStory,
     as_of: &McBlock,
 ) -> Result<Option<Registration>, ClientError> {
-    let (Some(terms), Some((claimed, claim))) = (story.terms(), story.claim()) else { return Ok(None) };
-    let newest = chain.account(&terms.worker, as_of).await?.last;
-    let before = older_than(chain, &terms.worker, newest, claimed.id.lt).await?;
-    newest_registration(chain, network, &terms.worker, before, |taken| taken.receipt_key == claim.receipt_key)
-        .await
+    let Some((posted, posting)) = story.posted() else { return Ok(None) };
+    let seller = &posting.seller;
+    let worker = StdAddr::new(WORKCHAIN, seller.worker);
+    let newest = chain.account(&worker, as_of).await?.last;
+    let before = older_than(chain, &worker, newest, posted.id.lt).await?;
+    newest_registration(chain, network, &worker, before, |taken| taken.receipt_key == seller.receipt_key).await
 }
 
 /// The newest transaction of `account` whose logical time is below `lt`.

@@ -7,6 +7,7 @@ pub mod deploy;
 mod error;
 mod follow;
 mod history;
+mod model;
 mod outcome;
 mod recover;
 mod registry;
@@ -17,15 +18,16 @@ mod trust;
 mod worker;
 
 pub use attestor::{AttestorView, read_attestor, read_platform};
-pub use client::{Client, Finished, least_job_value};
+pub use client::{Client, Finished, least_job_value, model_of};
 pub use error::{ClientError, Unfit};
 pub use follow::{ABSENT_LIMIT_S, Follower, MAX_JOB_TRANSACTIONS, Progress, read_story};
 pub use history::{CollectedJob, collect_job};
+pub use model::{ModelView, read_model};
 pub use outcome::{Outcome, Settled, outcome};
 pub use recover::{PostedJob, jobs_in, posted_jobs};
 pub use registry::{RegistryView, read_registry};
 pub use reply_key::reply_key;
-pub use request::{JobRequest, Posting, SealedJob};
+pub use request::{JobRequest, JobTerms, Posting, SealedJob};
 pub use story::{JobEvent, JobStep, JobStory, event_of, refused_posting};
 pub use trust::{QuoteJudge, TrustedWorker, WorkerEvidence, check_worker};
 pub use worker::{

@@ -2,9 +2,10 @@
 
 use contracts::errors::RejectionReason;
 use contracts::job::JobStatus;
-use contracts::receipt::{Dtype, Receipt};
+use contracts::receipt::{Dtype, Receipt, ReceiptContent};
 use contracts::sealing::{DecryptionKey, Output, ResultContext, SealError, open_result};
 use contracts::transcript::transcript;
+use contracts::money::{Amount, ShareSplit};
 use contracts::{HashBytes, Nanoton, Network};
 
 use crate::error::ClientError;
@@ -22,19 +23,19 @@ pub enum Outcome {
         /// What the code means, if it is one of the protocol's.
         reason: Option<RejectionReason>,
         /// Deposit that came back.
-        refund: Nanoton,
+        refund: Amount,
     },
     /// A deadline passed; the deposit came back, and the bond with it if the worker had claimed.
     Expired {
         /// Deposit that came back.
-        refund: Nanoton,
+        refund: Amount,
         /// The worker's bond.
-        bond: Nanoton,
+        bond: Amount,
     },
-    /// The client took it back before a claim.
+    /// The client took it back before a claim or an answer.
     Cancelled {
         /// Deposit that came back.
-        refund: Nanoton,
+        refund: Amount,
     },
 }
 
@@ -47,18 +48,22 @@ pub struct Settled {
     pub transcript_matches: bool,
     /// The receipt.
     pub receipt: Receipt,
+    /// What it is for.
+    pub content: ReceiptContent,
     /// Hash of the receipt's cell, which was signed.
     pub receipt_hash: HashBytes,
     /// Hash of the sealed result's cell, which the receipt names.
     pub result_hash: HashBytes,
     /// What the worker got, of the deposit, with royalty and fee.
-    pub paid: Nanoton,
-    /// Of `paid`, to the publisher.
+    pub paid: Amount,
+    /// Of `paid`, to the Model, which splits it.
+    pub share: Amount,
+    /// Of `share`, to the publisher. The Model splits its whole sum, which may round one nanoTON otherwise.
     pub royalty: Nanoton,
-    /// Of `paid`, to the treasury.
+    /// Of `share`, to the treasury.
     pub fee: Nanoton,
     /// Deposit that came back.
-    pub refund: Nanoton,
+    pub refund: Amount,
 }
 
 impl Outcome {
@@ -75,7 +80,8 @@ impl Outcome {
 
 /// The outcome of a job whose steps are `story`; `None` while it is open or claimed.
 ///
-/// `key` is the reply key of the job. The receipt's signature and its hash of the result are checked again.
+/// `key` is the reply key of the job, `model_id` that of the Model it names; without it no transcript matches. The
+/// receipt's signature and its hash of the result are checked again.
 ///
 /// # Errors
 /// [`ClientError::BadHistory`] where the steps cannot be those of a Job contract.
@@ -83,15 +89,17 @@ pub fn outcome(
     story: &JobStory,
     network: &Network,
     key: &DecryptionKey,
+    model_id: Option<&HashBytes>,
 ) -> Result<Option<Outcome>, ClientError> {
     let bad = |reason: &str| ClientError::BadHistory { job: story.job.clone(), reason: reason.into() };
     let Some(status) = story.status() else { return Ok(None) };
     if !status.is_closed() {
         return Ok(None);
     }
-    let refund = story.terms().ok_or_else(|| bad("it ended without having been posted"))?.limits.deposit;
+    let (_, posting) = story.posted().ok_or_else(|| bad("it ended without having been posted"))?;
+    let refund = posting.deposit;
     Ok(Some(match status {
-        JobStatus::Settled => Outcome::Settled(Box::new(settled(story, network, key)?)),
+        JobStatus::Settled => Outcome::Settled(Box::new(settled(story, network, key, model_id)?)),
         JobStatus::Rejected => {
             let code = story
                 .events
@@ -104,46 +112,50 @@ pub fn outcome(
             Outcome::Rejected { code, reason: RejectionReason::from_code(code), refund }
         }
         JobStatus::Expired => {
-            let bond = story.claim().map_or(Nanoton::ZERO, |(_, claim)| claim.bond);
+            let bond = story.claim().map_or(Amount::ZERO, |(_, bond)| bond);
             Outcome::Expired { refund, bond }
         }
         _ => Outcome::Cancelled { refund },
     }))
 }
 
-fn settled(story: &JobStory, network: &Network, key: &DecryptionKey) -> Result<Settled, ClientError> {
+fn settled(
+    story: &JobStory,
+    network: &Network,
+    key: &DecryptionKey,
+    model_id: Option<&HashBytes>,
+) -> Result<Settled, ClientError> {
     let bad = |reason: &str| ClientError::BadHistory { job: story.job.clone(), reason: reason.into() };
     let (posted, posting) = story.posted().ok_or_else(|| bad("settled without having been posted"))?;
-    let (_, claim) = story.claim().ok_or_else(|| bad("settled without a claim"))?;
-    if story.claimed_model() != Some(&posting.terms.model_id) {
-        return Err(bad("the claim is for another model than the job"));
-    }
     let (_, post) = story.receipt().ok_or_else(|| bad("settled without a receipt"))?;
-    let split = story.split(network).ok_or_else(|| bad("its shares exceed what was paid"))?;
-    post.verify(&claim.receipt_key).map_err(|error| bad(&error.to_string()))?;
-    let receipt = (*post.receipt).clone();
-    let result_hash = *post.result.repr_hash();
-    if result_hash != receipt.body.result_hash {
+    let split = story.split().ok_or_else(|| bad("settled without a receipt"))?;
+    let seller = &posting.seller;
+    post.verify(&seller.receipt_key).map_err(|error| bad(&error.to_string()))?;
+    if !post.is_complete() {
         return Err(bad("the result is not the one the receipt names"));
     }
+    let receipt = (*post.receipt).clone();
+    let content = &post.content;
+    let fee_bps = network.generation.fee_bps;
+    let shares = ShareSplit::of(split.share.nanoton(), seller.share_bps.saturating_sub(fee_bps), fee_bps);
     let context = ResultContext {
-        network_id: network.params.network_id,
+        network_id: network.id(),
         job: story.job.clone(),
         posted_lt: posted.id.lt,
     };
     let answer =
         post.sealed_result().map_err(SealError::from).and_then(|sealed| open_result(&sealed, key, &context));
-    let transcript_matches = match (&answer, Dtype::from_wire(receipt.body.dtype)) {
-        (Ok(output), Some(dtype)) => {
+    let transcript_matches = match (&answer, Dtype::from_wire(content.dtype), model_id) {
+        (Ok(output), Some(dtype), Some(model_id)) => {
             let committed = transcript(
                 &output.salt,
-                &posting.terms.model_id,
-                receipt.body.engine,
+                model_id,
+                content.engine,
                 dtype,
                 &output.input_tokens,
                 &output.output_tokens,
             );
-            committed == receipt.body.transcript
+            committed == content.transcript
         }
         _ => false,
     };
@@ -151,11 +163,13 @@ fn settled(story: &JobStory, network: &Network, key: &DecryptionKey) -> Result<S
         answer,
         transcript_matches,
         receipt_hash: post.receipt.hash(),
-        result_hash,
+        result_hash: content.result_hash,
+        content: (**content).clone(),
         receipt,
         paid: split.paid,
-        royalty: split.royalty,
-        fee: split.fee,
+        share: split.share,
+        royalty: shares.to_publisher,
+        fee: shares.to_treasury,
         refund: split.to_client,
     })
 }

@@ -45,7 +45,7 @@ pub async fn read_registry<C: ChainAccess + ?Sized>(
         return Err(not_ours("its code is another"));
     }
     let storage: RegistryStorage = contracts::wire::from_cell(data)?;
-    if storage.params.hash() != network.params.hash() {
+    if *storage.generation != network.generation {
         return Err(not_ours("its parameters are others"));
     }
     Ok(RegistryView { address, as_of: *at, code: code.clone(), data: data.clone(), storage })

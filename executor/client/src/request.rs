@@ -1,10 +1,11 @@
 //! What a client asks, and the one wallet message it becomes. Pure.
 
 use chain::{Transfer, Wallet};
-use contracts::job::{JobLimits, JobTerms, PostJob};
+use contracts::job::{JobLimits, PostJob, Seller};
+use contracts::money::Amount;
 use contracts::sealing::{ChatMessage, Input, InputContext, seal_input};
-use contracts::wire::Ref;
-use contracts::{Cell, HashBytes, Message, Nanoton, Network, Prices, StdAddr, Units};
+use contracts::worker::Offer;
+use contracts::{HashBytes, Message, Nanoton, Network, Prices, StdAddr, Units};
 use rand_core::CryptoRng;
 
 use crate::error::ClientError;
@@ -23,22 +24,37 @@ pub struct JobRequest {
     pub max_output_tokens: u32,
     /// The image asked for; zero: any that the worker is attested with.
     pub measurement: HashBytes,
-    /// The most the client pays, nanoTON per 1 000 units.
+    /// The most the client pays, nanoTON per 1 000 units. The job is posted with what the worker asks.
     pub max_prices: Prices,
     /// The most units a receipt may state.
     pub max_units: Units,
-    /// What is escrowed; `None`: what `max_units` cost at `max_prices`.
+    /// What is escrowed; `None`: what `max_units` cost at the worker's prices.
     pub deposit: Option<Nanoton>,
-    /// How long the worker has to claim, seconds.
-    pub claim_within_s: u32,
-    /// How long it has from the claim to the receipt, seconds.
+    /// How long the worker has to claim the job, or to answer it without a claim, seconds.
+    pub open_for_s: u32,
+    /// How long it has from a claim to the receipt, seconds.
     pub settle_within_s: u32,
+}
+
+/// What a job is posted with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobTerms {
+    /// Unix time: the last moment of a claim, or of an answer without one.
+    pub until: u32,
+    /// What the job may pay at most.
+    pub deposit: Amount,
+    /// The most units, and the least bond of a claim.
+    pub limits: JobLimits,
+    /// Who serves, and for what.
+    pub seller: Seller,
+    /// The model, to which the input is bound.
+    pub model_id: HashBytes,
 }
 
 /// A job ready to be posted.
 #[derive(Debug, Clone)]
 pub struct SealedJob {
-    /// The job's address, which follows from client, nonce and network.
+    /// The job's address, which follows from client, nonce and the code of jobs.
     pub address: StdAddr,
     /// The nonce.
     pub nonce: u64,
@@ -48,31 +64,33 @@ pub struct SealedJob {
     pub transfer: Transfer,
 }
 
-/// What a job is built from besides the request.
+/// What a job is built from besides its terms.
 #[derive(Clone, Copy)]
 pub struct Posting<'a> {
     /// The network.
     pub network: &'a Network,
-    /// The Job's code cell.
-    pub job_code: &'a Cell,
     /// The client's wallet, from which the reply key is derived.
     pub wallet: &'a Wallet,
     /// The worker's attested encryption key, verified.
     pub encryption_key: &'a HashBytes,
     /// Makes the job's address unique among the client's.
     pub nonce: u64,
-    /// The chain's time, Unix seconds.
-    pub now_s: u32,
     /// What the message brings: the deposit and the fees of the job's whole life.
     pub value: Nanoton,
 }
 
 impl JobRequest {
-    /// The terms as of `now_s`.
+    /// The terms as of `now_s`, with a worker that holds `receipt_key` and offers the model as `offer` says.
     ///
     /// # Errors
     /// [`ClientError::Request`] for terms nobody can meet.
-    pub fn terms(&self, now_s: u32) -> Result<JobTerms, ClientError> {
+    pub fn terms(
+        &self,
+        network: &Network,
+        receipt_key: &HashBytes,
+        offer: &Offer,
+        now_s: u32,
+    ) -> Result<JobTerms, ClientError> {
         if self.messages.is_empty() {
             return Err(ClientError::Request("the conversation is empty".into()));
         }
@@ -82,52 +100,71 @@ impl JobRequest {
                 self.max_output_tokens, self.max_units.output
             )));
         }
-        if !(1..=MAX_CLAIM_WITHIN_S).contains(&self.claim_within_s) {
-            return Err(ClientError::Request("the claim deadline is not within 1 second and 30 days".into()));
+        if !(1..=MAX_OPEN_FOR_S).contains(&self.open_for_s) {
+            return Err(ClientError::Request(
+                "the time to claim or answer is not within 1 second and 7 days".into(),
+            ));
         }
         if !(MIN_SETTLE_WITHIN_S..=MAX_SETTLE_WITHIN_S).contains(&self.settle_within_s) {
             return Err(ClientError::Request(
                 "the time to settle is not within 30 seconds and 7 days".into(),
             ));
         }
-        let deposit = self.deposit.unwrap_or_else(|| self.max_prices.cost(&self.max_units));
+        let deposit = self.deposit.unwrap_or_else(|| offer.prices.cost(&self.max_units));
         if deposit.is_zero() {
             return Err(ClientError::Request("a job needs a deposit above zero".into()));
         }
-        let limits = JobLimits { max_prices: self.max_prices, max_units: self.max_units, deposit };
+        let amount = |amount: Nanoton| {
+            Amount::try_from(amount).map_err(|error| ClientError::Request(error.to_string()))
+        };
+        let generation = &network.generation;
         Ok(JobTerms {
-            worker: self.worker.clone(),
+            until: now_s.saturating_add(self.open_for_s),
+            deposit: amount(deposit)?,
+            limits: JobLimits {
+                max_units: self.max_units,
+                least_bond: amount(generation.bond_for(deposit))?,
+            },
+            seller: Seller {
+                worker: self.worker.address,
+                receipt_key: *receipt_key,
+                model: network.model_address(&self.model_id)?.address,
+                settle_within_s: self.settle_within_s,
+                share_bps: generation.share_bps(offer.royalty_bps),
+                prices: offer.prices,
+            },
             model_id: self.model_id,
-            measurement: self.measurement,
-            claim_by: now_s.saturating_add(self.claim_within_s),
-            settle_within_s: self.settle_within_s,
-            limits: Ref::new(limits)?,
         })
     }
 
-    /// Seals the input to the worker and builds the message that posts the job.
+    /// Seals the input to the worker and builds the message that posts the job on these terms.
     ///
     /// # Errors
-    /// [`ClientError::Request`] for terms nobody can meet; sealing and cell errors.
-    pub fn seal(&self, posting: &Posting<'_>, rng: &mut impl CryptoRng) -> Result<SealedJob, ClientError> {
-        let terms = self.terms(posting.now_s)?;
+    /// [`ClientError::Request`] where the value does not bring the deposit; sealing and cell errors.
+    pub fn seal(
+        &self,
+        terms: JobTerms,
+        posting: &Posting<'_>,
+        rng: &mut impl CryptoRng,
+    ) -> Result<SealedJob, ClientError> {
         let client = posting.wallet.address();
-        let network_id = posting.network.params.network_id;
+        let network_id = posting.network.id();
         let address = posting.network.job_address(client, posting.nonce)?;
         let reply_to = reply_key(posting.wallet, network_id, &address)?;
         let input = Input::new(reply_to.public(), self.messages.clone(), self.max_output_tokens);
         let context = InputContext {
             network_id,
             job: address.clone(),
-            model_id: self.model_id,
-            claim_by: terms.claim_by,
+            model_id: terms.model_id,
+            until: terms.until,
         };
         let sealed = seal_input(&input, posting.encryption_key, &context, rng)?;
-        if posting.value < terms.limits.deposit {
+        if posting.value < terms.deposit.nanoton() {
             return Err(ClientError::Request("the message does not even bring the deposit".into()));
         }
-        let post = PostJob::new(posting.nonce, terms.clone(), &sealed)?;
-        let init = posting.network.job_state_init(posting.job_code, client, posting.nonce)?;
+        let JobTerms { until, deposit, limits, seller, .. } = terms.clone();
+        let post = PostJob::new(posting.nonce, until, deposit, limits, seller, &sealed)?;
+        let init = posting.network.job_state_init(client, posting.nonce)?;
         let transfer =
             Transfer::new(address.clone(), posting.value.get(), post.to_cell()?).with_state_init(init);
         Ok(SealedJob { address, nonce: posting.nonce, terms, transfer })
@@ -135,7 +172,7 @@ impl JobRequest {
 }
 
 /// Limits of the Job contract (`contracts/job.tolk`).
-const MAX_CLAIM_WITHIN_S: u32 = 30 * 86_400;
+const MAX_OPEN_FOR_S: u32 = 7 * 86_400;
 const MIN_SETTLE_WITHIN_S: u32 = 30;
 const MAX_SETTLE_WITHIN_S: u32 = 7 * 86_400;
 
@@ -149,7 +186,7 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../contracts/job.tolk");
         let text = std::fs::read_to_string(path).unwrap();
         for (name, ours) in [
-            ("MAX_CLAIM_WAIT_S", MAX_CLAIM_WITHIN_S),
+            ("MAX_WAIT_S", MAX_OPEN_FOR_S),
             ("MIN_SETTLE_S", MIN_SETTLE_WITHIN_S),
             ("MAX_SETTLE_S", MAX_SETTLE_WITHIN_S),
         ] {

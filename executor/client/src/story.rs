@@ -2,10 +2,10 @@
 
 use chain::{AccountTx, TxId};
 use contracts::job::{
-    CancelJob, Claim, ExpireJob, JobStatus, JobTerms, PostJob, PostReceipt, PostRejection, SweepJob, TakeJob,
+    CancelJob, ExpireJob, JobStatus, PostJob, PostReceipt, PostRejection, Seller, SweepJob, TakeJob,
 };
-use contracts::money::Split;
-use contracts::{HashBytes, Message, Nanoton, Network, StdAddr};
+use contracts::money::{Amount, Split};
+use contracts::{Message, StdAddr};
 use tycho_types::error::Error as CellError;
 
 /// A successful step of a job.
@@ -24,12 +24,10 @@ pub struct JobEvent {
 pub enum JobStep {
     /// The client posted it.
     Posted(Box<PostJob>),
-    /// The worker took it, with its offer of a model.
+    /// The worker put up a bond for its answer.
     Claimed {
-        /// Whose offer the claim's prices and royalty are.
-        model_id: HashBytes,
-        /// The claim.
-        claim: Box<Claim>,
+        /// The bond.
+        bond: Amount,
     },
     /// A receipt settled it.
     Settled(Box<PostReceipt>),
@@ -78,8 +76,7 @@ pub fn event_of(transaction: &AccountTx) -> Result<Option<JobEvent>, CellError> 
     let step = match (external, opcode) {
         (false, PostJob::OPCODE) => JobStep::Posted(Box::new(PostJob::from_cell(body).map_err(malformed)?)),
         (false, TakeJob::OPCODE) => {
-            let taken = TakeJob::from_cell(body).map_err(malformed)?;
-            JobStep::Claimed { model_id: taken.model_id, claim: Box::new(taken.claim.into_value()) }
+            JobStep::Claimed { bond: TakeJob::from_cell(body).map_err(malformed)?.bond }
         }
         (true, PostReceipt::OPCODE) => {
             JobStep::Settled(Box::new(PostReceipt::from_cell(body).map_err(malformed)?))
@@ -148,23 +145,15 @@ impl JobStory {
         })
     }
 
-    /// The terms it was posted with.
-    pub fn terms(&self) -> Option<&JobTerms> {
-        self.posted().map(|(_, posting)| &*posting.terms)
+    /// Whom it was posted for.
+    pub fn seller(&self) -> Option<&Seller> {
+        self.posted().map(|(_, posting)| &*posting.seller)
     }
 
-    /// The claim, and when it was made.
-    pub fn claim(&self) -> Option<(&JobEvent, &Claim)> {
+    /// The claim's bond, and when it was made; `None` for a job answered as it was.
+    pub fn claim(&self) -> Option<(&JobEvent, Amount)> {
         self.events.iter().find_map(|event| match &event.step {
-            JobStep::Claimed { claim, .. } => Some((event, claim.as_ref())),
-            _ => None,
-        })
-    }
-
-    /// The model whose offer the claim was made with.
-    pub fn claimed_model(&self) -> Option<&HashBytes> {
-        self.events.iter().find_map(|event| match &event.step {
-            JobStep::Claimed { model_id, .. } => Some(model_id),
+            JobStep::Claimed { bond } => Some((event, *bond)),
             _ => None,
         })
     }
@@ -193,24 +182,23 @@ impl JobStory {
 
     /// The moment after which anybody may expire it, Unix seconds; `None` once it is closed.
     pub fn deadline_s(&self) -> Option<u32> {
-        let terms = self.terms()?;
+        let (_, posting) = self.posted()?;
         match self.status()? {
-            JobStatus::Open => Some(terms.claim_by),
+            JobStatus::Open => Some(posting.until),
             JobStatus::Claimed => {
                 let (event, _) = self.claim()?;
-                Some(event.at_s.saturating_add(terms.settle_within_s))
+                Some(event.at_s.saturating_add(posting.seller.settle_within_s))
             }
             _ => None,
         }
     }
 
     /// How the receipt's money was split; `None` where nothing was settled.
-    pub fn split(&self, network: &Network) -> Option<Split> {
-        let (_, claim) = self.claim()?;
-        let (_, posted) = self.receipt()?;
-        let deposit: Nanoton = self.terms()?.limits.deposit;
-        let receipt = &posted.receipt;
-        let cost = claim.prices.cost(&receipt.units);
-        Split::of(receipt.amount, cost, deposit, claim.royalty_bps, network.params.fee_bps)
+    pub fn split(&self) -> Option<Split> {
+        let (_, posting) = self.posted()?;
+        let (_, settled) = self.receipt()?;
+        let (receipt, seller) = (&settled.receipt, &posting.seller);
+        let cost = seller.prices.cost(&receipt.units);
+        Some(Split::of(receipt.amount, cost, posting.deposit, seller.share_bps))
     }
 }

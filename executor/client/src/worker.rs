@@ -2,12 +2,12 @@
 
 use chain::{AccountTx, ChainAccess, McBlock, TxId, trace};
 use contracts::attestor::QuoteVerified;
-use contracts::job::JobTerms;
 use contracts::registry::RegistrationRequest;
 use contracts::worker::{Attestation, AttestationRegistered, Offer, WorkerState, WorkerStorage};
-use contracts::{HashBytes, Message, Nanoton, Network, Prices, StdAddr};
+use contracts::{HashBytes, Message, Nanoton, Network, StdAddr};
 
 use crate::error::{ClientError, Unfit};
+use crate::request::{JobRequest, JobTerms};
 
 /// A worker's contract as of a block.
 #[derive(Debug, Clone)]
@@ -16,7 +16,7 @@ pub struct WorkerView {
     pub address: StdAddr,
     /// The block.
     pub as_of: McBlock,
-    /// Its balance: stake, earnings and the float for gas.
+    /// Its balance: stake, unbonding stake, and the rest, which is its owner's.
     pub balance: Nanoton,
     /// Who owns it.
     pub owner: StdAddr,
@@ -62,7 +62,7 @@ pub async fn read_worker<C: ChainAccess + ?Sized>(
     let (Some(code), Some(data)) = (view.code(), view.data()) else {
         return Err(not_ours("there is no active contract"));
     };
-    if *code.repr_hash() != network.params.codes.worker.hash {
+    if *code.repr_hash() != network.generation.codes.worker.hash {
         return Err(not_ours("its code is another"));
     }
     let storage: WorkerStorage = contracts::wire::from_cell(data)?;
@@ -78,7 +78,7 @@ pub async fn read_worker<C: ChainAccess + ?Sized>(
         as_of: *at,
         balance,
         owner: storage.owner,
-        state: state.into_value(),
+        state,
         last: view.last,
     })
 }
@@ -103,27 +103,31 @@ impl WorkerView {
         }
     }
 
-    /// Whether the contract would let the worker claim a job of these terms.
+    /// Whether the worker serves a job of these terms, as far as its contract tells, and as the client wants it.
     ///
     /// # Errors
     /// The first reason why not.
-    pub fn check_fit(&self, network: &Network, terms: &JobTerms) -> Result<(), Unfit> {
+    pub fn check_fit(&self, network: &Network, request: &JobRequest, terms: &JobTerms) -> Result<(), Unfit> {
+        if self.state.paused {
+            return Err(Unfit::Paused);
+        }
         let attestation = self.attestation()?;
-        if attestation.expires_at <= terms.claim_by {
+        if attestation.expires_at <= terms.until {
             return Err(Unfit::AttestationEnds { expires_at_s: attestation.expires_at });
         }
-        if terms.measurement != HashBytes::ZERO && terms.measurement != attestation.measurement {
+        if request.measurement != HashBytes::ZERO && request.measurement != attestation.measurement {
             return Err(Unfit::OtherMeasurement);
         }
-        let prices: Prices = self.offer(&terms.model_id)?.prices;
-        if !prices.at_most(&terms.limits.max_prices) {
+        let offer = self.offer(&terms.model_id)?;
+        if !offer.prices.at_most(&request.max_prices) {
             return Err(Unfit::PriceOverTerms);
         }
-        let bond = network.params.min_bond_for(terms.limits.deposit);
-        let free = self.state.stake;
-        let total = free.checked_add(self.state.locked).unwrap_or(Nanoton::MAX);
-        if free < bond || total < network.params.min_stake {
-            return Err(Unfit::UnderStaked { free, bond });
+        if terms.deposit.nanoton() < offer.min_deposit {
+            return Err(Unfit::DepositTooLow { least: offer.min_deposit });
+        }
+        let (stake, least) = (self.state.stake, network.generation.params.min_stake);
+        if stake < least {
+            return Err(Unfit::UnderStaked { stake, least });
         }
         Ok(())
     }
@@ -202,7 +206,7 @@ async fn registration_behind<C: ChainAccess + ?Sized>(
     let platform = network.platform_address(attestation.evidence.ppid)?;
     let Some(platform) = sender(chain, worker, &platform).await? else { return Ok(None) };
     let Some(registry) = sender(chain, &platform, &network.registry).await? else { return Ok(None) };
-    let Some(attestor) = sender(chain, &registry, &network.params.attestation.attestor).await? else {
+    let Some(attestor) = sender(chain, &registry, &network.generation.params.attestor).await? else {
         return Ok(None);
     };
     let Some(verified) =

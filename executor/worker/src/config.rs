@@ -1,12 +1,12 @@
 //! What the operator sets.
 
 use contracts::config_file::WorkerSection;
-use contracts::{HashBytes, Nanoton, Network, Prices, StdAddr};
+use contracts::{HashBytes, Nanoton, Network, Prices, StdAddr, WireError};
 use serde::{Deserialize, Serialize};
 
 use crate::fees::CLAIM_FLOAT;
 use crate::keys::Keys;
-use crate::machine::Policy;
+use crate::machine::{Policy, ServedModel};
 
 /// How a worker behaves. Every field has a default but the prices.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub struct WorkerConfig {
     /// Stake to hold; what is missing is added.
     #[serde(default = "default_stake")]
     pub stake_nanoton: Nanoton,
-    /// Float that pays for claims; refilled when half of it is gone.
+    /// Funds beside the stake, for bonds and the gas of claims; refilled when half of them is gone.
     #[serde(default = "default_float")]
     pub gas_float_nanoton: Nanoton,
     /// Jobs in flight at once.
@@ -29,13 +29,17 @@ pub struct WorkerConfig {
     /// Context to serve, where it is less than the model's.
     #[serde(default)]
     pub max_context_tokens: Option<u32>,
-    /// A job with less time between claim and receipt is left alone.
+    /// A job of this deposit or more is claimed, with a bond, before it is answered; a smaller one is answered as it is, at
+    /// the risk that its client takes it back meanwhile.
+    #[serde(default = "default_claim_above")]
+    pub claim_above_nanoton: Nanoton,
+    /// A job with less time for its answer is left alone.
     #[serde(default = "default_min_settle_s")]
     pub min_settle_s: u32,
-    /// A job with a smaller deposit is left alone.
+    /// The least deposit of a job, which the offer on chain states.
     #[serde(default)]
     pub min_deposit_nanoton: Nanoton,
-    /// Time to `claim_by` that a claim needs to reach the chain.
+    /// Time to the job's `until` that a claim needs to reach the chain.
     #[serde(default = "default_claim_margin_s")]
     pub claim_margin_s: u32,
     /// Life of a claim order.
@@ -62,6 +66,7 @@ impl WorkerConfig {
             max_jobs: default_max_jobs(),
             max_waiting: default_max_waiting(),
             max_context_tokens: None,
+            claim_above_nanoton: default_claim_above(),
             min_settle_s: default_min_settle_s(),
             min_deposit_nanoton: Nanoton::ZERO,
             claim_margin_s: default_claim_margin_s(),
@@ -73,17 +78,30 @@ impl WorkerConfig {
     }
 
     /// What the machine decides by.
-    pub fn policy(&self, network: &Network, worker: StdAddr, keys: &Keys, model_id: HashBytes) -> Policy {
-        Policy {
+    ///
+    /// # Errors
+    /// A wire error; none is known to occur.
+    pub fn policy(
+        &self,
+        network: &Network,
+        worker: StdAddr,
+        keys: &Keys,
+        model_id: HashBytes,
+    ) -> Result<Policy, WireError> {
+        let generation = &network.generation;
+        let model = ServedModel { model_id, account: network.model_address(&model_id)?.address };
+        Ok(Policy {
             worker,
             receipt_key: keys.receipt_public(),
             encryption_key: keys.encryption_public(),
-            models: vec![model_id],
-            min_stake: network.params.min_stake,
-            min_bond: network.params.min_bond,
-            bond_bps: network.params.bond_bps,
+            models: vec![model],
+            min_stake: generation.params.min_stake,
+            min_bond: generation.min_bond,
+            bond_bps: generation.bond_bps,
+            fee_bps: generation.fee_bps,
             max_jobs: usize::try_from(self.max_jobs).unwrap_or(usize::MAX),
             max_waiting: usize::try_from(self.max_waiting).unwrap_or(usize::MAX),
+            claim_above: self.claim_above_nanoton,
             claim_margin_s: self.claim_margin_s,
             min_settle_s: self.min_settle_s,
             order_valid_s: self.order_valid_s,
@@ -91,7 +109,7 @@ impl WorkerConfig {
             resend_every_s: self.resend_every_s,
             min_deposit: self.min_deposit_nanoton,
             min_float: CLAIM_FLOAT,
-        }
+        })
     }
 }
 
@@ -102,6 +120,8 @@ impl From<&WorkerSection> for WorkerConfig {
             gas_float_nanoton: section.gas_float_nanoton,
             max_jobs: section.max_jobs,
             max_context_tokens: section.max_context_tokens,
+            claim_above_nanoton: section.claim_above_nanoton,
+            min_deposit_nanoton: section.min_deposit_nanoton,
             min_settle_s: section.min_settle_s,
             ..Self::at_prices(section.prices_nanoton_per_1k)
         }
@@ -125,6 +145,10 @@ fn default_max_jobs() -> u32 {
 
 fn default_max_waiting() -> u32 {
     256
+}
+
+fn default_claim_above() -> Nanoton {
+    Nanoton::new(1_000_000_000)
 }
 
 fn default_min_settle_s() -> u32 {

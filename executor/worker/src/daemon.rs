@@ -12,7 +12,7 @@ use client::{ClientError, read_attestor};
 use contracts::errors::RejectionReason;
 use contracts::receipt::{ClaimOrder, ClaimOrderBody, Tag};
 use contracts::worker::ClaimJob;
-use contracts::{Cell, Message, Network, Ref, StdAddr, WireError};
+use contracts::{Cell, HashBytes, Message, Network, Ref, StdAddr, WireError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -116,7 +116,7 @@ impl<C: ChainAccess + ?Sized + 'static> Worker<C> {
             model_id,
             config: self.config.clone(),
         };
-        let policy = self.config.policy(&self.network, address, &self.keys, model_id);
+        let policy = self.config.policy(&self.network, address, &self.keys, model_id)?;
         let drain = Duration::from_secs(u64::from(self.config.drain_s));
         let (journal, recovered) = self.journal;
         let (observed_to, mut observed) = mpsc::channel(2);
@@ -138,7 +138,8 @@ impl<C: ChainAccess + ?Sized + 'static> Worker<C> {
         );
         let mut core = Core {
             chain: self.chain,
-            network_id: self.network.params.network_id,
+            network_id: self.network.id(),
+            model: self.network.model_address(&model_id)?.address,
             keys: self.keys,
             engine: self.engine,
             context_limit: self.config.max_context_tokens,
@@ -182,6 +183,8 @@ type WorkerSeen = Option<(McBlock, Option<WorkerFacts>)>;
 struct Core<C: ?Sized> {
     chain: Arc<C>,
     network_id: i32,
+    /// Account of the Model that the engine serves.
+    model: HashBytes,
     keys: Arc<Keys>,
     engine: Arc<dyn Engine>,
     context_limit: Option<u32>,
@@ -343,36 +346,35 @@ impl<C: ChainAccess + ?Sized + 'static> Core<C> {
 
     fn open_input(&mut self, key: JobKey, span: Span) -> Result<(), WorkerError> {
         let Some(job) = self.state.jobs.get(&key) else { return Ok(()) };
-        let Some(claim) = job.phase.claim().cloned() else { return Ok(()) };
         let input = self.journal.input(&key)?.unwrap_or_default();
         let posted = job.posted.clone();
         let (keys, engine) = (self.keys.clone(), self.engine.clone());
-        let (network_id, limit) = (self.network_id, self.context_limit);
+        let (network_id, model, limit) = (self.network_id, self.model, self.context_limit);
         self.blocking(span, key, Finished::Opened, move || {
-            let signer = Signer { keys: &keys, network_id };
-            serve::open(signer, engine.as_ref(), &posted, &claim, &input, limit)
+            let signer = Signer { keys: &keys, network_id, model };
+            serve::open(signer, engine.as_ref(), &posted, &input, limit)
         });
         Ok(())
     }
 
     fn infer(&mut self, key: JobKey, span: Span) {
         let Some(job) = self.state.jobs.get(&key) else { return };
-        let Some(claim) = job.phase.claim().cloned() else { return };
         let posted = job.posted.clone();
         let stop = Arc::new(AtomicBool::new(false));
         self.stops.insert(key.clone(), stop.clone());
-        let (keys, engine, network_id) = (self.keys.clone(), self.engine.clone(), self.network_id);
+        let (keys, engine) = (self.keys.clone(), self.engine.clone());
+        let (network_id, model) = (self.network_id, self.model);
         let (opened, on_text, text_of) = (self.opened.remove(&key), self.on_text.clone(), key.clone());
         self.blocking(span, key, Finished::Answered, move || {
             let opened = opened.ok_or(RejectionReason::EngineFailure)?;
-            let signer = Signer { keys: &keys, network_id };
+            let signer = Signer { keys: &keys, network_id, model };
             let mut show = |piece: &str| {
                 if let Some(on_text) = &on_text {
                     on_text(&text_of, piece);
                 }
                 !stop.load(Ordering::Relaxed)
             };
-            serve::answer(signer, engine.as_ref(), &posted, &claim, &opened, &mut show, &mut rand::rng())
+            serve::answer(signer, engine.as_ref(), &posted, &opened, &mut show, &mut rand::rng())
         });
     }
 
@@ -442,7 +444,7 @@ impl<C: ChainAccess + ?Sized + 'static> Core<C> {
     }
 
     fn signed_order(&self, order: &Order) -> Result<Cell, WireError> {
-        let body = ClaimOrderBody { model_id: order.model_id, bond: order.bond };
+        let body = ClaimOrderBody { model_id: order.model_id, bond: order.bond, market: None };
         let order = ClaimOrder {
             tag: Tag,
             network_id: self.network_id,
@@ -483,7 +485,7 @@ impl<C: ChainAccess + ?Sized + 'static> Core<C> {
     }
 
     fn signer(&self) -> Signer<'_> {
-        Signer { keys: &self.keys, network_id: self.network_id }
+        Signer { keys: &self.keys, network_id: self.network_id, model: self.model }
     }
 
     fn span(&self, key: &JobKey) -> Span {
@@ -507,10 +509,12 @@ async fn follow<C: ChainAccess + ?Sized>(
     observed_to: mpsc::Sender<Result<Observation, WorkerError>>,
 ) {
     let mut seen = None;
+    let is_new = cursor.is_none();
     let mut pause = SHORTEST_PAUSE;
     loop {
         let keys = followed.borrow().clone();
-        match read_next(chain.as_ref(), &scope, seen, cursor, &keys).await {
+        let is_first = is_new && seen.is_none();
+        match read_next(chain.as_ref(), &scope, seen, cursor, &keys, is_first).await {
             Ok(Some(observation)) => {
                 seen = Some(observation.block.seqno);
                 cursor = observation.cursor;
@@ -540,6 +544,7 @@ async fn read_next<C: ChainAccess + ?Sized>(
     seen: Option<u32>,
     cursor: Option<TxId>,
     followed: &[JobKey],
+    is_first: bool,
 ) -> Result<Option<Observation>, WorkerError> {
     let block = match seen {
         None => chain.head().await?,
@@ -552,7 +557,7 @@ async fn read_next<C: ChainAccess + ?Sized>(
             Err(error) => return Err(error.into()),
         },
     };
-    observe_block(chain, scope, &block, cursor, followed).await.map(Some)
+    observe_block(chain, scope, &block, cursor, followed, is_first).await.map(Some)
 }
 
 /// A server's fault passes or another server answers; ours does not.
@@ -560,7 +565,7 @@ fn is_final(error: &WorkerError) -> bool {
     match error {
         WorkerError::Chain(error) => matches!(
             error,
-            ChainError::HistoryMismatch { .. } | ChainError::HistoryTooLong { .. } | ChainError::Caller(_)
+            ChainError::HistoryMismatch { .. } | ChainError::Caller(_)
         ),
         _ => true,
     }

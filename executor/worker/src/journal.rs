@@ -234,7 +234,7 @@ impl Journal {
     }
 }
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const JOBS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("jobs");
 const INPUTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("inputs");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");

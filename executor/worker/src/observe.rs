@@ -1,15 +1,17 @@
 //! What a block brings to a worker: its own account's new transactions, its state, and the state of the jobs it follows.
 
+use std::collections::BTreeSet;
+
 use chain::watcher::{Observation as Change, observe};
 use chain::{AccountTx, AccountView, ChainAccess, ChainError, McBlock, TxId};
-use contracts::job::{JobPosted, JobState, JobStatus, JobStorage, PostJob, TakeJob};
-use contracts::wire::from_cell;
+use contracts::job::{JobNoticed, JobState, JobStatus, JobStorage, PostJob, TakeJob};
+use contracts::wire::{from_cell, opcode_of};
 use contracts::worker::{ClaimJob, WorkerStorage};
 use contracts::{Cell, Message, Nanoton, Network, StdAddr};
 use tycho_types::boc::Boc;
 
 use crate::error::WorkerError;
-use crate::machine::{AttestedKeys, ClaimFacts, Event, JobFacts, JobKey, PostedJob, WorkerFacts};
+use crate::machine::{AttestedKeys, Event, JobFacts, JobKey, OfferFacts, PostedJob, WorkerFacts};
 
 /// Whose chain is read.
 #[derive(Debug, Clone)]
@@ -29,13 +31,17 @@ pub struct Observation {
     pub events: Vec<Event>,
     /// Sealed inputs of newly posted jobs, as bags of cells.
     pub inputs: Vec<(JobKey, Vec<u8>)>,
-    /// The Worker's newest transaction.
+    /// The Worker's newest transaction that was read; there may be more.
     pub cursor: Option<TxId>,
     /// The Worker's state; nothing where the contract does not exist yet.
     pub worker: Option<WorkerFacts>,
 }
 
-/// Reads the chain as of `block`, the Worker's account after `cursor`, and the accounts of `followed`.
+/// Reads the chain as of `block`, the Worker's account after `cursor`, and the accounts of `followed`. `is_first`: the
+/// journal is new, and this is the first that it hears of the chain.
+///
+/// Anyone may send the Worker notices of jobs: of those after the first, no more than [`MAX_NOTICES`] are followed up at
+/// once, and the rest wait for the next call.
 ///
 /// # Errors
 /// What reading meets; then nothing of the block counts as read.
@@ -45,6 +51,7 @@ pub async fn observe_block<C: ChainAccess + ?Sized>(
     block: &McBlock,
     cursor: Option<TxId>,
     followed: &[JobKey],
+    is_first: bool,
 ) -> Result<Observation, WorkerError> {
     let view = chain.account(&scope.worker, block).await?;
     let mut seen = Observation {
@@ -62,19 +69,28 @@ pub async fn observe_block<C: ChainAccess + ?Sized>(
             return Err(ChainError::Behind { shown: shown.to_string(), seen: seen.to_string() }.into());
         }
         Change::Advanced { newest, until } => {
+            let mut noticed = BTreeSet::new();
             for transaction in history(chain, &scope.worker, newest, until).await? {
-                read_transaction(chain, scope, &transaction, &mut seen).await?;
+                if let Some(job) = read_transaction(&transaction, &mut seen)
+                    && !noticed.contains(&job)
+                {
+                    if !is_first && noticed.len() >= MAX_NOTICES {
+                        break;
+                    }
+                    read_posted(chain, scope, &job, is_first, &mut seen).await?;
+                    noticed.insert(job);
+                }
+                seen.cursor = Some(transaction.id);
             }
-            seen.cursor = Some(newest);
         }
     }
     for key in followed {
         let view = chain.account(&key.job, block).await?;
         let state = job_storage(&view).and_then(|storage| storage.state);
         let facts = match state {
-            Some(state) if state.posted_lt == key.posted_lt => job_facts(&state),
+            Some(state) if state.posting.posted_lt == key.posted_lt => job_facts(&state),
             // Swept, which only a closed job can be.
-            _ => JobFacts { status: JobStatus::Expired, claim: None },
+            _ => JobFacts { status: JobStatus::Expired, until: 0 },
         };
         seen.events.push(Event::JobRead { key: key.clone(), facts });
     }
@@ -87,34 +103,40 @@ pub async fn observe_block<C: ChainAccess + ?Sized>(
 /// The worker's state in a view of its account.
 pub fn worker_facts(view: &AccountView) -> Option<WorkerFacts> {
     let storage: WorkerStorage = from_cell(view.data()?).ok()?;
-    let state = storage.state?.into_value();
-    let liabilities = [state.stake, state.earnings, state.unbonding]
-        .into_iter()
-        .fold(Nanoton::ZERO, |sum, part| sum.checked_add(part).unwrap_or(Nanoton::MAX));
+    let state = storage.state?;
     let balance = Nanoton::checked(view.balance_nanoton()).unwrap_or(Nanoton::MAX);
     let offers = state.offers.iter().take(MAX_OFFERS).filter_map(Result::ok);
+    let offers = offers.map(|(model_id, offer)| OfferFacts {
+        model_id,
+        prices: offer.prices,
+        royalty_bps: offer.royalty_bps,
+        min_deposit: offer.min_deposit,
+    });
     Some(WorkerFacts {
         as_of_s: view.as_of.time_s,
         stake: state.stake,
-        locked: state.locked,
-        float: balance.saturating_sub(liabilities),
+        float: state.free(balance),
+        paused: state.paused,
         claim_seqno: state.claim_seqno,
         registration_seqno: state.registration_seqno,
-        attestation: state.attestation.map(|attestation| AttestedKeys {
+        attestation: state.attestation.as_ref().map(|attestation| AttestedKeys {
             receipt_key: attestation.receipt_key,
             encryption_key: attestation.encryption_key,
             measurement: attestation.measurement,
             registered_at: attestation.evidence.registered_at,
             expires_at: attestation.expires_at,
         }),
-        offers: offers.map(|(model_id, offer)| (model_id, offer.prices)).collect(),
+        offers: offers.collect(),
     })
 }
 
-/// A start without a cursor on an account with a longer history reads the newest part: older jobs are closed or lost.
+/// Jobs that one block makes us read at most; more than a worker serves in that time.
+pub const MAX_NOTICES: usize = 256;
+/// Of a longer history the newest part is read: older jobs are closed or lost.
 const MAX_BACKLOG: usize = 20_000;
 /// Anyone may send a job messages that it refuses; a job with more of them than this is not served.
 const MAX_JOB_TRANSACTIONS: usize = 1_000;
+const PAGE: usize = 16;
 const MAX_OFFERS: usize = 1_024;
 const BOUNCED: u32 = 0xffff_ffff;
 
@@ -125,7 +147,7 @@ async fn history<C: ChainAccess + ?Sized>(
     until: Option<TxId>,
 ) -> Result<Vec<AccountTx>, ChainError> {
     match chain.transactions(account, newest, until, MAX_BACKLOG).await {
-        Err(ChainError::HistoryTooLong { .. }) if until.is_none() => {
+        Err(ChainError::HistoryTooLong { .. }) => {
             let mut page = chain.latest_transactions(account, newest, MAX_BACKLOG).await?;
             page.reverse();
             Ok(page)
@@ -134,87 +156,111 @@ async fn history<C: ChainAccess + ?Sized>(
     }
 }
 
-/// The contract has authenticated what its successful transactions tell.
-async fn read_transaction<C: ChainAccess + ?Sized>(
-    chain: &C,
-    scope: &Scope,
-    transaction: &AccountTx,
-    seen: &mut Observation,
-) -> Result<(), WorkerError> {
-    let Ok(Some(message)) = transaction.in_message() else { return Ok(()) };
+/// What a transaction of our contract tells; the sender of a notice is yet to be read.
+fn read_transaction(transaction: &AccountTx, seen: &mut Observation) -> Option<StdAddr> {
+    let message = transaction.in_message().ok()??;
+    if let Some(from) = &message.from
+        && !message.bounced
+        && opcode_of(&message.body.as_slice().ok()?) == Some(JobNoticed::OPCODE)
+    {
+        // A notice brings no gas, so that our contract did not run.
+        return Some(from.clone());
+    }
+    // The contract has authenticated what its successful transactions tell.
     if !transaction.result().is_ok_and(|result| result.succeeded) {
-        return Ok(());
+        return None;
     }
     if message.bounced {
         seen.events.extend(refused_seqno(&message.body).map(|seqno| Event::ClaimRefused { seqno }));
-    } else if message.from.is_none() {
-        if let Ok(claim) = ClaimJob::from_cell(&message.body) {
-            let order = claim.order.into_value();
-            seen.events.push(Event::OrderTaken {
-                seqno: order.seqno,
-                client: order.job_client,
-                nonce: order.job_nonce,
-            });
-        }
-    } else if let Ok(notice) = JobPosted::from_cell(&message.body) {
-        read_posted(chain, scope, &notice, seen).await?;
+    } else if message.from.is_none()
+        && let Ok(claim) = ClaimJob::from_cell(&message.body)
+    {
+        let order = claim.order.into_value();
+        seen.events.push(Event::OrderTaken {
+            seqno: order.seqno,
+            client: order.job_client,
+            nonce: order.job_nonce,
+        });
     }
-    Ok(())
+    None
 }
 
+/// A directed job for us, if that is what sent the notice: whoever it was, its account has to run the code of jobs at the
+/// address of its client and nonce.
 async fn read_posted<C: ChainAccess + ?Sized>(
     chain: &C,
     scope: &Scope,
-    notice: &JobPosted,
+    sender: &StdAddr,
+    before_us: bool,
     seen: &mut Observation,
 ) -> Result<(), WorkerError> {
-    let address = scope.network.job_address(&notice.client, notice.nonce)?;
-    let view = chain.account(&address, &seen.block).await?;
-    let (Some(newest), Some(storage)) = (view.last, job_storage(&view)) else { return Ok(()) };
-    let Some(state) = storage.state else { return Ok(()) };
-    if state.status.is_closed() {
+    let view = chain.account(sender, &seen.block).await?;
+    let is_job = view
+        .code()
+        .is_some_and(|code| code.repr_hash() == scope.network.generation.job_code.repr_hash());
+    let (true, Some(newest), Some(storage)) = (is_job, view.last, job_storage(&view)) else { return Ok(()) };
+    if scope.network.job_address(&storage.client, storage.nonce)? != *sender {
         return Ok(());
     }
-    let transactions = match chain.transactions(&address, newest, None, MAX_JOB_TRANSACTIONS).await {
-        Ok(transactions) => transactions,
-        Err(ChainError::HistoryTooLong { max }) => {
-            tracing::warn!(job = %address, max, "a job with too long a history is left alone");
-            return Ok(());
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let Some(input) = transactions.iter().find_map(|transaction| input_in(transaction, &state)) else {
-        tracing::warn!(job = %address, "a job whose input is not in its history is left alone");
+    let Some(state) = storage.state else { return Ok(()) };
+    let posting = &state.posting;
+    let (Some(seller), None) = (&posting.seller, &posting.special) else {
+        tracing::info!(job = %sender, "sessions and jobs of the market are not served yet");
         return Ok(());
     };
-    let key = JobKey { job: address, posted_lt: state.posted_lt };
-    let terms = &state.terms;
+    if state.status.is_closed() || seller.worker != scope.worker.address {
+        return Ok(());
+    }
+    let Some(post) = posting_of(chain, sender, newest, posting.posted_lt).await? else {
+        tracing::warn!(job = %sender, "a job whose input is not in its newest history is left alone");
+        return Ok(());
+    };
+    let key = JobKey { job: sender.clone(), posted_lt: posting.posted_lt };
     let posted = PostedJob {
         key: key.clone(),
-        client: notice.client.clone(),
-        nonce: notice.nonce,
-        worker: terms.worker.clone(),
-        model_id: terms.model_id,
-        measurement: terms.measurement,
-        claim_by: terms.claim_by,
-        settle_within_s: terms.settle_within_s,
-        max_prices: terms.limits.max_prices,
-        max_units: terms.limits.max_units,
-        deposit: terms.limits.deposit,
+        client: storage.client,
+        nonce: storage.nonce,
+        until: post.until,
+        deposit: state.deposit,
+        max_units: posting.limits.max_units,
+        least_bond: posting.limits.least_bond,
+        worker: seller.worker,
+        receipt_key: seller.receipt_key,
+        model: seller.model,
+        settle_within_s: seller.settle_within_s,
+        share_bps: seller.share_bps,
+        prices: seller.prices,
     };
-    seen.inputs.push((key, Boc::encode(&input)));
-    seen.events.push(Event::Posted { posted: Box::new(posted), facts: job_facts(&state) });
+    seen.inputs.push((key, Boc::encode(&post.input)));
+    seen.events.push(Event::Posted { posted: Box::new(posted), facts: job_facts(&state), before_us });
     Ok(())
 }
 
-/// The sealed input, if the transaction is the one that posted the job.
-fn input_in(transaction: &AccountTx, state: &JobState) -> Option<Cell> {
-    let message = transaction.in_message().ok()??;
-    if message.bounced || !transaction.result().ok()?.succeeded {
-        return None;
+/// The message that posted the job, which its transaction of the logical time `posted_lt` took.
+async fn posting_of<C: ChainAccess + ?Sized>(
+    chain: &C,
+    job: &StdAddr,
+    newest: TxId,
+    posted_lt: u64,
+) -> Result<Option<PostJob>, ChainError> {
+    let mut from = Some(newest);
+    let mut walked = 0;
+    while let Some(at) = from
+        && at.lt >= posted_lt
+        && walked < MAX_JOB_TRANSACTIONS
+    {
+        let page = chain.latest_transactions(job, at, PAGE).await?;
+        if let Some(found) = page.iter().find(|transaction| transaction.id.lt == posted_lt) {
+            return Ok(post_in(found));
+        }
+        walked += page.len();
+        from = page.last().and_then(AccountTx::previous);
     }
-    let post = PostJob::from_cell(&message.body).ok()?;
-    (post.input_hash() == state.input_hash && post.terms.hash() == state.terms.hash()).then_some(post.input)
+    Ok(None)
+}
+
+fn post_in(transaction: &AccountTx) -> Option<PostJob> {
+    PostJob::from_cell(&transaction.in_message().ok()??.body).ok()
 }
 
 fn job_storage(view: &AccountView) -> Option<JobStorage> {
@@ -222,12 +268,7 @@ fn job_storage(view: &AccountView) -> Option<JobStorage> {
 }
 
 fn job_facts(state: &JobState) -> JobFacts {
-    let claim = state.claim.as_ref().map(|claim| ClaimFacts {
-        receipt_key: claim.receipt_key,
-        prices: *claim.prices,
-        settle_by: claim.settle_by,
-    });
-    JobFacts { status: state.status, claim }
+    JobFacts { status: state.status, until: state.until }
 }
 
 /// The order's number in a `take_job` that came back: the bounce marker, then the message's first bits.

@@ -10,7 +10,7 @@ use contracts::measurement::KeyBinding;
 use contracts::registry::{RegistrationRefused, RegistrationRequest};
 use contracts::wire::opcode_of;
 use contracts::worker::AttestationRegistered;
-use contracts::{Cell, HashBytes, Message, Nanoton, Network, Prices, StdAddr, opcodes};
+use contracts::{Cell, HashBytes, Message, Nanoton, Network, StdAddr, opcodes};
 use dcap_qvl::QuoteCollateralV3;
 use prover::collateral::{CollateralError, Posting, postings};
 use prover::quote::{QuoteError, prove};
@@ -131,7 +131,6 @@ impl Registrant {
                 offer: true,
             };
         };
-        let held = facts.stake.checked_add(facts.locked).unwrap_or(Nanoton::MAX);
         let is_attested = facts.attestation.as_ref().is_some_and(|known| {
             // What ends early, with its collateral, and begins again no longer is renewed ever less often.
             let life_s = known.expires_at.saturating_sub(known.registered_at);
@@ -140,14 +139,17 @@ impl Registrant {
                 && known.encryption_key == keys.encryption_public()
                 && known.expires_at > now_s.saturating_add(renew_before_s)
         });
-        let wanted: (HashBytes, Prices) = (self.model_id, self.config.prices_nanoton_per_1k);
+        let (prices, min_deposit) = (self.config.prices_nanoton_per_1k, self.config.min_deposit_nanoton);
+        let is_offered = facts
+            .offer(&self.model_id)
+            .is_some_and(|offer| offer.prices == prices && offer.min_deposit == min_deposit);
         let is_low = facts.float.get() < self.config.gas_float_nanoton.get() / 2;
         let missing_float = self.config.gas_float_nanoton.saturating_sub(facts.float);
         Needs {
-            stake: self.config.stake_nanoton.saturating_sub(held),
+            stake: self.config.stake_nanoton.saturating_sub(facts.stake),
             float: if is_low { missing_float } else { Nanoton::ZERO },
             attestation: !is_attested,
-            offer: !facts.offers.contains(&wanted),
+            offer: !is_offered,
         }
     }
 
@@ -188,7 +190,7 @@ impl Registrant {
     /// What the quote of a request has to bind.
     pub fn binding(&self, request: &RegistrationRequest) -> KeyBinding {
         KeyBinding {
-            network_id: self.network.params.network_id,
+            network_id: self.network.id(),
             worker: self.worker.clone(),
             receipt_key: request.receipt_key,
             encryption_key: request.encryption_key,
@@ -219,8 +221,8 @@ impl Registrant {
             transfers.extend(self.registration(proven)?);
         }
         if needs.offer {
-            let prices = self.config.prices_nanoton_per_1k;
-            transfers.push(deploy::offer_model(network, owner, self.model_id, prices)?);
+            let (prices, min_deposit) = (self.config.prices_nanoton_per_1k, self.config.min_deposit_nanoton);
+            transfers.push(deploy::offer_model(network, owner, self.model_id, min_deposit, prices)?);
         }
         Ok(transfers)
     }

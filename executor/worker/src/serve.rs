@@ -5,13 +5,14 @@
 
 use contracts::errors::RejectionReason;
 use contracts::job::{PostReceipt, PostRejection};
-use contracts::receipt::{Receipt, ReceiptBody, Rejection, Tag};
+use contracts::money::Amount;
+use contracts::receipt::{Receipt, ReceiptContent, Rejection, Tag};
 use contracts::sealing::{
     Input, InputContext, MAX_JSON_BYTES, Output, ResultContext, SealError, Sealed, open_input, seal_result,
 };
 use contracts::transcript::transcript;
-use contracts::wire::{Ref, from_cell, to_cell};
-use contracts::{HashBytes, Message, Prices, Units, WireError};
+use contracts::wire::{from_cell, to_cell};
+use contracts::{HashBytes, Message, Units, WireError};
 use rand_core::CryptoRng;
 use tycho_types::boc::Boc;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -19,7 +20,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::engine::{Engine, EngineInfo, Generated};
 use crate::fees::{RESULT_BASE_BYTES, RESULT_BYTES_PER_INPUT, RESULT_BYTES_PER_OUTPUT, reserved_bytes};
 use crate::keys::Keys;
-use crate::machine::{ClaimFacts, PostedJob, SignedReceipt};
+use crate::machine::{PostedJob, SignedReceipt};
 
 /// A decrypted input that can be served. Without `Debug`, wiped on drop.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -43,6 +44,8 @@ pub struct Signer<'a> {
     pub keys: &'a Keys,
     /// The network.
     pub network_id: i32,
+    /// Account of the Model that the engine serves.
+    pub model: HashBytes,
 }
 
 /// Decrypts the input (a bag of cells) and checks that it can be answered within the terms.
@@ -53,12 +56,11 @@ pub fn open(
     signer: Signer<'_>,
     engine: &dyn Engine,
     posted: &PostedJob,
-    claim: &ClaimFacts,
     input: &[u8],
     context_limit: Option<u32>,
 ) -> Result<Opened, RejectionReason> {
     let info = engine.info();
-    if info.model_id != posted.model_id {
+    if signer.model != posted.model {
         return Err(RejectionReason::ModelNotServed);
     }
     let sealed: Sealed = Boc::decode(input)
@@ -68,8 +70,8 @@ pub fn open(
     let context = InputContext {
         network_id: signer.network_id,
         job: posted.key.job.clone(),
-        model_id: posted.model_id,
-        claim_by: posted.claim_by,
+        model_id: info.model_id,
+        until: posted.until,
     };
     let input = open_input(&sealed, signer.keys.encryption(), &context).map_err(|error| match error {
         SealError::MalformedPlaintext { .. } => RejectionReason::MalformedInput,
@@ -79,7 +81,7 @@ pub fn open(
     let mut prompt_ids = Zeroizing::new(engine.tokenize(&input.messages).map_err(|error| error.reason())?);
     let context_tokens = context_limit.map_or(info.context_tokens, |limit| limit.min(info.context_tokens));
     let max_output_tokens =
-        output_limit(posted, &claim.prices, prompt_ids.len(), input.max_output_tokens, context_tokens)?;
+        output_limit(posted, prompt_ids.len(), input.max_output_tokens, context_tokens)?;
     Ok(Opened { reply_key: input.reply_key, prompt_ids: std::mem::take(&mut prompt_ids), max_output_tokens })
 }
 
@@ -94,7 +96,6 @@ pub fn answer(
     signer: Signer<'_>,
     engine: &dyn Engine,
     posted: &PostedJob,
-    claim: &ClaimFacts,
     opened: &Opened,
     on_text: &mut dyn FnMut(&str) -> bool,
     rng: &mut impl CryptoRng,
@@ -115,7 +116,7 @@ pub fn answer(
         }
         let size = match seal(signer, engine, posted, opened, generated, rng) {
             Ok(result) if result.size() <= reserved => {
-                return sign(signer, posted, claim, &result).map_err(|_| RejectionReason::EngineFailure);
+                return sign(signer, posted, &result).map_err(|_| RejectionReason::EngineFailure);
             }
             Ok(result) => result.size(),
             Err(SealError::TooLong { bytes }) => bytes,
@@ -147,7 +148,6 @@ pub fn rejection(
 ) -> Result<contracts::Cell, WireError> {
     let rejection = Rejection {
         tag: Tag,
-        network_id: signer.network_id,
         job: posted.key.job.clone(),
         posted_lt: posted.key.posted_lt,
         reason: reason.code(),
@@ -164,9 +164,9 @@ struct Sealing {
 }
 
 impl Sealing {
-    /// Bytes of ciphertext.
+    /// Bytes of the sealed result.
     fn size(&self) -> usize {
-        self.sealed.ciphertext.as_bytes().len()
+        self.sealed.as_bytes().len()
     }
 }
 
@@ -214,10 +214,9 @@ fn shorter(made: u32, size: usize, reserved: usize) -> Option<u32> {
 fn sign(
     signer: Signer<'_>,
     posted: &PostedJob,
-    claim: &ClaimFacts,
     result: &Sealing,
 ) -> Result<SignedReceipt, WireError> {
-    let body = ReceiptBody {
+    let content = ReceiptContent {
         result_hash: *to_cell(&result.sealed)?.repr_hash(),
         transcript: result.transcript,
         engine: result.info.engine,
@@ -225,16 +224,16 @@ fn sign(
     };
     let receipt = Receipt {
         tag: Tag,
-        network_id: signer.network_id,
         job: posted.key.job.clone(),
         posted_lt: posted.key.posted_lt,
         sequence: 1,
         is_final: true,
         units: result.units,
-        amount: claim.prices.cost(&result.units).min(posted.deposit),
-        body: Ref::new(body)?,
+        amount: Amount::try_from(posted.prices.cost(&result.units))
+            .map_or(posted.deposit, |cost| cost.min(posted.deposit)),
+        content_hash: content.hash()?,
     };
-    let message = PostReceipt::signed(receipt, &result.sealed, signer.keys.receipt())?.to_cell()?;
+    let message = PostReceipt::signed(receipt, content, &result.sealed, signer.keys.receipt())?.to_cell()?;
     Ok(SignedReceipt(Boc::encode(&message)))
 }
 
@@ -251,7 +250,6 @@ fn check_shape(input: &Input) -> Result<(), RejectionReason> {
 /// The most output tokens that request, terms, deposit, context and the size of a result allow.
 fn output_limit(
     posted: &PostedJob,
-    prices: &Prices,
     prompt_tokens: usize,
     asked: u32,
     context_tokens: u32,
@@ -267,7 +265,8 @@ fn output_limit(
     if room == 0 || sized == 0 {
         return Err(RejectionReason::PromptOverContext);
     }
-    let pays = |output: u32| prices.cost(&Units { input, cached_input: 0, output }) <= posted.deposit;
+    let deposit = posted.deposit.nanoton();
+    let pays = |output: u32| posted.prices.cost(&Units { input, cached_input: 0, output }) <= deposit;
     if input > posted.max_units.input || !pays(1) {
         return Err(RejectionReason::PromptOverPrice);
     }

@@ -4,11 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use contracts::{Nanoton, Prices, Units};
+use contracts::money::Amount;
+use contracts::{Prices, Units};
 use redb::backends::InMemoryBackend;
 
 use super::*;
-use crate::machine::{ClaimFacts, End, PostedJob, SignedReceipt};
+use crate::machine::{Due, End, PostedJob, SignedReceipt};
 
 fn identity() -> Identity {
     Identity::new(StdAddr::new(0, HashBytes([9; 32])), -3)
@@ -19,21 +20,23 @@ fn job(byte: u8, phase: Phase) -> Job {
         key: JobKey { job: StdAddr::new(0, HashBytes([byte; 32])), posted_lt: 5 },
         client: StdAddr::new(0, HashBytes([7; 32])),
         nonce: 1,
-        worker: StdAddr::new(0, HashBytes([9; 32])),
-        model_id: HashBytes([1; 32]),
-        measurement: HashBytes::ZERO,
-        claim_by: 100,
-        settle_within_s: 100,
-        max_prices: Prices::default(),
+        until: 100,
+        deposit: Amount::new(u64::MAX),
         max_units: Units::default(),
-        deposit: Nanoton::MAX,
+        least_bond: Amount::ZERO,
+        worker: HashBytes([9; 32]),
+        receipt_key: HashBytes([2; 32]),
+        model: HashBytes([1; 32]),
+        settle_within_s: 100,
+        share_bps: 600,
+        prices: Prices::default(),
     };
     Job { posted, phase, sent_at_s: None }
 }
 
 fn posting(bytes: usize) -> Phase {
-    let claim = ClaimFacts { receipt_key: HashBytes([2; 32]), prices: Prices::default(), settle_by: 200 };
-    Phase::Posting { claim, receipt: SignedReceipt(vec![0xa5; bytes]) }
+    let due = Due { claimed: true, by_s: 200 };
+    Phase::Posting { due, receipt: SignedReceipt(vec![0xa5; bytes]) }
 }
 
 fn put(journal: &Journal, job: &Job, cursor: Option<TxId>) -> Result<(), JournalError> {

@@ -7,6 +7,9 @@
 //! - of one posting, at most one claim order can still be executed at any time;
 //! - of one posting, at most one receipt is ever posted, and it is the one the journal holds;
 //! - a claimed job ends with a receipt or a rejection, unless its deadline passes first.
+//!
+//! Two different receipts of one posting cost the stake: that the journal holds the one before anybody sees it is what the
+//! second of these rests on. Where the journal itself is new, jobs from before it are given back unanswered.
 
 mod decide;
 mod types;
@@ -19,8 +22,8 @@ use contracts::job::JobStatus;
 
 pub use decide::{Decision, Declined, Delay, decide};
 pub use types::{
-    AttestedKeys, ClaimFacts, Effect, End, Event, Job, JobFacts, JobKey, Order, Phase, Policy, PostedJob,
-    SignedReceipt, WorkerFacts,
+    AttestedKeys, Due, Effect, End, Event, Job, JobFacts, JobKey, OfferFacts, Order, Phase, Policy, PostedJob,
+    ServedModel, SignedReceipt, WorkerFacts,
 };
 
 /// Everything the worker remembers. What has to outlive the process is `jobs`; the rest is read from the chain again.
@@ -46,7 +49,7 @@ impl State {
         std::mem::take(&mut self.dirty)
     }
 
-    /// Jobs between the claim order and the end.
+    /// Jobs between their begin and their end.
     pub fn active(&self) -> usize {
         self.jobs.values().filter(|job| job.phase.is_active()).count()
     }
@@ -94,7 +97,9 @@ pub fn step(policy: &Policy, state: &mut State, event: Event) -> Vec<Effect> {
         Event::Restarted => resume(policy, state, &mut effects),
         Event::Tick { now_s } => tick(policy, state, now_s, &mut effects),
         Event::WorkerRead(facts) => worker_read(policy, state, facts),
-        Event::Posted { posted, facts } => posted_seen(policy, state, *posted, &facts, &mut effects),
+        Event::Posted { posted, facts, before_us } => {
+            posted_seen(policy, state, *posted, &facts, before_us, &mut effects);
+        }
         Event::JobRead { key, facts } => job_read(policy, state, &key, &facts, &mut effects),
         Event::OrderTaken { seqno, client, nonce } => {
             let found = state.ordered().filter(|(_, order, _)| order.seqno == seqno);
@@ -116,21 +121,21 @@ pub fn step(policy: &Policy, state: &mut State, event: Event) -> Vec<Effect> {
             state.used_seqno(seqno);
         }
         Event::InputOpened { key } => {
-            if let Some(claim) = claim_if(state, &key, |phase| matches!(phase, Phase::Opening { .. })) {
-                state.set(&key, Phase::Inferring { claim });
+            if let Some(due) = due_if(state, &key, |phase| matches!(phase, Phase::Opening { .. })) {
+                state.set(&key, Phase::Inferring { due });
                 effects.push(Effect::Infer { key });
             }
         }
         Event::Unservable { key, reason } => {
             let before_answer =
                 |phase: &Phase| matches!(phase, Phase::Opening { .. } | Phase::Inferring { .. });
-            if let Some(claim) = claim_if(state, &key, before_answer) {
-                reject(state, &key, claim, reason, &mut effects);
+            if let Some(due) = due_if(state, &key, before_answer) {
+                reject(state, &key, due, reason, &mut effects);
             }
         }
         Event::Answered { key, receipt } => {
-            if let Some(claim) = claim_if(state, &key, |phase| matches!(phase, Phase::Inferring { .. })) {
-                state.set(&key, Phase::Posting { claim, receipt });
+            if let Some(due) = due_if(state, &key, |phase| matches!(phase, Phase::Inferring { .. })) {
+                state.set(&key, Phase::Posting { due, receipt });
                 post(state, &key, &mut effects);
             }
         }
@@ -142,23 +147,24 @@ pub fn step(policy: &Policy, state: &mut State, event: Event) -> Vec<Effect> {
 /// What was begun before the process ended, begun again. Nothing here can make a second claim or a second receipt: an
 /// order signs to the same bytes, a receipt is posted as the journal holds it, and until it is there nobody saw one.
 ///
-/// What only a key of before could do is given up: a claim under it is neither opened nor given back with another.
+/// What only a key of before could do is given up: a job under it is neither opened nor given back with another.
 fn resume(policy: &Policy, state: &mut State, effects: &mut Vec<Effect>) {
     state.worker = None;
     let keys: Vec<JobKey> = state.jobs.keys().cloned().collect();
     for key in keys {
-        match state.jobs.get(&key).map(|job| job.phase.clone()) {
-            Some(Phase::Opening { claim } | Phase::Inferring { claim } | Phase::Rejecting { claim, .. })
-                if claim.receipt_key != policy.receipt_key =>
-            {
+        let Some(job) = state.jobs.get(&key) else { continue };
+        let is_our_key = job.posted.receipt_key == policy.receipt_key;
+        match &job.phase {
+            Phase::Opening { .. } | Phase::Inferring { .. } | Phase::Rejecting { .. } if !is_our_key => {
                 close(policy, state, &key, End::OtherKey, effects);
             }
-            Some(Phase::Ordered { taken: false, .. } | Phase::Posting { .. } | Phase::Rejecting { .. }) => {
+            Phase::Ordered { taken: false, .. } | Phase::Posting { .. } | Phase::Rejecting { .. } => {
                 post(state, &key, effects);
             }
-            Some(Phase::Opening { .. }) => effects.push(Effect::OpenInput { key }),
-            Some(Phase::Inferring { claim }) => {
-                state.set(&key, Phase::Opening { claim });
+            Phase::Opening { .. } => effects.push(Effect::OpenInput { key }),
+            Phase::Inferring { due } => {
+                let due = *due;
+                state.set(&key, Phase::Opening { due });
                 effects.push(Effect::OpenInput { key });
             }
             _ => {}
@@ -174,22 +180,22 @@ fn tick(policy: &Policy, state: &mut State, now_s: u32, effects: &mut Vec<Effect
         let Some(job) = state.jobs.get(&key) else { continue };
         let is_due = job.sent_at_s.is_none_or(|sent_s| now_s >= sent_s.saturating_add(policy.resend_every_s));
         match &job.phase {
-            Phase::Waiting if now_s > job.posted.claim_by => {
+            Phase::Waiting if now_s > job.posted.until => {
                 state.drop_job(&key);
                 effects.push(Effect::Decline { key, reason: Declined::TooLate });
             }
             Phase::Ordered { order, taken: false } if is_due && now_s <= order.valid_until_s => {
                 post(state, &key, effects);
             }
-            Phase::Opening { claim } | Phase::Inferring { claim }
-                if now_s > claim.settle_by.saturating_add(policy.grace_s) =>
+            Phase::Opening { due } | Phase::Inferring { due }
+                if now_s > due.by_s.saturating_add(policy.grace_s) =>
             {
                 close(policy, state, &key, End::Missed, effects);
             }
-            Phase::Posting { claim, .. } | Phase::Rejecting { claim, .. } => {
-                if now_s > claim.settle_by.saturating_add(policy.grace_s) {
+            Phase::Posting { due, .. } | Phase::Rejecting { due, .. } => {
+                if now_s > due.by_s.saturating_add(policy.grace_s) {
                     close(policy, state, &key, End::Missed, effects);
-                } else if is_due && now_s <= claim.settle_by {
+                } else if is_due && now_s <= due.by_s {
                     post(state, &key, effects);
                 }
             }
@@ -225,16 +231,19 @@ fn posted_seen(
     state: &mut State,
     posted: PostedJob,
     facts: &JobFacts,
+    before_us: bool,
     effects: &mut Vec<Effect>,
 ) {
     let key = posted.key.clone();
     if state.jobs.contains_key(&key) {
         return job_read(policy, state, &key, facts, effects);
     }
-    match (facts.status, &facts.claim) {
-        (JobStatus::Open, _) => match decide(policy, state.worker.as_ref(), &posted, state.now_s) {
+    let is_open = facts.status == JobStatus::Open;
+    let is_claimed = facts.status == JobStatus::Claimed;
+    if is_open && !before_us {
+        return match decide(policy, state.worker.as_ref(), &posted, state.now_s) {
             Decision::Decline(reason) => effects.push(Effect::Decline { key, reason }),
-            Decision::Claim { .. } | Decision::Wait(_) => {
+            Decision::Answer | Decision::Claim { .. } | Decision::Wait(_) => {
                 let waiting = state.jobs.values().filter(|job| matches!(job.phase, Phase::Waiting)).count();
                 if waiting >= policy.max_waiting {
                     effects.push(Effect::Decline { key, reason: Declined::QueueFull });
@@ -243,56 +252,61 @@ fn posted_seen(
                     state.dirty.insert(key);
                 }
             }
-        },
-        // Our claim, and the journal does not know it: it was lost, and with it what we may have signed. Only a
-        // rejection is certain not to be a second receipt.
-        (JobStatus::Claimed, Some(claim))
-            if claim.receipt_key == policy.receipt_key && state.now_s <= claim.settle_by =>
-        {
-            let phase = Phase::Opening { claim: claim.clone() };
-            state.jobs.insert(key.clone(), Job { posted, phase, sent_at_s: None });
-            reject(state, &key, claim.clone(), RejectionReason::EngineFailure, effects);
-        }
-        _ => {}
+        };
+    }
+    // Claimed by us, or open to us before this journal began: what the journal knew of it was lost, and with it what we may
+    // have signed. Only a rejection is certain not to be a second receipt.
+    let is_ours = posted.worker == policy.worker.address && posted.receipt_key == policy.receipt_key;
+    if (is_open || is_claimed) && is_ours && state.now_s <= facts.until {
+        let due = Due { claimed: is_claimed, by_s: facts.until };
+        state.jobs.insert(key.clone(), Job { posted, phase: Phase::Opening { due }, sent_at_s: None });
+        reject(state, &key, due, RejectionReason::EngineFailure, effects);
     }
 }
 
 fn job_read(policy: &Policy, state: &mut State, key: &JobKey, facts: &JobFacts, effects: &mut Vec<Effect>) {
-    let Some(job) = state.jobs.get(key) else { return };
-    let seqno = match &job.phase {
-        Phase::Closed { .. } => return,
-        Phase::Ordered { order, .. } => Some(order.seqno),
-        _ => None,
-    };
+    let Some(job) = state.jobs.get_mut(key) else { return };
+    if matches!(job.phase, Phase::Closed { .. }) {
+        return;
+    }
     if facts.status.is_closed() {
         return close(policy, state, key, End::of(facts.status), effects);
     }
-    let (JobStatus::Claimed, Some(claim)) = (facts.status, &facts.claim) else { return };
-    if !matches!(job.phase, Phase::Waiting | Phase::Ordered { .. }) {
+    if facts.status != JobStatus::Claimed {
         return;
     }
-    if let Some(seqno) = seqno {
+    let due = Due { claimed: true, by_s: facts.until };
+    if let Some(known) = job.phase.due_mut() {
+        if *known != due {
+            *known = due;
+            state.dirty.insert(key.clone());
+        }
+        return;
+    }
+    let is_our_key = job.posted.receipt_key == policy.receipt_key;
+    if let Phase::Ordered { order, .. } = &job.phase {
+        let seqno = order.seqno;
         state.used_seqno(seqno);
     }
-    if claim.receipt_key == policy.receipt_key {
-        state.set(key, Phase::Opening { claim: claim.clone() });
+    if is_our_key {
+        state.set(key, Phase::Opening { due });
         effects.push(Effect::OpenInput { key: key.clone() });
     } else {
         close(policy, state, key, End::OtherKey, effects);
     }
 }
 
-/// Orders the next claim. One at a time: the contract numbers orders, so a second would wait for the first anyway.
+/// Begins what there is room for. Claims go one at a time: the contract numbers orders, so a second would wait for the first
+/// anyway.
 fn schedule(policy: &Policy, state: &mut State, effects: &mut Vec<Effect>) {
-    if state.now_s == 0 || state.ordered().is_some() {
+    if state.now_s == 0 || state.worker.is_none() {
         return;
     }
-    let Some(next_seqno) = state.worker.as_ref().map(|worker| worker.claim_seqno) else { return };
     let mut waiting: Vec<(u32, JobKey)> = state
         .jobs
         .iter()
         .filter(|(_, job)| matches!(job.phase, Phase::Waiting))
-        .map(|(key, job)| (job.posted.claim_by, key.clone()))
+        .map(|(key, job)| (job.posted.until, key.clone()))
         .collect();
     waiting.sort();
     for (_, key) in waiting {
@@ -306,18 +320,27 @@ fn schedule(policy: &Policy, state: &mut State, effects: &mut Vec<Effect>) {
                 state.drop_job(&key);
                 effects.push(Effect::Decline { key, reason });
             }
+            Decision::Answer => {
+                let due = Due { claimed: false, by_s: job.posted.until };
+                state.set(&key, Phase::Opening { due });
+                effects.push(Effect::OpenInput { key });
+            }
             Decision::Claim { bond } => {
+                let (Some(worker), Some(model), None) =
+                    (&state.worker, policy.model_at(&job.posted.model), state.ordered())
+                else {
+                    continue;
+                };
                 let order = Order {
-                    seqno: next_seqno,
-                    valid_until_s: state.now_s.saturating_add(policy.order_valid_s).min(job.posted.claim_by),
+                    seqno: worker.claim_seqno,
+                    valid_until_s: state.now_s.saturating_add(policy.order_valid_s).min(job.posted.until),
                     client: job.posted.client.clone(),
                     nonce: job.posted.nonce,
-                    model_id: job.posted.model_id,
+                    model_id: model.model_id,
                     bond,
                 };
                 state.set(&key, Phase::Ordered { order, taken: false });
                 post(state, &key, effects);
-                return;
             }
         }
     }
@@ -337,29 +360,23 @@ fn post(state: &mut State, key: &JobKey, effects: &mut Vec<Effect>) {
     job.sent_at_s = Some(now_s);
 }
 
-fn reject(
-    state: &mut State,
-    key: &JobKey,
-    claim: ClaimFacts,
-    reason: RejectionReason,
-    effects: &mut Vec<Effect>,
-) {
-    state.set(key, Phase::Rejecting { claim, reason });
+fn reject(state: &mut State, key: &JobKey, due: Due, reason: RejectionReason, effects: &mut Vec<Effect>) {
+    state.set(key, Phase::Rejecting { due, reason });
     post(state, key, effects);
 }
 
 /// A closed job is remembered until no message about it can be of use, so that a repeated event finds it.
 fn close(policy: &Policy, state: &mut State, key: &JobKey, end: End, effects: &mut Vec<Effect>) {
     let Some(job) = state.jobs.get(key) else { return };
-    let last_s = job.posted.claim_by.saturating_add(job.posted.settle_within_s);
+    let last_s = job.posted.until.saturating_add(job.posted.settle_within_s);
     let forget_at_s = last_s.saturating_add(policy.grace_s);
     state.set(key, Phase::Closed { end, forget_at_s });
     effects.push(Effect::Forget { key: key.clone(), end });
 }
 
-fn claim_if(state: &State, key: &JobKey, matches: impl Fn(&Phase) -> bool) -> Option<ClaimFacts> {
+fn due_if(state: &State, key: &JobKey, matches: impl Fn(&Phase) -> bool) -> Option<Due> {
     let phase = &state.jobs.get(key)?.phase;
-    if matches(phase) { phase.claim().cloned() } else { None }
+    if matches(phase) { phase.due() } else { None }
 }
 
 /// The key of an attestation that is not ours.

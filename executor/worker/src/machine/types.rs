@@ -4,6 +4,7 @@ use std::fmt;
 
 use contracts::errors::RejectionReason;
 use contracts::job::JobStatus;
+use contracts::money::Amount;
 use contracts::{HashBytes, Nanoton, Prices, StdAddr, Units};
 use serde::{Deserialize, Serialize};
 
@@ -19,20 +20,24 @@ pub struct Policy {
     /// Our attested X25519 key.
     pub encryption_key: HashBytes,
     /// The models served here.
-    pub models: Vec<HashBytes>,
+    pub models: Vec<ServedModel>,
     /// Of the network's params.
     pub min_stake: Nanoton,
-    /// Of the network's params.
+    /// Of the network's generation.
     pub min_bond: Nanoton,
-    /// Of the network's params.
+    /// Of the network's generation.
     pub bond_bps: u16,
+    /// Of the network's generation.
+    pub fee_bps: u16,
     /// Jobs between order and end at once.
     pub max_jobs: usize,
     /// Jobs that wait for a place at most.
     pub max_waiting: usize,
-    /// Time to `claim_by` that an order needs to reach the chain.
+    /// A job of this deposit or more is claimed before it is answered.
+    pub claim_above: Nanoton,
+    /// Time to the job's `until` that an order needs to reach the chain.
     pub claim_margin_s: u32,
-    /// A job with less time between claim and receipt is left alone.
+    /// A job with less time for its answer is left alone.
     pub min_settle_s: u32,
     /// Life of a claim order.
     pub order_valid_s: u32,
@@ -42,8 +47,29 @@ pub struct Policy {
     pub resend_every_s: u32,
     /// A job with a smaller deposit is left alone.
     pub min_deposit: Nanoton,
-    /// What the Worker contract must have above its liabilities to be asked to claim.
+    /// What the Worker contract must have above its stake and the bond to be asked to claim.
     pub min_float: Nanoton,
+}
+
+impl Policy {
+    /// The model whose contract is this account of the basechain.
+    pub fn model_at(&self, account: &HashBytes) -> Option<&ServedModel> {
+        self.models.iter().find(|model| model.account == *account)
+    }
+
+    /// What we put up for a claim: `max(min_bond, ⌈deposit × bond_bps / 10 000⌉)`.
+    pub fn bond_for(&self, deposit: Nanoton) -> Nanoton {
+        self.min_bond.max(deposit.share_bps_ceil(self.bond_bps))
+    }
+}
+
+/// A model and the account of its contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServedModel {
+    /// Hash of its weights' manifest.
+    pub model_id: HashBytes,
+    /// Of its Model contract.
+    pub account: HashBytes,
 }
 
 /// One posting of one job.
@@ -62,7 +88,7 @@ impl fmt::Display for JobKey {
     }
 }
 
-/// A job as posted, its input apart.
+/// A job as posted, its input apart. What its client names as the seller is not checked yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PostedJob {
@@ -72,22 +98,26 @@ pub struct PostedJob {
     pub client: StdAddr,
     /// See `client`.
     pub nonce: u64,
-    /// The Worker contract of the terms.
-    pub worker: StdAddr,
-    /// Of the terms.
-    pub model_id: HashBytes,
-    /// Of the terms; zero: any.
-    pub measurement: HashBytes,
-    /// Unix time: last moment of a claim.
-    pub claim_by: u32,
-    /// From claim to receipt.
-    pub settle_within_s: u32,
-    /// Of the terms.
-    pub max_prices: Prices,
-    /// Of the terms.
+    /// Unix time: last moment of a claim, or of an answer without one.
+    pub until: u32,
+    /// What the job can pay at most.
+    pub deposit: Amount,
+    /// The most a receipt may state.
     pub max_units: Units,
-    /// Of the terms.
-    pub deposit: Nanoton,
+    /// The least bond of a claim.
+    pub least_bond: Amount,
+    /// The account that is to serve it.
+    pub worker: HashBytes,
+    /// Who may sign the receipt.
+    pub receipt_key: HashBytes,
+    /// The Model's account.
+    pub model: HashBytes,
+    /// From a claim to the last moment of its receipt.
+    pub settle_within_s: u32,
+    /// Of publisher and treasury together.
+    pub share_bps: u16,
+    /// What units are billed at.
+    pub prices: Prices,
 }
 
 /// Our Worker contract as of a block.
@@ -95,20 +125,40 @@ pub struct PostedJob {
 pub struct WorkerFacts {
     /// The block's time.
     pub as_of_s: u32,
-    /// Free stake.
+    /// What stands behind its receipts.
     pub stake: Nanoton,
-    /// Bonds in jobs.
-    pub locked: Nanoton,
-    /// Balance above stake, earnings and unbonding.
+    /// Balance above stake and unbonding: earnings, gas, and what bonds are made of.
     pub float: Nanoton,
+    /// Takes no new jobs.
+    pub paused: bool,
     /// Of the next order.
     pub claim_seqno: u32,
     /// Of the next registration.
     pub registration_seqno: u32,
     /// The keys the chain knows.
     pub attestation: Option<AttestedKeys>,
-    /// Model id and prices.
-    pub offers: Vec<(HashBytes, Prices)>,
+    /// What it offers.
+    pub offers: Vec<OfferFacts>,
+}
+
+impl WorkerFacts {
+    /// The offer of a model.
+    pub fn offer(&self, model_id: &HashBytes) -> Option<&OfferFacts> {
+        self.offers.iter().find(|offer| offer.model_id == *model_id)
+    }
+}
+
+/// An offer on chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OfferFacts {
+    /// Of what.
+    pub model_id: HashBytes,
+    /// What is asked.
+    pub prices: Prices,
+    /// The publisher's share.
+    pub royalty_bps: u16,
+    /// The least deposit of a job.
+    pub min_deposit: Nanoton,
 }
 
 /// An attestation's keys.
@@ -131,20 +181,18 @@ pub struct AttestedKeys {
 pub struct JobFacts {
     /// Where it is in its life.
     pub status: JobStatus,
-    /// Once claimed.
-    pub claim: Option<ClaimFacts>,
+    /// Unix time: the last moment of what the status waits for.
+    pub until: u32,
 }
 
-/// The claim as the job took it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// By when an answer has to be on the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ClaimFacts {
-    /// Who may sign.
-    pub receipt_key: HashBytes,
-    /// What units are billed at.
-    pub prices: Prices,
-    /// Unix time: last moment of a receipt.
-    pub settle_by: u32,
+pub struct Due {
+    /// Whether our bond is in the job.
+    pub claimed: bool,
+    /// Unix time: last moment of a receipt or rejection.
+    pub by_s: u32,
 }
 
 /// A claim order before it is signed. Signing is deterministic, so the same order is the same message.
@@ -194,7 +242,7 @@ pub struct Job {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Phase {
-    /// Worth claiming, not ordered yet.
+    /// Worth serving, not begun yet.
     Waiting,
     /// The claim order may be on its way; `taken`: our contract has executed it.
     Ordered {
@@ -203,27 +251,27 @@ pub enum Phase {
         /// Whether our contract has executed it.
         taken: bool,
     },
-    /// Claimed: the input is to be opened.
+    /// Claimed, or served as it is: the input is to be opened.
     Opening {
-        /// The claim.
-        claim: ClaimFacts,
+        /// By when.
+        due: Due,
     },
     /// The input is opened, in memory only.
     Inferring {
-        /// The claim.
-        claim: ClaimFacts,
+        /// By when.
+        due: Due,
     },
     /// Signed; never signed again.
     Posting {
-        /// The claim.
-        claim: ClaimFacts,
+        /// By when.
+        due: Due,
         /// What is posted until the job has it.
         receipt: SignedReceipt,
     },
     /// Given back.
     Rejecting {
-        /// The claim.
-        claim: ClaimFacts,
+        /// By when.
+        due: Due,
         /// Why.
         #[serde(with = "reason")]
         reason: RejectionReason,
@@ -251,18 +299,28 @@ impl Phase {
         }
     }
 
-    /// Between order and end.
+    /// Between its begin and its end.
     pub fn is_active(&self) -> bool {
         !matches!(self, Self::Waiting | Self::Closed { .. })
     }
 
-    /// The claim, once there is one.
-    pub fn claim(&self) -> Option<&ClaimFacts> {
+    /// By when it has to be answered, once it is being served.
+    pub fn due(&self) -> Option<Due> {
         match self {
-            Self::Opening { claim }
-            | Self::Inferring { claim }
-            | Self::Posting { claim, .. }
-            | Self::Rejecting { claim, .. } => Some(claim),
+            Self::Opening { due }
+            | Self::Inferring { due }
+            | Self::Posting { due, .. }
+            | Self::Rejecting { due, .. } => Some(*due),
+            Self::Waiting | Self::Ordered { .. } | Self::Closed { .. } => None,
+        }
+    }
+
+    pub(super) fn due_mut(&mut self) -> Option<&mut Due> {
+        match self {
+            Self::Opening { due }
+            | Self::Inferring { due }
+            | Self::Posting { due, .. }
+            | Self::Rejecting { due, .. } => Some(due),
             Self::Waiting | Self::Ordered { .. } | Self::Closed { .. } => None,
         }
     }
@@ -276,13 +334,13 @@ pub enum End {
     Settled,
     /// Given back.
     Rejected,
-    /// The client took it back before our claim.
+    /// The client took it back before a claim or an answer.
     Cancelled,
     /// A deadline passed.
     Expired,
     /// The job refused our claim, or we cannot know what became of it.
     ClaimRefused,
-    /// Claimed under a key that is not ours now.
+    /// To be signed with a key that is not ours now.
     OtherKey,
     /// The deadline passed before the receipt was on the chain.
     Missed,
@@ -295,7 +353,7 @@ impl End {
             JobStatus::Settled => Self::Settled,
             JobStatus::Rejected => Self::Rejected,
             JobStatus::Cancelled => Self::Cancelled,
-            JobStatus::Open | JobStatus::Claimed | JobStatus::Expired => Self::Expired,
+            _ => Self::Expired,
         }
     }
 }
@@ -318,6 +376,8 @@ pub enum Event {
         posted: Box<PostedJob>,
         /// Its state now.
         facts: JobFacts,
+        /// It was there before the journal was: what we signed for it then is not known.
+        before_us: bool,
     },
     /// A job's account was read.
     JobRead {

@@ -10,7 +10,7 @@ use contracts::{HashBytes, Message};
 use tokio::sync::oneshot;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::market::{ANSWER_CANARY, Market, TON, start_worker};
+use crate::market::{ANSWER_CANARY, Market, Record, TON, start_worker};
 
 const PROMPT_CANARY: &str = "prompt-canary-93c7";
 
@@ -67,17 +67,24 @@ async fn jobs_are_answered_or_given_back_and_no_text_is_left_anywhere() {
         .iter()
         .find_map(|tx| PostReceipt::from_cell(&tx.in_message().unwrap()?.body).ok())
         .unwrap();
-    receipt.verify(&state.claim.as_ref().unwrap().receipt_key).unwrap();
+    let seller = state.posting.seller.as_ref().unwrap();
+    receipt.verify(&seller.receipt_key).unwrap();
+    assert!(receipt.is_complete());
     assert_eq!((receipt.receipt.units.input, receipt.receipt.units.output), (5, 5));
     assert_eq!(receipt.receipt.amount.get(), 5 * 2_000 + 5 * 6_000);
+    assert_eq!(state.paid, receipt.receipt.amount);
     let output = market.open_answer(&good, &state, &receipt.sealed_result().unwrap());
     assert!(output.text.contains(ANSWER_CANARY));
+
+    let large = market.post_of(&prompt, &key, true).await;
+    let state = market.wait_end(&large.address).await;
+    assert_eq!((state.status, state.bond.get(), state.paid.get()), (JobStatus::Settled, 0, 40_000));
 
     let other_key = DecryptionKey::generate(&mut rand::rng()).public();
     let long = "word ".repeat(50);
     for (job, reason) in [
         (market.post(&prompt, &other_key).await, RejectionReason::CannotDecrypt),
-        (market.post("", &key).await, RejectionReason::MalformedInput),
+        (market.post_of("", &key, true).await, RejectionReason::MalformedInput),
         (market.post(&long, &key).await, RejectionReason::PromptOverPrice),
         (market.post(&long.repeat(2), &key).await, RejectionReason::PromptOverContext),
     ] {
@@ -94,9 +101,7 @@ async fn jobs_are_answered_or_given_back_and_no_text_is_left_anywhere() {
 
     stop.send(()).unwrap();
     running.await.unwrap().unwrap();
-    let after = market.worker_state().await.unwrap();
-    assert_eq!((after.record.settled, after.record.rejected, after.record.expired), (1, 4, 0));
-    assert_eq!(after.locked.get(), 0);
+    assert_eq!(market.record().await, Record { claims: 2, settled: 2, bonds_back: 1 });
 
     let mut places = vec![("log".to_owned(), log.0.lock().unwrap().clone())];
     places.push(("steps".to_owned(), steps.lock().unwrap().join("\n").into_bytes()));

@@ -12,9 +12,9 @@ use chain::{
 use client::deploy;
 use contracts::artifacts::{self, Contract};
 use contracts::attestor::AttestorStorage;
-use contracts::job::{JobLimits, JobState, JobStorage, JobTerms, PostJob};
+use contracts::job::{JobLimits, JobPaid, JobState, JobStorage, Outcome, PostJob, Seller};
 use contracts::model::{RegisterModel, Unit};
-use contracts::network::AttestationParams;
+use contracts::money::Amount;
 use contracts::receipt::Dtype;
 use contracts::registry::{PlatformPolicy, RegistryStorage};
 use contracts::sealing::{
@@ -22,8 +22,8 @@ use contracts::sealing::{
     seal_input,
 };
 use contracts::wire::{Snake, from_cell};
-use contracts::worker::{WorkerState, WorkerStorage};
-use contracts::{HashBytes, Message, Nanoton, Network, Params, Prices, Ref, StdAddr, Units};
+use contracts::worker::{ClaimJob, WorkerState, WorkerStorage};
+use contracts::{Generation, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, StdAddr, Units};
 use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
 use tdx_simulator::{SimulatedPlatform, TdIdentity};
 use tokio::runtime::Runtime;
@@ -41,6 +41,7 @@ pub(crate) const PRICES: Prices = Prices {
     cached_input: Nanoton::new(2_000_000),
     output: Nanoton::new(6_000_000),
 };
+pub(crate) const CLAIM_ABOVE: Nanoton = Nanoton::new(1_000_000);
 const OWNER_SEED: [u8; 32] = [21; 32];
 const CLIENT_SEED: [u8; 32] = [22; 32];
 
@@ -118,6 +119,14 @@ pub(crate) struct Market {
     next_nonce: std::sync::atomic::AtomicU64,
 }
 
+/// What the worker's history tells.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) claims: usize,
+    pub(crate) settled: usize,
+    pub(crate) bonds_back: usize,
+}
+
 pub(crate) struct Posted {
     pub(crate) address: StdAddr,
     reply: DecryptionKey,
@@ -183,31 +192,29 @@ pub(crate) fn network(network_id: i32) -> (Network, RegistryStorage, Transfer) {
     let quotes = Quotes::new();
     let attestor = deploy::attestor(&artifacts::code(Contract::Attestor), &quotes.attestor()).unwrap();
     let params = Params {
-        network_id,
         treasury: registrar.clone(),
-        fee_bps: 100,
         royalty_cap_bps: 1_000,
         min_stake: Nanoton::new(1_000_000_000),
-        min_bond: Nanoton::new(10_000_000),
-        bond_bps: 1_000,
         unbonding_s: 3_600,
-        audit_window_s: 3_600,
+        attestor: attestor.to.clone(),
+        attestation_ttl_s: 86_400,
+    };
+    let generation = Generation {
+        network_id,
+        fee_bps: 100,
+        bond_bps: 1_000,
+        min_bond: Nanoton::new(10_000_000),
+        job_code: artifacts::library(Contract::Job),
         codes: Ref::new(artifacts::codes()).unwrap(),
-        attestation: Ref::new(AttestationParams {
-            attestor: attestor.to.clone(),
-            ttl_s: 86_400,
-            platform: artifacts::code_ref(Contract::Platform),
-        })
-        .unwrap(),
+        params: Ref::new(params).unwrap(),
     };
     let measurement = read_quote(&quotes.quote(&[0; 64]).unwrap()).unwrap().measurement;
     let policy = PlatformPolicy::initial(0);
-    let platform_code = artifacts::code(Contract::Platform);
+    let platform_code = artifacts::library(Contract::Platform);
     let storage =
-        RegistryStorage::initial(registrar, 1, 60, params.clone(), &[measurement], policy, platform_code)
-            .unwrap();
+        RegistryStorage::initial(registrar, 1, 60, generation, &[measurement], policy, platform_code).unwrap();
     let registry = storage.address(&artifacts::code(Contract::Registry)).unwrap();
-    (Network { registry, params: Ref::new(params).unwrap() }, storage, attestor)
+    (storage.network(registry), storage, attestor)
 }
 
 pub(crate) fn sender(
@@ -231,7 +238,13 @@ pub(crate) fn start_worker(
     let address = owner.wallet().address().clone();
     let identity = Identity::new(network.worker_address(&address).unwrap(), network_id);
     let config =
-        WorkerConfig { resend_every_s: 2, drain_s: 20, max_jobs: 2, ..WorkerConfig::at_prices(PRICES) };
+        WorkerConfig {
+            resend_every_s: 2,
+            drain_s: 20,
+            max_jobs: 2,
+            claim_above_nanoton: CLAIM_ABOVE,
+            ..WorkerConfig::at_prices(PRICES)
+        };
     let quotes = Arc::new(Quotes::new());
     Worker {
         chain,
@@ -282,7 +295,8 @@ impl Market {
         let model = network.model_address(&MODEL).unwrap();
         let init = network.model_state_init(&artifacts::code(Contract::Model), &MODEL).unwrap();
         let model = Transfer::new(model, TON, register.to_cell().unwrap()).with_state_init(init);
-        registrar.send(&[attestor, registry, model]).await.unwrap();
+        let librarian = deploy::librarian(&artifacts::libraries()).unwrap();
+        registrar.send(&[librarian, attestor, registry, model]).await.unwrap();
         let worker = network.worker_address(&owner).unwrap();
         Self { chain, config_json, network, client, worker, server, next_nonce: 1.into() }
     }
@@ -293,14 +307,14 @@ impl Market {
     }
 
     pub(crate) fn network_id(&self) -> i32 {
-        self.network.params.network_id
+        self.network.id()
     }
 
     pub(crate) async fn worker_state(&self) -> Option<WorkerState> {
         let head = self.chain.head().await.unwrap();
         let view = self.chain.account(&self.worker, &head).await.unwrap();
         let storage: WorkerStorage = from_cell(view.data()?).unwrap();
-        Some(storage.state?.into_value())
+        storage.state
     }
 
     /// Waits until the worker's contract is attested and offers the model.
@@ -317,46 +331,72 @@ impl Market {
         panic!("the worker did not register");
     }
 
-    /// Posts a job with this prompt, sealed to `encryption_key`.
-    pub(crate) async fn post(&self, prompt: &str, encryption_key: &HashBytes) -> Posted {
+    /// Posts a job with this prompt for the attested worker, sealed to `encryption_key`. It is claimed if it is `large`,
+    /// and answered as it is otherwise.
+    pub(crate) async fn post_of(&self, prompt: &str, encryption_key: &HashBytes, large: bool) -> Posted {
         let nonce = self.next_nonce.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let client = self.client.wallet().address();
         let address = self.network.job_address(client, nonce).unwrap();
         let head = self.chain.head().await.unwrap();
+        let state = self.worker_state().await.unwrap();
+        let offer = state.offers.get(MODEL).unwrap().unwrap();
+        let deposit = if large { CLAIM_ABOVE } else { Nanoton::new(500_000) };
+        let amount = |amount: Nanoton| Amount::try_from(amount).unwrap();
+        let generation = &self.network.generation;
         let limits = JobLimits {
-            max_prices: PRICES,
             max_units: Units { input: 40, cached_input: 0, output: 40 },
-            deposit: Nanoton::new(500_000),
+            least_bond: amount(generation.bond_for(deposit)),
         };
-        let terms = JobTerms {
-            worker: self.worker.clone(),
-            model_id: MODEL,
-            measurement: HashBytes::ZERO,
-            claim_by: head.time_s + 300,
+        let seller = Seller {
+            worker: self.worker.address,
+            receipt_key: state.attestation.unwrap().receipt_key,
+            model: offer.model,
             settle_within_s: 300,
-            limits: Ref::new(limits).unwrap(),
+            share_bps: generation.share_bps(offer.royalty_bps),
+            prices: offer.prices,
         };
-        let context = InputContext {
-            network_id: self.network_id(),
-            job: address.clone(),
-            model_id: MODEL,
-            claim_by: terms.claim_by,
-        };
+        let until = head.time_s + 300;
+        let context =
+            InputContext { network_id: self.network_id(), job: address.clone(), model_id: MODEL, until };
         let reply = DecryptionKey::generate(&mut rand::rng());
         let input = Input::new(reply.public(), vec![ChatMessage::new("user", prompt)], 30);
         let sealed = seal_input(&input, encryption_key, &context, &mut rand::rng()).unwrap();
-        let post = PostJob::new(nonce, terms, &sealed).unwrap().to_cell().unwrap();
-        let init = self.network.job_state_init(&artifacts::code(Contract::Job), client, nonce).unwrap();
-        let transfer = Transfer::new(address.clone(), TON, post).with_state_init(init);
+        let post = PostJob::new(nonce, until, amount(deposit), limits, seller, &sealed).unwrap();
+        let init = self.network.job_state_init(client, nonce).unwrap();
+        let transfer =
+            Transfer::new(address.clone(), TON, post.to_cell().unwrap()).with_state_init(init);
         self.client.send(&[transfer]).await.unwrap();
         Posted { address, reply }
+    }
+
+    /// A job that is answered as it is.
+    pub(crate) async fn post(&self, prompt: &str, encryption_key: &HashBytes) -> Posted {
+        self.post_of(prompt, encryption_key, false).await
     }
 
     pub(crate) async fn job(&self, address: &StdAddr) -> Option<JobState> {
         let head = self.chain.head().await.unwrap();
         let view = self.chain.account(address, &head).await.unwrap();
         let storage: JobStorage = from_cell(view.data()?).unwrap();
-        Some(storage.state?.into_value())
+        storage.state
+    }
+
+    /// How often the worker's contract claimed a job, was paid for one, and got a bond back with a rejection.
+    pub(crate) async fn record(&self) -> Record {
+        let mut record = Record::default();
+        for transaction in self.transactions(&self.worker).await {
+            let Some(message) = transaction.in_message().unwrap() else { continue };
+            if !transaction.result().unwrap().succeeded {
+                continue;
+            }
+            record.claims += usize::from(ClaimJob::from_cell(&message.body).is_ok());
+            match JobPaid::from_cell(&message.body).ok().and_then(|paid| Outcome::from_wire(paid.outcome)) {
+                Some(Outcome::Settled) => record.settled += 1,
+                Some(Outcome::Rejected) => record.bonds_back += 1,
+                _ => {}
+            }
+        }
+        record
     }
 
     /// Waits for the job's end.
@@ -387,7 +427,7 @@ impl Market {
         let context = ResultContext {
             network_id: self.network_id(),
             job: job.address.clone(),
-            posted_lt: state.posted_lt,
+            posted_lt: state.posting.posted_lt,
         };
         open_result(sealed, &job.reply, &context).unwrap()
     }

@@ -5,7 +5,7 @@ use chain::trace::{self, Limits, Step};
 use client::read_attestor;
 use contracts::artifacts::{Contract, code};
 use contracts::errors::ContractError;
-use worker::machine::{AttestedKeys, WorkerFacts};
+use worker::machine::{AttestedKeys, OfferFacts, WorkerFacts};
 use worker::observe::worker_facts;
 use worker::registration::{Needs, recent_block};
 use worker::{CollateralSource as _, Keys, Refusal, Registrant, WorkerConfig, is_attested, refusals_in};
@@ -85,12 +85,17 @@ async fn an_attestation_is_renewed_before_its_end_and_at_half_its_life_at_the_ea
         let known = WorkerFacts {
             as_of_s: now_s,
             stake: registrant.config.stake_nanoton,
-            locked: contracts::Nanoton::ZERO,
             float: registrant.config.gas_float_nanoton,
+            paused: false,
             claim_seqno: 0,
             registration_seqno: 1,
             attestation: Some(attestation),
-            offers: vec![(MODEL, PRICES)],
+            offers: vec![OfferFacts {
+                model_id: MODEL,
+                prices: PRICES,
+                royalty_bps: 500,
+                min_deposit: registrant.config.min_deposit_nanoton,
+            }],
         };
         registrant.needs(Some(&known), &keys, now_s).attestation
     };
