@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
+use contracts::fees::FeePrices;
 use contracts::{Cell, HashBytes, Message, Nanoton, StateInit, StdAddr, opcodes};
 use sha2::{Digest, Sha256};
 use tycho_types::cell::{CellBuilder, CellSlice, CellSliceParts, CellSliceRange};
@@ -73,6 +74,8 @@ pub struct Tx {
     pub gas_used: u64,
     pub fees: u128,
     pub out: Vec<Sent>,
+    /// Bodies of the external messages to nobody.
+    pub logs: Vec<Cell>,
     pub destroyed: bool,
 }
 
@@ -115,6 +118,10 @@ impl Tx {
 
     pub fn sent<M: Message>(&self) -> Option<M> {
         self.out.iter().find_map(Sent::read)
+    }
+
+    pub fn logged<M: Message>(&self) -> Option<M> {
+        self.logs.iter().find_map(|body| M::from_cell(body).ok())
     }
 }
 
@@ -353,6 +360,11 @@ impl Chain {
         self.engine.get_int(self.contracts.get(contract)?, self.now, method, arguments)
     }
 
+    /// Prices that every contract here is charged.
+    pub fn prices(&self) -> FeePrices {
+        self.engine.prices()
+    }
+
     fn enqueue(&mut self, message: Cell) {
         let parsed: OwnedMessage = message.parse().expect("a message of the chain is valid");
         let MsgInfo::Int(info) = parsed.info else {
@@ -393,20 +405,21 @@ impl Chain {
             ComputePhase::Executed(phase) => (Some(phase.exit_code), u64::from(phase.gas_used)),
             ComputePhase::Skipped(_) => (None, 0),
         };
-        let mut out = Vec::new();
+        let (mut out, mut logs) = (Vec::new(), Vec::new());
         for message in transaction.out_msgs.values() {
             let message = message.expect("out messages are well formed");
             let parsed: OwnedMessage = message.parse().expect("an out message is valid");
-            if let MsgInfo::Int(info) = &parsed.info
-                && let IntAddr::Std(to) = &info.dst
-            {
-                out.push(Sent {
-                    to: to.clone(),
-                    value: info.value.tokens.into_inner(),
-                    body: rest(&parsed.body),
-                });
+            match &parsed.info {
+                MsgInfo::Int(info) => {
+                    if let IntAddr::Std(to) = &info.dst {
+                        let value = info.value.tokens.into_inner();
+                        out.push(Sent { to: to.clone(), value, body: rest(&parsed.body) });
+                    }
+                    self.enqueue(message);
+                }
+                MsgInfo::ExtOut(_) => logs.push(rest(&parsed.body)),
+                MsgInfo::ExtIn(_) => panic!("a contract sent an external message to itself"),
             }
-            self.enqueue(message);
         }
         let fees = transaction.total_fees.tokens.into_inner();
         self.collected += fees + executed.burned;
@@ -429,6 +442,7 @@ impl Chain {
             gas_used,
             fees,
             out,
+            logs,
             destroyed,
         });
         Ok(())

@@ -2,15 +2,19 @@
 
 use std::convert::Infallible;
 
-use contracts::{Cell, HashBytes, StdAddr};
+use contracts::fees::FeePrices;
+use contracts::{Cell, HashBytes, StdAddr, artifacts};
 use sha2::{Digest, Sha256};
 use tvm_executor::{Environment, PrevBlocks, TvmError, Vm, method_id};
 use tycho_types::cell::{CellBuilder, Lazy};
-use tycho_types::models::{BlockId, OptionalAccount, ShardAccount, ShardIdent, Transaction};
+use tycho_types::dict::Dict;
+use tycho_types::models::{BlockId, OptionalAccount, ShardAccount, ShardIdent, SimpleLib, Transaction};
 use tycho_vm::Stack;
 
 pub struct Engine {
     vm: Vm,
+    /// What a Librarian has published.
+    libraries: Option<Cell>,
 }
 
 /// The contract did not accept an external message.
@@ -29,7 +33,7 @@ pub struct Executed {
 
 impl Default for Engine {
     fn default() -> Self {
-        Self { vm: Vm::new(-3).expect("the config is sound") }
+        Self { vm: Vm::new(-3).expect("the config is sound"), libraries: published() }
     }
 }
 
@@ -42,6 +46,18 @@ impl Engine {
         }
     }
 
+    /// Prices of the basechain.
+    pub fn prices(&self) -> FeePrices {
+        let config = &self.vm.config().params;
+        let storage = config.get_storage_prices().expect("the config has storage prices");
+        let last = storage.keys().last().expect("the storage prices are not empty").expect("a key");
+        FeePrices {
+            storage: storage.get(last).expect("storage prices read back").expect("the last one is there"),
+            gas: config.get_gas_prices(false).expect("the config has gas prices"),
+            forward: config.get_msg_forward_prices(false).expect("the config has forward prices"),
+        }
+    }
+
     pub fn execute(
         &self,
         address: &StdAddr,
@@ -51,7 +67,7 @@ impl Engine {
         now: u32,
         lt: u64,
     ) -> Result<Executed, Refused> {
-        match self.vm.execute(&environment(now, lt), lt, address, account, &message, external) {
+        match self.vm.execute(&self.environment(now, lt), lt, address, account, &message, external) {
             Ok(done) => Ok(Executed {
                 account: done.account,
                 transaction: done.transaction.load().expect("a transaction reads back"),
@@ -78,12 +94,30 @@ impl Engine {
             stack.push_int(*argument).ok()?;
         }
         let stack = CellBuilder::build_from(&stack).ok()?;
-        let output = self.vm.run_getter(&environment(now, 0), &account, method_id(method), &stack).ok()?;
+        let output =
+            self.vm.run_getter(&self.environment(now, 0), &account, method_id(method), &stack).ok()?;
         if output.exit_code > 1 {
             return None;
         }
         u128::try_from(&*output.stack.parse::<Stack>().ok()?.pop_int().ok()?).ok()
     }
+
+    fn environment(&self, now: u32, block_lt: u64) -> Environment {
+        let picked: Result<_, Infallible> =
+            PrevBlocks::pick(MC_SEQNO, mc_block(0), |seqno| Ok(mc_block(seqno)));
+        let Ok(prev_blocks) = picked;
+        let libraries = self.libraries.clone();
+        Environment { utime: now, block_lt, rand_seed: HashBytes::ZERO, prev_blocks, libraries }
+    }
+}
+
+fn published() -> Option<Cell> {
+    let mut libraries = Dict::<HashBytes, SimpleLib>::new();
+    for root in artifacts::libraries() {
+        let hash = *root.repr_hash();
+        libraries.set(hash, SimpleLib { public: true, root }).expect("a library fits");
+    }
+    libraries.root().clone()
 }
 
 /// Seqno of the newest masterchain block that any test sees.
@@ -98,10 +132,4 @@ pub fn mc_block(seqno: u32) -> BlockId {
         root_hash: hash("mc block root"),
         file_hash: hash("mc block file"),
     }
-}
-
-fn environment(now: u32, block_lt: u64) -> Environment {
-    let picked: Result<_, Infallible> = PrevBlocks::pick(MC_SEQNO, mc_block(0), |seqno| Ok(mc_block(seqno)));
-    let Ok(prev_blocks) = picked;
-    Environment { utime: now, block_lt, rand_seed: HashBytes::ZERO, prev_blocks, libraries: None }
 }

@@ -5,4 +5,4 @@ pub mod engine;
 pub mod market;
 
 pub use chain::{Chain, Tx};
-pub use market::{Job, Market, Terms, Worker};
+pub use market::{Job, Kind, Market, Terms, Worker};

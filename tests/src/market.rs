@@ -5,23 +5,29 @@ use std::collections::HashMap;
 use contracts::artifacts::{self, Contract};
 use contracts::attestor::{Bytes, QuoteOrigin, QuoteVerified, VerifiedReport};
 use contracts::errors::ContractError;
+use contracts::fees::FeePrices;
 use contracts::job::{
-    CancelJob, ExpireJob, JobLimits, JobState, JobStatus, JobStorage, JobTerms, PostJob, PostReceipt,
-    PostRejection, SweepJob,
+    CancelJob, CloseSession, DeliverInput, ExpireJob, JobLimits, JobState, JobStatus, JobStorage,
+    MarketNetwork, MarketTerms, OpenSession, PostJob, PostOpenJob, PostReceipt, PostRejection, RedeemReceipt,
+    ReportEquivocation, Seller, SessionTerms, SweepJob, TopUpJob,
 };
 use contracts::measurement::KeyBinding;
 use contracts::model::{ModelState, ModelStorage, RegisterModel, Unit};
-use contracts::network::AttestationParams;
 use contracts::platform::{PlatformStorage, Ppid};
-use contracts::receipt::{self, ClaimOrder, ClaimOrderBody, Dtype, Receipt, ReceiptBody, Rejection, Tag};
+use contracts::receipt::{
+    self, ClaimOrder, ClaimOrderBody, Dtype, MarketOrder, Receipt, ReceiptContent, Rejection, SignedReceipt,
+    Tag,
+};
 use contracts::registry::{PlatformPolicy, RegistrationRequest, RegistryStorage};
 use contracts::sealing::Sealed;
+use contracts::voucher::Voucher;
 use contracts::wire::{Snake, from_cell, to_cell};
 use contracts::worker::{
     Attestation, ClaimJob, Evidence, FundGas, OfferModel, TopUpStake, WorkerState, WorkerStorage,
 };
 use contracts::{
-    Codes, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, SigningKey, StdAddr, Units,
+    Amount, Codes, Generation, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, SigningKey,
+    StateInit, StdAddr, Units,
 };
 use sha2::{Digest, Sha256};
 use tycho_types::cell::CellBuilder;
@@ -41,6 +47,9 @@ pub const PRICES: Prices = Prices {
     output: Nanoton::new(6_000_000),
 };
 pub const ROYALTY_BPS: u16 = 500;
+pub const FEE_BPS: u16 = 200;
+/// What a job of the market's own model pays its Model.
+pub const SHARE_BPS: u16 = ROYALTY_BPS + FEE_BPS;
 
 /// Registry, model and everybody's addresses.
 pub struct Market {
@@ -68,41 +77,72 @@ pub struct Worker {
     pub key: SigningKey,
 }
 
-/// A job's name and terms.
-#[derive(Debug, Clone)]
+/// A job, posted or not.
+#[derive(Clone)]
 pub struct Job {
     pub client: StdAddr,
     pub nonce: u64,
     pub address: StdAddr,
-    pub terms: JobTerms,
+    pub until: u32,
+    pub deposit: Amount,
+    pub limits: JobLimits,
+    pub kind: Kind,
+    /// Whom its client chose; of a job of the market, whom the tests expect.
+    pub seller: Seller,
+    pub model_id: HashBytes,
     pub input: Sealed,
+    /// What the message brings above the deposit.
+    pub fees: Nanoton,
+}
+
+/// What kind of job.
+#[derive(Clone)]
+pub enum Kind {
+    /// For one worker.
+    Directed,
+    /// A session, whose vouchers this key signs.
+    Session(Box<SigningKey>),
+    /// For whoever claims it.
+    Market(Box<MarketTerms>),
 }
 
 /// What a client may vary.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    pub measurement: HashBytes,
     pub model_id: Option<HashBytes>,
-    pub claim_within_s: u32,
+    /// From the post to `until`.
+    pub wait_s: u32,
     pub settle_within_s: u32,
-    pub max_prices: Prices,
+    pub prices: Prices,
+    pub share_bps: u16,
     pub max_units: Units,
-    pub deposit: Nanoton,
+    pub deposit: Amount,
+    pub least_bond: Amount,
     /// What the message brings above the deposit.
     pub fees: Nanoton,
+    /// The rest is for jobs of the market.
+    pub measurement: HashBytes,
+    pub bid_for_s: u32,
+    pub deliver_within_s: u32,
+    pub compensation: Amount,
 }
 
 impl Default for Terms {
     fn default() -> Self {
         Self {
-            measurement: HashBytes::ZERO,
             model_id: None,
-            claim_within_s: 120,
+            wait_s: 120,
             settle_within_s: 600,
-            max_prices: PRICES,
+            prices: PRICES,
+            share_bps: SHARE_BPS,
             max_units: Units { input: 1_000, cached_input: 1_000, output: 1_000 },
-            deposit: Nanoton::new(TON),
+            deposit: Amount::new(TON),
+            least_bond: Amount::new(TON / 2),
             fees: Nanoton::new(FEES),
+            measurement: HashBytes::ZERO,
+            bid_for_s: 0,
+            deliver_within_s: 300,
+            compensation: Amount::new(TON / 100),
         }
     }
 }
@@ -120,15 +160,15 @@ impl Market {
             owner.clone(),
             1,
             TIMELOCK_S,
-            params(&treasury, &attestor),
+            generation(&treasury, &attestor),
             &[measurement],
             PlatformPolicy::initial(0),
-            artifacts::code(Contract::Platform),
+            artifacts::library(Contract::Platform),
         )
         .expect("the registry's storage fits");
         let code = artifacts::code(Contract::Registry);
         let registry = storage.address(&code).expect("the address is computed");
-        let network = Network { registry: registry.clone(), params: storage.params.clone() };
+        let network = storage.network(registry.clone());
         let init = storage.state_init(&code).expect("the state init is built");
         let empty = contracts::Cell::default();
         chain.send(&owner, &registry, Nanoton::new(TON), empty, Some(init));
@@ -319,7 +359,8 @@ impl Market {
 
     /// Offers another model than the market's own.
     pub fn offer_of(&mut self, worker: &Worker, model_id: HashBytes, prices: Prices) -> Vec<Tx> {
-        let body = OfferModel { query_id: 1, model_id, prices: Ref::new(prices).expect("prices fit") };
+        let prices = Ref::new(prices).expect("prices fit");
+        let body = OfferModel { query_id: 1, model_id, min_deposit: Nanoton::new(1_000), prices };
         self.tell(&worker.owner.clone(), &worker.address.clone(), Nanoton::new(FEES), &body)
     }
 
@@ -328,63 +369,131 @@ impl Market {
         self.chain.send(from, to, value, cell(body), None)
     }
 
-    /// A job as it would be posted, without posting it.
+    /// A job for the worker as it would be posted, without posting it.
     pub fn draft(&mut self, client: &StdAddr, worker: &Worker, terms: &Terms) -> Job {
         let nonce = self.next_nonce;
         self.next_nonce += 1;
         let address = self.network.job_address(client, nonce).expect("the address is computed");
         self.names.insert(address.clone(), "job");
-        let limits =
-            JobLimits { max_prices: terms.max_prices, max_units: terms.max_units, deposit: terms.deposit };
+        let model_id = terms.model_id.unwrap_or(self.model_id);
+        let model = self.network.model_address(&model_id).expect("the address is computed");
         Job {
             client: client.clone(),
             nonce,
             address,
-            terms: JobTerms {
-                worker: worker.address.clone(),
-                model_id: terms.model_id.unwrap_or(self.model_id),
-                measurement: terms.measurement,
-                claim_by: self.chain.now + terms.claim_within_s,
+            until: self.chain.now + terms.wait_s,
+            deposit: terms.deposit,
+            limits: JobLimits { max_units: terms.max_units, least_bond: terms.least_bond },
+            kind: Kind::Directed,
+            seller: Seller {
+                worker: worker.address.address,
+                receipt_key: receipt::public_key(&worker.key),
+                model: model.address,
                 settle_within_s: terms.settle_within_s,
-                limits: Ref::new(limits).expect("limits fit"),
+                share_bps: terms.share_bps,
+                prices: terms.prices,
             },
-            input: sealed(&format!("input {nonce}"), 272),
+            model_id,
+            input: sealed(&format!("input {nonce}"), SEALED_BYTES),
+            fees: terms.fees,
         }
+    }
+
+    /// The same as a session, without posting it.
+    pub fn draft_session(&mut self, client: &StdAddr, worker: &Worker, terms: &Terms) -> Job {
+        let mut job = self.draft(client, worker, terms);
+        let seed = Sha256::digest(format!("session {}", job.nonce));
+        job.kind = Kind::Session(Box::new(SigningKey::from_bytes(&seed.into())));
+        job
+    }
+
+    /// The same for whoever claims it, without posting it.
+    pub fn draft_open(&mut self, client: &StdAddr, worker: &Worker, terms: &Terms) -> Job {
+        let mut job = self.draft(client, worker, terms);
+        let network = MarketNetwork::of(&self.network, &job.model_id, terms.settle_within_s);
+        let network = network.and_then(Ref::new).expect("a network fits");
+        job.kind = Kind::Market(Box::new(MarketTerms {
+            model_id: job.model_id,
+            measurement: terms.measurement,
+            max_prices: terms.prices,
+            bid_until: (self.chain.now + terms.bid_for_s).min(job.until),
+            deliver_within_s: terms.deliver_within_s,
+            compensation: terms.compensation,
+            best_stake: Amount::ZERO,
+            network,
+        }));
+        job
     }
 
     /// Posts a job; panics unless the contract took it.
     pub fn post(&mut self, client: &StdAddr, worker: &Worker, terms: &Terms) -> Job {
-        let (job, txs) = self.try_post(client, worker, terms);
-        assert_all_succeeded(&txs);
+        let job = self.draft(client, worker, terms);
+        self.post_well(&job);
+        job
+    }
+
+    /// Opens a session; panics unless the contract took it.
+    pub fn session(&mut self, client: &StdAddr, worker: &Worker, terms: &Terms) -> Job {
+        let job = self.draft_session(client, worker, terms);
+        self.post_well(&job);
+        job
+    }
+
+    /// Posts a job of the market; panics unless the contract took it.
+    pub fn open_job(&mut self, client: &StdAddr, worker: &Worker, terms: &Terms) -> Job {
+        let job = self.draft_open(client, worker, terms);
+        self.post_well(&job);
         job
     }
 
     pub fn try_post(&mut self, client: &StdAddr, worker: &Worker, terms: &Terms) -> (Job, Vec<Tx>) {
         let job = self.draft(client, worker, terms);
-        let value = terms.deposit.get() + terms.fees.get();
-        let txs = self.post_draft(client, &job, Nanoton::checked(value).expect("an amount of a test"));
+        let txs = self.post_draft(client, &job, self.value_of(&job));
         (job, txs)
     }
 
-    pub fn post_draft(&mut self, from: &StdAddr, job: &Job, value: Nanoton) -> Vec<Tx> {
-        let (body, init) = self.posting(job);
-        self.chain.send(from, &job.address, value, cell(&body), Some(init))
+    /// What the job's message brings.
+    pub fn value_of(&self, job: &Job) -> Nanoton {
+        job.deposit.nanoton().checked_add(job.fees).expect("an amount of a test")
     }
 
-    /// Body and state init of a posting.
-    pub fn posting(&self, job: &Job) -> (PostJob, contracts::StateInit) {
-        let body = PostJob::new(job.nonce, job.terms.clone(), &job.input).expect("a job fits");
-        let init = self
-            .network
-            .job_state_init(&artifacts::code(Contract::Job), &job.client, job.nonce)
-            .expect("the state init is built");
+    pub fn post_draft(&mut self, from: &StdAddr, job: &Job, value: Nanoton) -> Vec<Tx> {
+        let (body, init) = self.opening(job);
+        self.chain.send(from, &job.address, value, body, Some(init))
+    }
+
+    /// Body and state init of what opens the job.
+    pub fn opening(&self, job: &Job) -> (contracts::Cell, StateInit) {
+        let (until, deposit, limits) = (job.until, job.deposit, job.limits);
+        let seller = Ref::new(job.seller.clone()).expect("a seller fits");
+        let query_id = job.nonce;
+        let body = match &job.kind {
+            Kind::Directed => cell(
+                &PostJob::new(query_id, until, deposit, limits, job.seller.clone(), &job.input)
+                    .expect("a job fits"),
+            ),
+            Kind::Session(key) => {
+                let terms =
+                    Ref::new(SessionTerms { session_key: receipt::public_key(key) }).expect("terms fit");
+                cell(&OpenSession { query_id, until, deposit, limits, seller, terms })
+            }
+            Kind::Market(terms) => {
+                let terms = Ref::new((**terms).clone()).expect("terms fit");
+                cell(&PostOpenJob { query_id, until, deposit, limits, terms })
+            }
+        };
+        let init = self.network.job_state_init(&job.client, job.nonce).expect("the state init is built");
         (body, init)
     }
 
     /// The order with which the worker would claim the job now.
     pub fn order(&self, worker: &Worker, job: &Job) -> ClaimOrder {
-        let bond = self.network.params.min_bond_for(job.terms.limits.deposit);
-        let body = ClaimOrderBody { model_id: job.terms.model_id, bond };
+        let market = match &job.kind {
+            Kind::Market(terms) => Some(MarketOrder { settle_within_s: terms.network.settle_within_s }),
+            _ => None,
+        };
+        let bond = self.network.generation.min_bond.max(job.limits.least_bond.nanoton());
+        let body = ClaimOrderBody { model_id: job.model_id, bond, market };
         ClaimOrder {
             tag: Tag,
             network_id: NETWORK_ID,
@@ -410,47 +519,97 @@ impl Market {
     /// Posts and claims; panics unless both went through.
     pub fn claimed(&mut self, client: &StdAddr, worker: &Worker, terms: &Terms) -> Job {
         let job = self.post(client, worker, terms);
-        let txs = self.claim(worker, &job).expect("the worker accepts its own order");
-        assert_all_succeeded(&txs);
+        self.claim_well(worker, &job);
         assert_eq!(self.status(&job), Some(JobStatus::Claimed));
         job
     }
 
-    /// The receipt an honest worker would write for the units.
-    pub fn receipt(&self, job: &Job, units: Units) -> Receipt {
-        let body = ReceiptBody {
-            result_hash: Ref::new(result()).expect("a result fits").hash(),
+    /// A job of the market that the worker has taken and that waits for its input.
+    pub fn awaiting(&mut self, client: &StdAddr, worker: &Worker, terms: &Terms) -> Job {
+        let job = self.open_job(client, worker, terms);
+        self.claim_well(worker, &job);
+        assert_eq!(self.status(&job), Some(JobStatus::Awaiting));
+        job
+    }
+
+    /// Claims; panics unless the job took it.
+    pub fn claim_well(&mut self, worker: &Worker, job: &Job) {
+        let txs = self.claim(worker, job).expect("the worker accepts its own order");
+        assert_all_succeeded(&txs);
+    }
+
+    pub fn deliver(&mut self, from: &StdAddr, job: &Job) -> Vec<Tx> {
+        let body = DeliverInput::new(1, &job.input).expect("an input fits");
+        self.tell(from, &job.address, Nanoton::new(FEES), &body)
+    }
+
+    /// The content of every honest receipt here.
+    pub fn content(&self) -> ReceiptContent {
+        ReceiptContent {
+            result_hash: *to_cell(&result()).expect("a result fits").repr_hash(),
             transcript: hash("transcript"),
             engine: 1,
             dtype: Dtype::Q4_1 as u8,
-        };
+        }
+    }
+
+    /// The receipt an honest worker would write for the units.
+    pub fn receipt(&self, job: &Job, units: Units) -> Receipt {
+        let cost = job.seller.prices.cost(&units);
         Receipt {
             tag: Tag,
-            network_id: NETWORK_ID,
             job: job.address.clone(),
-            posted_lt: self.job_state(job).map_or(0, |state| state.posted_lt),
+            posted_lt: self.posted_lt(job),
             sequence: 1,
             is_final: true,
             units,
-            amount: PRICES.cost(&units),
-            body: Ref::new(body).expect("a receipt fits"),
+            amount: Amount::try_from(cost).unwrap_or(Amount::new(u64::MAX)),
+            content_hash: self.content().hash().expect("a content fits"),
         }
     }
 
-    /// Signs and posts a receipt with the standard result.
+    /// The receipt of a session for all up to now.
+    pub fn session_receipt(&self, job: &Job, sequence: u32, amount: u64, is_final: bool) -> Receipt {
+        let amount = Amount::new(amount);
+        Receipt { sequence, is_final, amount, ..self.receipt(job, Units::default()) }
+    }
+
+    /// Signs and posts a receipt with the standard content and result.
     pub fn settle(&mut self, worker: &Worker, job: &Job, receipt: Receipt) -> Result<Vec<Tx>, Refused> {
-        let message = PostReceipt::signed(receipt, &result(), &worker.key).expect("a receipt fits");
+        let message = self.answer(worker, receipt);
         self.chain.external(&job.address, cell(&message))
     }
 
+    /// What [`Self::settle`] posts.
+    pub fn answer(&self, worker: &Worker, receipt: Receipt) -> PostReceipt {
+        PostReceipt::signed(receipt, self.content(), &result(), &worker.key).expect("a receipt fits")
+    }
+
+    /// Redeems a receipt of a session with a voucher for so much.
+    pub fn redeem(
+        &mut self,
+        worker: &Worker,
+        job: &Job,
+        receipt: Receipt,
+        voucher: u64,
+    ) -> Result<Vec<Tx>, Refused> {
+        let message = self.redemption(worker, job, receipt, voucher);
+        self.chain.external(&job.address, cell(&message))
+    }
+
+    /// What [`Self::redeem`] posts.
+    pub fn redemption(&self, worker: &Worker, job: &Job, receipt: Receipt, voucher: u64) -> RedeemReceipt {
+        let Kind::Session(key) = &job.kind else {
+            panic!("the job is no session");
+        };
+        let amount = Amount::new(voucher);
+        let promise = Voucher { job: job.address.address, posted_lt: self.posted_lt(job), amount };
+        let signed = SignedReceipt::new(receipt, &worker.key).expect("a receipt fits");
+        RedeemReceipt::new(signed, amount, promise.sign(key)).expect("a redemption fits")
+    }
+
     pub fn rejection(&self, job: &Job, reason: u16) -> Rejection {
-        Rejection {
-            tag: Tag,
-            network_id: NETWORK_ID,
-            job: job.address.clone(),
-            posted_lt: self.job_state(job).map_or(0, |state| state.posted_lt),
-            reason,
-        }
+        Rejection { tag: Tag, job: job.address.clone(), posted_lt: self.posted_lt(job), reason }
     }
 
     pub fn reject(&mut self, worker: &Worker, job: &Job, rejection: Rejection) -> Result<Vec<Tx>, Refused> {
@@ -462,6 +621,15 @@ impl Market {
         self.tell(from, &job.address, Nanoton::new(FEES), &CancelJob { query_id: 1 })
     }
 
+    pub fn close(&mut self, from: &StdAddr, job: &Job) -> Vec<Tx> {
+        self.tell(from, &job.address, Nanoton::new(FEES), &CloseSession { query_id: 1 })
+    }
+
+    pub fn top_up(&mut self, from: &StdAddr, job: &Job, amount: u64, fees: Nanoton) -> Vec<Tx> {
+        let value = Nanoton::new(amount).checked_add(fees).expect("an amount of a test");
+        self.tell(from, &job.address, value, &TopUpJob { query_id: 1, amount: Amount::new(amount) })
+    }
+
     pub fn expire(&mut self, from: &StdAddr, job: &Job) -> Vec<Tx> {
         self.tell(from, &job.address, Nanoton::new(FEES), &ExpireJob { query_id: 1 })
     }
@@ -470,26 +638,53 @@ impl Market {
         self.tell(from, &job.address, Nanoton::new(FEES), &SweepJob { query_id: 1 })
     }
 
+    /// Two receipts of one sequence, both signed by the worker, of the key of its newest registration.
+    pub fn equivocation(&self, worker: &Worker, one: Receipt, other: Receipt) -> ReportEquivocation {
+        let registrations = self.worker_state(worker).map_or(0, |state| state.registration_seqno);
+        let signed =
+            |receipt| SignedReceipt::new(receipt, &worker.key).and_then(Ref::new).expect("a receipt fits");
+        ReportEquivocation {
+            query_id: 1,
+            registration_seqno: registrations.saturating_sub(1),
+            one: signed(one),
+            other: signed(other),
+        }
+    }
+
+    pub fn report(&mut self, from: &StdAddr, job: &Job, report: &ReportEquivocation) -> Vec<Tx> {
+        self.tell(from, &job.address, Nanoton::new(FEES), report)
+    }
+
     pub fn job_state(&self, job: &Job) -> Option<JobState> {
         let storage: JobStorage =
             from_cell(&self.chain.data(&job.address)?).expect("the job's storage is as the TL-B says");
-        storage.state.map(Ref::into_value)
+        storage.state
     }
 
     pub fn status(&self, job: &Job) -> Option<JobStatus> {
         self.job_state(job).map(|state| state.status)
     }
 
+    pub fn posted_lt(&self, job: &Job) -> u64 {
+        self.job_state(job).map_or(0, |state| state.posting.posted_lt)
+    }
+
     pub fn worker_state(&self, worker: &Worker) -> Option<WorkerState> {
         let storage: WorkerStorage =
             from_cell(&self.chain.data(&worker.address)?).expect("the worker's storage is as the TL-B says");
-        storage.state.map(Ref::into_value)
+        storage.state
+    }
+
+    /// What of a worker's balance is its owner's.
+    pub fn free(&self, worker: &Worker) -> u128 {
+        let balance = Nanoton::checked(self.chain.balance(&worker.address)).expect("an amount");
+        self.worker_state(worker).map_or(0, |state| state.free(balance).get())
     }
 
     pub fn model_state(&self) -> Option<ModelState> {
         let storage: ModelStorage =
             from_cell(&self.chain.data(&self.model)?).expect("the model's storage is as the TL-B says");
-        storage.state.map(Ref::into_value)
+        storage.state
     }
 
     pub fn platform_storage(&self, ppid: Ppid) -> Option<PlatformStorage> {
@@ -501,32 +696,40 @@ impl Market {
         let data = self.chain.data(&self.registry).expect("the registry exists");
         from_cell(&data).expect("the registry's storage is as the TL-B says")
     }
+
+    /// Prices of the basechain that every contract here is charged.
+    pub fn prices(&self) -> FeePrices {
+        self.chain.prices()
+    }
+
+    fn post_well(&mut self, job: &Job) {
+        let value = self.value_of(job);
+        let txs = self.post_draft(&job.client.clone(), job, value);
+        // The notice to the worker has no gas.
+        let own: Vec<Tx> = txs.into_iter().filter(|tx| tx.account == job.address).collect();
+        assert_all_succeeded(&own);
+    }
 }
 
 /// The parameters every test runs with.
-pub fn params(treasury: &StdAddr, attestor: &StdAddr) -> Params {
-    let codes = Codes {
-        worker: artifacts::code_ref(Contract::Worker),
-        model: artifacts::code_ref(Contract::Model),
-        job: artifacts::code_ref(Contract::Job),
-    };
-    Params {
-        network_id: NETWORK_ID,
+pub fn generation(treasury: &StdAddr, attestor: &StdAddr) -> Generation {
+    let params = Params {
         treasury: treasury.clone(),
-        fee_bps: 200,
         royalty_cap_bps: 2_000,
         min_stake: Nanoton::new(10 * TON),
-        min_bond: Nanoton::new(TON / 10),
-        bond_bps: 5_000,
         unbonding_s: 172_800,
-        audit_window_s: 604_800,
+        attestor: attestor.clone(),
+        attestation_ttl_s: 86_400,
+    };
+    let codes: Codes = artifacts::codes();
+    Generation {
+        network_id: NETWORK_ID,
+        fee_bps: FEE_BPS,
+        bond_bps: 5_000,
+        min_bond: Nanoton::new(TON / 10),
+        job_code: artifacts::library(Contract::Job),
         codes: Ref::new(codes).expect("codes fit"),
-        attestation: Ref::new(AttestationParams {
-            attestor: attestor.clone(),
-            ttl_s: 86_400,
-            platform: artifacts::code_ref(Contract::Platform),
-        })
-        .expect("attestation parameters fit"),
+        params: Ref::new(params).expect("parameters fit"),
     }
 }
 
@@ -535,18 +738,18 @@ pub fn hash(name: &str) -> HashBytes {
     HashBytes(Sha256::digest(name).into())
 }
 
+/// Size of every sealed input here.
+const SEALED_BYTES: usize = 2 * 127;
+
 /// Something that looks sealed.
 pub fn sealed(seed: &str, bytes: usize) -> Sealed {
-    let ciphertext: Vec<u8> = hash(seed).0.iter().copied().cycle().take(bytes).collect();
-    Sealed {
-        enc: hash("enc"),
-        ciphertext: Snake::new(ciphertext).and_then(Ref::new).expect("a short ciphertext fits"),
-    }
+    let bytes: Vec<u8> = hash(seed).0.iter().copied().cycle().take(bytes).collect();
+    Sealed::from_bytes(bytes).expect("a whole number of cells")
 }
 
 /// The result of every honest receipt here.
 pub fn result() -> Sealed {
-    sealed("result", 528)
+    sealed("result", 4 * 127)
 }
 
 /// The body of a message.
@@ -559,7 +762,7 @@ pub fn padded(body: &contracts::Cell) -> contracts::Cell {
     let mut builder = CellBuilder::new();
     let slice = body.as_slice().expect("a body is an ordinary cell");
     builder.store_slice(slice).expect("a body fits");
-    let filler = to_cell(&sealed("filler", 5_000)).expect("a short filler fits");
+    let filler = to_cell(&sealed("filler", 40 * 127)).expect("a short filler fits");
     builder.store_reference(filler).expect("a body has room");
     builder.build().expect("a body fits")
 }
