@@ -143,7 +143,7 @@ impl FeePrices {
         sum([self.gas(GAS_JOB_DELIVER), self.notice()])
     }
 
-    /// The least that `top_up_job` brings above the amount.
+    /// The least that `top_up_job` brings above the amount, and `close_session` at all.
     pub fn session_top_up(&self) -> Nanoton {
         sum([self.gas(GAS_JOB_TOP_UP), self.notice()])
     }

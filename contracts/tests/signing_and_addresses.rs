@@ -11,6 +11,7 @@ use contracts::platform::PlatformStorage;
 use contracts::receipt::{
     Dtype, Receipt, ReceiptContent, SignatureError, Tag, public_key, sign_cell, verify_cell,
 };
+use contracts::registry::{PlatformPolicy, RegistryStorage};
 use contracts::sealing::Sealed;
 use contracts::transcript::transcript;
 use contracts::voucher::Voucher;
@@ -102,6 +103,25 @@ fn an_address_is_the_hash_of_the_state_init() {
     assert_eq!(network.platform_address(Bytes([6; 16])).unwrap().address, *init.repr_hash());
     assert!(network.worker_state_init(&code(2), &address(9)).is_err());
     assert_ne!(network.job_address(&address(9), 7).unwrap(), network.job_address(&address(9), 8).unwrap());
+}
+
+#[test]
+fn a_registry_deploys_the_platform_its_generation_names() {
+    let initial = |code: Cell| {
+        RegistryStorage::initial(
+            address(1),
+            0,
+            60,
+            network().generation,
+            &[],
+            PlatformPolicy::initial(0),
+            code,
+        )
+    };
+    assert_eq!(initial(library_cell(&code(4))).unwrap().network(address(1)), network());
+    for other in [code(4), library_cell(&code(3))] {
+        assert_eq!(initial(other), Err(WireError::CodeMismatch { what: "the platform" }));
+    }
 }
 
 #[test]
