@@ -20,8 +20,9 @@ pub const MIN_SETTLE_S: u32 = 30;
 pub const MAX_SETTLE_S: u32 = 7 * 86_400;
 /// A closed job stays so long for those who audit it.
 pub const AUDIT_WINDOW_S: u32 = 7 * 86_400;
-/// [`JobState::sequence`] once the worker was shown to have signed two receipts of one sequence.
-pub const EQUIVOCATED: u32 = u32::MAX;
+/// In [`JobState::sequence`] once the worker was shown to have signed two receipts of one sequence; no receipt of a
+/// session has this sequence or more.
+pub const EQUIVOCATED: u32 = 1 << 31;
 
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct JobStorage {
@@ -48,7 +49,7 @@ pub struct JobState {
     pub bond: Amount,
     /// To worker, publisher and treasury so far.
     pub paid: Amount,
-    /// Of the last receipt taken, or [`EQUIVOCATED`].
+    /// Of the last receipt taken, and [`EQUIVOCATED`] more where that was shown.
     pub sequence: u32,
     pub posting: Posting,
 }

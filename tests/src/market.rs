@@ -418,7 +418,7 @@ impl Market {
             max_prices: terms.prices,
             bid_until: (self.chain.now + terms.bid_for_s).min(job.until),
             deliver_within_s: terms.deliver_within_s,
-            compensation: terms.compensation,
+            compensation: terms.compensation.min(terms.deposit),
             best_stake: Amount::ZERO,
             network,
         }));

@@ -56,12 +56,12 @@ fn the_owner_may_register_keys_of_an_admitted_image() {
     let attestation = state.attestation.unwrap();
     assert_eq!(attestation.receipt_key, public_key(&worker.key));
     assert_eq!(attestation.measurement, market.measurement);
-    assert_eq!(attestation.expires_at, market.chain.now + market.network.params.attestation.ttl_s);
+    assert_eq!(attestation.expires_at, market.chain.now + market.network.generation.params.attestation_ttl_s);
     assert_eq!(attestation.evidence.registered_at, market.chain.now);
     assert_eq!(attestation.evidence.quote_digest, hash("quote"));
     let platform = market.platform_storage(market.ppid(&worker)).unwrap();
     let expected = PlatformState { worker_owner: worker.owner.clone(), until: attestation.expires_at };
-    assert_eq!(*platform.state.unwrap(), expected);
+    assert_eq!(platform.state.unwrap(), expected);
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn a_machine_serves_one_worker_until_it_is_left_or_its_attestation_ends() {
     assert_all_succeeded(&on_the_same_machine(&mut market));
     assert!(market.worker_state(&second).unwrap().attestation.is_some());
 
-    market.chain.wait(market.network.params.attestation.ttl_s + 1);
+    market.chain.wait(market.network.generation.params.attestation_ttl_s + 1);
     let stranger = market.person("stranger");
     assert_all_succeeded(&market.tell(&stranger, &platform, value, &LeaveWorker { query_id: 1 }));
     assert!(market.platform_storage(ppid).is_none());

@@ -1,19 +1,22 @@
+//! Who may claim a job that names its worker.
+
 use contracts::errors::ContractError;
-use contracts::job::{Claim, JobStatus, TakeJob};
-use contracts::receipt::{ClaimOrder, ClaimOrderBody, public_key};
-use contracts::worker::{ClaimJob, RequestUnbond};
-use contracts::{HashBytes, Nanoton, Ref, SigningKey};
+use contracts::job::{JobStatus, TakeJob};
+use contracts::job_log::JobTaken;
+use contracts::receipt::{ClaimOrder, ClaimOrderBody, MarketOrder};
+use contracts::worker::{ClaimJob, PauseWorker, RequestUnbond, WithdrawEarnings};
+use contracts::{Amount, Nanoton, Ref, SigningKey, StdAddr};
 use tests::market::{
-    PRICES, ROYALTY_BPS, TON, assert_all_succeeded, assert_external_refused, assert_refused, cell, hash,
+    FEES, PRICES, TON, assert_all_succeeded, assert_external_refused, assert_refused, cell, hash,
 };
 use tests::{Job, Market, Terms, Worker};
 
-fn posted() -> (Market, Worker, Job) {
+fn posted() -> (Market, Worker, StdAddr, Job) {
     let mut market = Market::open();
     let worker = market.worker("worker");
     let client = market.person("client");
     let job = market.post(&client, &worker, &Terms::default());
-    (market, worker, job)
+    (market, worker, client, job)
 }
 
 fn altered(order: &ClaimOrder, edit: impl FnOnce(&mut ClaimOrderBody)) -> ClaimOrder {
@@ -22,274 +25,216 @@ fn altered(order: &ClaimOrder, edit: impl FnOnce(&mut ClaimOrderBody)) -> ClaimO
     ClaimOrder { body: Ref::new(body).unwrap(), ..order.clone() }
 }
 
-/// The job refused the claim: the bond is back and nothing is locked.
-fn refused_by_the_job(
-    market: &mut Market,
-    worker: &Worker,
-    job: &Job,
-    order: ClaimOrder,
-    error: ContractError,
-) {
+/// The job refused the claim: the bond is back among the owner's funds.
+fn refused_by_the_job(market: &mut Market, worker: &Worker, job: &Job, order: ClaimOrder, code: i32) {
     let before = market.worker_state(worker).unwrap();
-    let job_before = market.job_state(job);
+    let (free, job_before) = (market.free(worker), market.job_state(job));
+    let held = market.chain.balance(&job.address);
     let txs = market.claim_with(worker, order).unwrap();
     let refusal = txs.iter().find(|tx| tx.account == job.address).unwrap();
-    assert_eq!(refusal.exit_code, Some(i32::from(error.code())), "{error}");
+    assert_eq!(refusal.exit_code, Some(code));
     let bounce = txs.last().unwrap();
     assert!(bounce.bounced && bounce.succeeded() && bounce.account == worker.address);
     let after = market.worker_state(worker).unwrap();
-    assert_eq!(after.locked, before.locked);
     assert_eq!(after.stake, before.stake);
     assert_eq!(after.claim_seqno, before.claim_seqno + 1);
+    assert!(market.free(worker) + market.prices().claim().get() >= free, "a refused claim cost the bond");
     assert_eq!(market.job_state(job), job_before);
+    // But for the rent of a moment.
+    assert!(market.chain.balance(&job.address) + 1_000 >= held);
+}
+
+fn code(error: ContractError) -> i32 {
+    error.code().into()
 }
 
 #[test]
 fn the_attested_worker_may_claim_and_its_bond_travels() {
-    let (mut market, worker, job) = posted();
+    let (mut market, worker, _, job) = posted();
     let before = market.worker_state(&worker).unwrap();
-    let held = market.chain.balance(&job.address);
-    assert_all_succeeded(&market.claim(&worker, &job).unwrap());
-    let bond = Nanoton::new(TON / 2);
+    let (held, free) = (market.chain.balance(&job.address), market.free(&worker));
+    let txs = market.claim(&worker, &job).unwrap();
+    assert_all_succeeded(&txs);
+    let bond = Amount::new(TON / 2);
     let state = market.job_state(&job).unwrap();
-    let claim = state.claim.unwrap();
-    assert_eq!(state.status, JobStatus::Claimed);
-    assert_eq!(claim.bond, bond);
-    assert_eq!(claim.receipt_key, public_key(&worker.key));
-    assert_eq!(claim.measurement, market.measurement);
-    assert_eq!(claim.royalty_bps, ROYALTY_BPS);
-    assert_eq!(claim.worker_owner, worker.owner);
-    assert_eq!(*claim.prices, PRICES);
-    assert_eq!(claim.settle_by, market.chain.now + 600);
+    assert_eq!((state.status, state.bond), (JobStatus::Claimed, bond));
+    assert_eq!(state.until, market.chain.now + job.seller.settle_within_s);
+    let log: JobTaken = txs.iter().find_map(|tx| tx.logged()).unwrap();
+    assert_eq!(log.worker, worker.address.address);
+    assert_eq!((log.bond, log.until, log.prices), (bond, state.until, PRICES));
     let after = market.worker_state(&worker).unwrap();
-    assert_eq!(after.locked, bond);
-    assert_eq!(before.stake.checked_sub(after.stake), Some(bond));
-    assert_eq!(after.claim_seqno, before.claim_seqno + 1);
-    assert!(market.chain.balance(&job.address) >= held + bond.get() - u128::from(TON / 50));
+    assert_eq!((after.stake, after.claim_seqno), (before.stake, before.claim_seqno + 1));
+    let spent = free - market.free(&worker);
+    assert!(spent <= bond.nanoton().get() + market.prices().claim().get(), "a claim cost {spent}");
+    // The claim pays for itself and for the bond's way back.
+    let way_back = market.prices().forward(0, 0).get();
+    let gas = market.prices().gas(contracts::fees::GAS_WORKER_PAID).get();
+    assert!(market.chain.balance(&job.address) >= held + bond.nanoton().get() + way_back + gas);
 }
 
 #[test]
 fn an_order_is_worth_something_once_and_here_alone() {
-    let (mut market, worker, job) = posted();
+    let (mut market, worker, _, job) = posted();
     let order = market.order(&worker, &job);
     let stranger = SigningKey::from_bytes(&[1; 32]);
     let forged = ClaimJob::signed(order.clone(), &stranger).unwrap();
-    assert_external_refused(
-        market.chain.external(&worker.address, cell(&forged)),
-        ContractError::BadSignature,
-    );
+    let sent = market.chain.external(&worker.address, cell(&forged));
+    assert_external_refused(sent, ContractError::BadSignature);
     let mut flipped = ClaimJob::signed(order.clone(), &worker.key).unwrap();
     flipped.signature.0[10] ^= 1;
-    assert_external_refused(
-        market.chain.external(&worker.address, cell(&flipped)),
-        ContractError::BadSignature,
-    );
+    let sent = market.chain.external(&worker.address, cell(&flipped));
+    assert_external_refused(sent, ContractError::BadSignature);
+    let min_bond = market.network.generation.min_bond;
+    let less = min_bond.checked_sub(Nanoton::new(1)).unwrap();
     let cases = [
         (ClaimOrder { network_id: -239, ..order.clone() }, ContractError::WrongNetwork),
         (ClaimOrder { seqno: order.seqno + 1, ..order.clone() }, ContractError::WrongSeqno),
         (ClaimOrder { valid_until: market.chain.now - 1, ..order.clone() }, ContractError::TooLate),
         (altered(&order, |body| body.model_id = hash("another model")), ContractError::ModelNotOffered),
-        (altered(&order, |body| body.bond = Nanoton::new(21 * TON)), ContractError::UnderStaked),
+        (altered(&order, |body| body.bond = less), ContractError::BondTooLow),
+        (altered(&order, |body| body.bond = Nanoton::new(21 * TON)), ContractError::GasFloatTooLow),
     ];
+    let held = market.chain.balance(&worker.address);
     for (order, error) in cases {
         assert_external_refused(market.claim_with(&worker, order), error);
     }
+    assert_eq!(market.chain.balance(&worker.address), held);
+    let other = market.worker("other worker");
+    let astray = ClaimOrder { worker: other.address.clone(), ..order.clone() };
+    assert_external_refused(market.claim_with(&worker, astray), ContractError::NotSibling);
     assert_all_succeeded(&market.claim_with(&worker, order.clone()).unwrap());
     assert_external_refused(market.claim_with(&worker, order), ContractError::WrongSeqno);
 }
 
 #[test]
-fn an_order_for_another_worker_is_refused() {
-    let (mut market, worker, job) = posted();
-    let other = market.worker("other worker");
-    let order = ClaimOrder { worker: other.address.clone(), ..market.order(&worker, &job) };
-    assert!(market.claim_with(&worker, order).is_err());
+fn an_order_at_its_last_second_counts() {
+    let (mut market, worker, _, job) = posted();
+    let order = ClaimOrder { valid_until: market.chain.now, ..market.order(&worker, &job) };
+    assert_all_succeeded(&market.claim_with(&worker, order).unwrap());
 }
 
 #[test]
-fn a_worker_without_an_attestation_may_not_claim() {
+fn a_worker_without_a_lasting_attestation_may_not_claim() {
     let mut market = Market::open();
-    let worker = market.staked_worker("worker");
-    market.fund_gas(&worker, Nanoton::new(TON));
-    market.offer(&worker, PRICES);
+    let bare = market.staked_worker("bare");
+    market.fund_gas(&bare, Nanoton::new(TON));
+    market.offer(&bare, PRICES);
     let client = market.person("client");
-    let job = market.post(&client, &worker, &Terms::default());
-    assert_external_refused(market.claim(&worker, &job), ContractError::NotAttested);
-}
+    let job = market.post(&client, &bare, &Terms::default());
+    assert_external_refused(market.claim(&bare, &job), ContractError::NotAttested);
 
-#[test]
-fn a_worker_whose_attestation_expired_may_not_claim() {
-    let (mut market, worker, _) = posted();
-    market.chain.wait(market.network.params.attestation.ttl_s + 1);
-    let client = market.person("client");
-    let job = market.post(&client, &worker, &Terms::default());
-    assert_external_refused(market.claim(&worker, &job), ContractError::NotAttested);
-    market.attest(&worker);
-    assert_all_succeeded(&market.claim(&worker, &job).unwrap());
-}
-
-#[test]
-fn an_under_staked_worker_may_not_claim() {
-    let mut market = Market::open();
     let worker = market.worker("worker");
-    let unbond = RequestUnbond { query_id: 1, amount: Nanoton::new(11 * TON) };
-    assert_all_succeeded(&market.tell(&worker.owner, &worker.address, Nanoton::new(TON / 2), &unbond));
-    let client = market.person("client");
+    market.chain.wait(market.network.generation.params.attestation_ttl_s - 1);
+    let [first, second] = [(); 2].map(|()| market.post(&client, &worker, &Terms::default()));
+    market.claim_well(&worker, &first);
+    market.chain.wait(1);
+    assert_external_refused(market.claim(&worker, &second), ContractError::NotAttested);
+}
+
+#[test]
+fn a_worker_with_less_stake_than_the_least_may_not_claim() {
+    let (mut market, worker, _, job) = posted();
+    let unbond = RequestUnbond { query_id: 1, amount: Nanoton::new(10 * TON) };
+    assert_all_succeeded(&market.tell(&worker.owner, &worker.address, Nanoton::new(FEES), &unbond));
+    assert_all_succeeded(&market.claim(&worker, &job).unwrap());
+    let unbond = RequestUnbond { query_id: 1, amount: Nanoton::new(1) };
+    assert_all_succeeded(&market.tell(&worker.owner, &worker.address, Nanoton::new(FEES), &unbond));
+    let client = job.client.clone();
     let job = market.post(&client, &worker, &Terms::default());
     assert_external_refused(market.claim(&worker, &job), ContractError::UnderStaked);
 }
 
 #[test]
-fn a_worker_may_not_lock_the_same_stake_twice() {
-    let mut market = Market::open();
-    let worker = market.worker("worker");
-    let client = market.person("client");
-    let terms = Terms { deposit: Nanoton::new(30 * TON), ..Terms::default() };
-    market.claimed(&client, &worker, &terms);
-    let second = market.post(&client, &worker, &terms);
-    assert_external_refused(market.claim(&worker, &second), ContractError::UnderStaked);
+fn a_paused_worker_claims_nothing_and_answers_what_it_has() {
+    let (mut market, worker, client, job) = posted();
+    let claimed = market.claimed(&client, &worker, &Terms::default());
+    let pause = |paused| PauseWorker { query_id: 1, paused };
+    assert_all_succeeded(&market.tell(&worker.owner, &worker.address, Nanoton::new(FEES), &pause(true)));
+    assert_external_refused(market.claim(&worker, &job), ContractError::Paused);
+    let receipt = market.receipt(&claimed, Default::default());
+    assert_all_succeeded(&market.settle(&worker, &claimed, receipt).unwrap());
+    assert_all_succeeded(&market.tell(&worker.owner, &worker.address, Nanoton::new(FEES), &pause(false)));
+    assert_all_succeeded(&market.claim(&worker, &job).unwrap());
 }
 
 #[test]
-fn a_claim_is_not_paid_out_of_the_stake() {
-    let mut market = Market::open();
-    let worker = market.staked_worker("worker");
-    assert_all_succeeded(&market.attest(&worker));
-    assert_all_succeeded(&market.offer(&worker, PRICES));
-    let client = market.person("client");
-    let terms = Terms { deposit: Nanoton::new(TON / 1_000), ..Terms::default() };
-    for _ in 0..100 {
-        let job = market.post(&client, &worker, &terms);
-        let before = market.worker_state(&worker).unwrap();
-        let Err(refused) = market.claim(&worker, &job) else {
-            continue;
-        };
-        assert_eq!(refused.exit_code, Some(i32::from(ContractError::GasFloatTooLow.code())));
-        assert_eq!(market.worker_state(&worker).unwrap(), before);
-        assert!(market.chain.balance(&worker.address) >= before.stake.get());
-        assert_all_succeeded(&market.fund_gas(&worker, Nanoton::new(TON / 10)));
-        assert_all_succeeded(&market.claim(&worker, &job).unwrap());
-        return;
-    }
-    panic!("a hundred claims were paid out of half a TON");
-}
-
-#[test]
-fn a_claim_above_the_clients_price_is_refused() {
-    let mut market = Market::open();
-    let worker = market.worker("worker");
-    let client = market.person("client");
-    let edits: [fn(&mut contracts::Prices); 3] = [
-        |p| p.input = Nanoton::new(1_999_999),
-        |p| p.cached_input = Nanoton::new(999_999),
-        |p| p.output = Nanoton::new(5_999_999),
-    ];
-    for edit in edits {
-        let mut terms = Terms::default();
-        edit(&mut terms.max_prices);
-        let job = market.post(&client, &worker, &terms);
-        let order = market.order(&worker, &job);
-        refused_by_the_job(&mut market, &worker, &job, order, ContractError::PriceOverTerms);
+fn a_claim_is_paid_out_of_the_owners_funds_and_never_out_of_the_stake() {
+    for enough in [false, true] {
+        let (mut market, worker, _, job) = posted();
+        let bond = market.order(&worker, &job).body.bond.get();
+        let prices = market.prices();
+        // Compared once the order has been imported.
+        let import = prices.forward(contracts::fees::ORDER_BITS, contracts::fees::ORDER_CELLS).get();
+        let kept = bond + prices.claim().get() + if enough { import } else { 0 };
+        let amount = Nanoton::checked(market.free(&worker) - kept).unwrap();
+        let withdraw = WithdrawEarnings { query_id: 1, amount };
+        assert_all_succeeded(&market.tell(&worker.owner, &worker.address, Nanoton::new(FEES), &withdraw));
+        assert_eq!(market.free(&worker), kept);
+        let stake = market.worker_state(&worker).unwrap().stake.get();
+        let claim = market.claim(&worker, &job);
+        if enough {
+            assert_all_succeeded(&claim.unwrap());
+        } else {
+            assert_external_refused(claim, ContractError::GasFloatTooLow);
+            assert_eq!(market.free(&worker), kept);
+        }
+        assert!(market.chain.balance(&worker.address) >= stake);
     }
 }
 
 #[test]
-fn a_bond_below_the_networks_share_is_refused() {
-    let (mut market, worker, job) = posted();
-    let order = altered(&market.order(&worker, &job), |body| {
-        body.bond = Nanoton::new(TON / 2 - 1);
-    });
-    refused_by_the_job(&mut market, &worker, &job, order, ContractError::BondTooLow);
-}
-
-#[test]
-fn a_claim_after_claim_by_is_refused() {
-    let (mut market, worker, job) = posted();
-    market.chain.wait(121);
-    let order = market.order(&worker, &job);
-    refused_by_the_job(&mut market, &worker, &job, order, ContractError::TooLate);
-}
-
-#[test]
-fn a_job_that_asks_for_another_measurement_refuses() {
-    let mut market = Market::open();
-    let worker = market.worker("worker");
-    let client = market.person("client");
-    let terms = Terms { measurement: hash("another image"), ..Terms::default() };
-    let job = market.post(&client, &worker, &terms);
-    let order = market.order(&worker, &job);
-    refused_by_the_job(&mut market, &worker, &job, order, ContractError::MeasurementNotAdmitted);
-    let terms = Terms { measurement: market.measurement, ..Terms::default() };
-    market.claimed(&client, &worker, &terms);
-}
-
-#[test]
-fn a_directed_job_is_for_its_worker_alone() {
-    let (mut market, worker, job) = posted();
+fn a_claim_that_the_job_cannot_take_costs_no_bond() {
+    let (mut market, worker, client, job) = posted();
+    let less = altered(&market.order(&worker, &job), |body| body.bond = Nanoton::new(TON / 2 - 1));
+    refused_by_the_job(&mut market, &worker, &job, less, code(ContractError::BondTooLow));
     let other = market.worker("other worker");
     let order = market.order(&other, &job);
-    refused_by_the_job(&mut market, &other, &job, order, ContractError::NotSibling);
+    refused_by_the_job(&mut market, &other, &job, order, code(ContractError::NotSibling));
+    let bid = altered(&market.order(&worker, &job), |body| {
+        body.market = Some(MarketOrder { settle_within_s: 600 });
+    });
+    refused_by_the_job(&mut market, &worker, &job, bid, code(ContractError::WrongState));
+    let missed = market.post(&client, &worker, &Terms::default());
+    market.chain.wait(120);
     assert_all_succeeded(&market.claim(&worker, &job).unwrap());
-    let order = market.order(&other, &job);
-    let txs = market.claim_with(&other, order).unwrap();
-    let refusal = txs.iter().find(|tx| tx.account == job.address).unwrap();
-    assert!(refusal.aborted);
+    market.chain.wait(1);
+    let late = market.order(&worker, &missed);
+    refused_by_the_job(&mut market, &worker, &missed, late, code(ContractError::TooLate));
+    let again = market.order(&worker, &job);
+    refused_by_the_job(&mut market, &worker, &job, again, code(ContractError::WrongState));
+    let session = market.session(&client, &worker, &Terms::default());
+    let order = market.order(&worker, &session);
+    refused_by_the_job(&mut market, &worker, &session, order, code(ContractError::WrongState));
 }
 
 #[test]
-fn a_job_is_claimed_once() {
-    let (mut market, worker, job) = posted();
-    assert_all_succeeded(&market.claim(&worker, &job).unwrap());
-    let order = market.order(&worker, &job);
-    refused_by_the_job(&mut market, &worker, &job, order, ContractError::WrongState);
-}
-
-#[test]
-fn a_claim_of_a_job_that_does_not_exist_bounces() {
-    let mut market = Market::open();
-    let worker = market.worker("worker");
-    let client = market.person("client");
-    let before = market.worker_state(&worker).unwrap();
-    let job = market.draft(&client, &worker, &Terms::default());
-    let txs = market.claim(&worker, &job).unwrap();
+fn a_claim_of_a_job_that_does_not_exist_comes_back() {
+    let (mut market, worker, client, _) = posted();
+    let ghost = market.draft(&client, &worker, &Terms::default());
+    let free = market.free(&worker);
+    let txs = market.claim(&worker, &ghost).unwrap();
     assert!(txs.last().unwrap().bounced);
-    let after = market.worker_state(&worker).unwrap();
-    assert_eq!((after.stake, after.locked), (before.stake, before.locked));
+    assert!(market.free(&worker) + market.prices().claim().get() >= free);
 }
 
 #[test]
 fn a_stranger_may_not_take_a_job_by_saying_so() {
-    let (mut market, worker, job) = posted();
+    let (mut market, _, _, job) = posted();
     let stranger = market.person("stranger");
-    let claim = Claim {
-        receipt_key: HashBytes([1; 32]),
-        measurement: market.measurement,
-        royalty_bps: 0,
-        bond: Nanoton::new(TON),
-        settle_by: 0,
-        worker_owner: worker.owner.clone(),
-        prices: Ref::new(PRICES).unwrap(),
-    };
-    let message = TakeJob {
-        query_id: 1,
-        bond: Nanoton::new(TON),
-        model_id: market.model_id,
-        claim: Ref::new(claim).unwrap(),
-    };
+    let amount = Amount::new(TON);
+    let measurement = market.measurement;
+    let message = TakeJob { query_id: 1, bond: amount, stake: amount, measurement, bid: None };
     let txs = market.tell(&stranger, &job.address, Nanoton::new(2 * TON), &message);
     assert_refused(&txs, &job.address, ContractError::NotSibling);
     assert_eq!(market.status(&job), Some(JobStatus::Open));
 }
 
 #[test]
-fn one_models_offer_does_not_claim_a_job_for_another() {
+fn an_open_job_without_a_least_bond_takes_any() {
     let mut market = Market::open();
     let worker = market.worker("worker");
     let client = market.person("client");
-    let cheap = hash("a model without royalty");
-    assert_all_succeeded(&market.register_model(&worker.owner, cheap, 0));
-    assert_all_succeeded(&market.offer_of(&worker, cheap, PRICES));
-    let job = market.post(&client, &worker, &Terms::default());
-    let order = altered(&market.order(&worker, &job), |body| body.model_id = cheap);
-    refused_by_the_job(&mut market, &worker, &job, order, ContractError::ModelNotOffered);
+    let job = market.post(&client, &worker, &Terms { least_bond: Amount::ZERO, ..Terms::default() });
+    market.claim_well(&worker, &job);
+    assert_eq!(market.job_state(&job).unwrap().bond, Amount::new(TON / 10));
 }

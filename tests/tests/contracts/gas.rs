@@ -1,106 +1,290 @@
-//! Gas of every operation, against the committed snapshot. `UPDATE_SNAPSHOTS=1` writes it anew.
+//! Gas of every operation at its worst, against the committed snapshot (`UPDATE_SNAPSHOTS=1` writes it anew), and the
+//! bounds that `fees.tolk` states.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use contracts::attestor::{Bytes, CertificateRevoked};
-use contracts::job::JobStatus;
+use contracts::job::{EQUIVOCATED, JobStatus};
+use contracts::job_log::JobClosed;
 use contracts::model::{DeprecateModel, TransferModel, WithdrawShares};
+use contracts::receipt::Receipt;
 use contracts::registry::{
     AcceptOwnership, AllowAdvisories, AllowMeasurement, EnforceRevocation, RevokeAdvisories,
     RevokeMeasurement, SetAcceptedNeeds, TransferOwnership,
 };
 use contracts::worker::{
-    FundGas, LeavePlatform, RequestUnbond, WithdrawEarnings, WithdrawOffer, WithdrawUnbonded,
+    FundGas, LeavePlatform, MAX_RECEIPT_KEYS, OfferModel, PauseWorker, RequestUnbond, SetOperator,
+    WithdrawEarnings, WithdrawOffer, WithdrawUnbonded,
 };
-use contracts::{Nanoton, Units, opcodes};
-use tests::chain::gas_by_operation;
-use tests::market::{FEES, hash};
-use tests::{Market, Terms};
+use contracts::{Amount, Nanoton, Prices, Ref, StdAddr, Units, opcodes};
+use tests::market::{FEES, PRICES, TON, assert_all_succeeded, cell, hash};
+use tests::{Market, Terms, Tx, Worker};
 
 const SNAPSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/gas.json");
 const FEES_TOLK: &str = include_str!("../../../contracts/fees.tolk");
 const VALUE: Nanoton = Nanoton::new(FEES);
 const UNITS: Units = Units { input: 100, cached_input: 10, output: 300 };
+/// Of one Worker beside the market's own.
+const MANY_OFFERS: usize = 2_000;
 
-/// Every operation at least once.
+/// Highest gas of each operation.
 fn measure() -> BTreeMap<String, u64> {
+    let mut gas = BTreeMap::new();
+    for log in [jobs(), sessions(), open_jobs(), accounts(), registry(), a_worker_with_a_history()] {
+        for (operation, used) in log {
+            let entry = gas.entry(operation).or_insert(0);
+            *entry = used.max(*entry);
+        }
+    }
+    gas
+}
+
+fn used(market: &Market) -> Vec<(String, u64)> {
+    let named = |tx: &Tx| {
+        let name = market.names.get(&tx.account)?;
+        let ends = tx.operation() == "redeem_receipt" && tx.logged::<JobClosed>().is_some();
+        Some((format!("{name} {}{}", tx.operation(), if ends { " (final)" } else { "" }), tx.gas_used))
+    };
+    market.chain.log.iter().filter(|tx| tx.succeeded()).filter_map(named).collect()
+}
+
+fn setup() -> (Market, Worker, StdAddr) {
     let mut market = Market::open();
     let worker = market.worker("worker");
     let client = market.person("client");
-    let heir = market.person("heir");
-    let terms = Terms::default();
+    (market, worker, client)
+}
 
-    let settled = market.claimed(&client, &worker, &terms);
-    let receipt = market.receipt(&settled, UNITS);
-    market.settle(&worker, &settled, receipt).unwrap();
+fn jobs() -> Vec<(String, u64)> {
+    let (mut market, worker, client) = setup();
+    let terms = Terms::default();
+    let claimed = market.claimed(&client, &worker, &terms);
+    let open = market.post(&client, &worker, &terms);
+    for job in [&claimed, &open] {
+        let receipt = market.receipt(job, UNITS);
+        market.settle(&worker, job, receipt).unwrap();
+    }
+    let (one, other) = {
+        let one = market.receipt(&claimed, UNITS);
+        (one.clone(), Receipt { content_hash: hash("another answer"), ..one })
+    };
+    let evidence = market.equivocation(&worker, one, other);
+    assert_all_succeeded(&market.report(&client, &claimed, &evidence));
+    assert_eq!(market.job_state(&claimed).unwrap().sequence, EQUIVOCATED + 1);
+    // A report that the Worker refuses.
+    let wrong = contracts::job::ReportEquivocation { registration_seqno: 9, ..evidence };
+    let second = market.post(&client, &worker, &terms);
+    let one = market.receipt(&second, UNITS);
+    let other = Receipt { content_hash: hash("another answer"), ..one.clone() };
+    let evidence = market.equivocation(&worker, one, other);
+    let wrong =
+        contracts::job::ReportEquivocation { registration_seqno: wrong.registration_seqno, ..evidence };
+    market.report(&client, &second, &wrong);
     let rejected = market.claimed(&client, &worker, &terms);
     let rejection = market.rejection(&rejected, 1);
     market.reject(&worker, &rejected, rejection).unwrap();
     let cancelled = market.post(&client, &worker, &terms);
     market.cancel(&client, &cancelled);
-    let refused = market.post(&client, &worker, &terms);
-    market.cancel(&client, &refused);
-    market.claim(&worker, &refused).unwrap();
+    market.claim(&worker, &cancelled).unwrap();
     let late = market.claimed(&client, &worker, &terms);
-    let open = market.post(&client, &worker, &terms);
-    market.tell(&client, &open.address, VALUE, &FundGas { query_id: 1 });
+    let forgotten = market.post(&client, &worker, &terms);
+    market.tell(&client, &forgotten.address, VALUE, &FundGas { query_id: 1 });
     market.chain.wait(601);
     market.expire(&client, &late);
-    market.expire(&client, &open);
-    let jobs = [settled, rejected, cancelled, late, open];
-    let statuses: BTreeSet<&str> = jobs.iter().map(|job| market.status(job).unwrap().name()).collect();
-    assert_eq!(statuses.len(), 4);
-    assert_eq!(market.status(&refused), Some(JobStatus::Cancelled));
-
-    let (owner, registry, publisher, model) =
-        (market.owner.clone(), market.registry.clone(), market.publisher.clone(), market.model.clone());
-    let (worker_owner, address) = (worker.owner.clone(), worker.address.clone());
-    market.tell(&client, &model, VALUE, &WithdrawShares { query_id: 1 });
-    market.tell(&worker_owner, &address, VALUE, &WithdrawEarnings { query_id: 1 });
-    let unbond = RequestUnbond { query_id: 1, amount: Nanoton::new(1_000_000_000) };
-    market.tell(&worker_owner, &address, VALUE, &unbond);
-    market.chain.wait(market.network.params.unbonding_s);
-    market.tell(&worker_owner, &address, VALUE, &WithdrawUnbonded { query_id: 1 });
-    market.chain.wait(market.network.params.audit_window_s);
+    market.expire(&client, &forgotten);
+    market.chain.wait(contracts::job::AUDIT_WINDOW_S + 1);
+    let jobs = [claimed, open, rejected, cancelled, late, forgotten];
+    let closed = |job| market.status(job).is_some_and(JobStatus::is_closed);
+    assert!(jobs.iter().all(closed));
     for job in &jobs {
         market.sweep(&client, job);
     }
+    // A payment that nobody takes.
+    let terms = Terms { prices: Prices { output: Nanoton::new(TON), ..PRICES }, ..terms };
+    let job = market.post(&client, &worker, &terms);
+    let receipt = market.receipt(&job, UNITS);
+    market.chain.delete(&worker.address);
+    market.settle(&worker, &job, receipt).unwrap();
+    used(&market)
+}
+
+fn sessions() -> Vec<(String, u64)> {
+    let (mut market, worker, client) = setup();
+    let terms = Terms { wait_s: 86_400, ..Terms::default() };
+    let job = market.session(&client, &worker, &terms);
+    let receipt = market.session_receipt(&job, 1, TON / 3, false);
+    market.redeem(&worker, &job, receipt, TON).unwrap();
+    assert_all_succeeded(&market.top_up(&client, &job, TON, VALUE));
+    let receipt = market.session_receipt(&job, 2, TON / 2, false);
+    market.redeem(&worker, &job, receipt, TON).unwrap();
+    assert_all_succeeded(&market.close(&client, &job));
+    let receipt = market.session_receipt(&job, 3, TON, true);
+    market.redeem(&worker, &job, receipt, u64::MAX).unwrap();
+    let job = market.session(&client, &worker, &terms);
+    let receipt = market.session_receipt(&job, 1, TON / 3, false);
+    market.redeem(&worker, &job, receipt, TON).unwrap();
+    market.chain.wait(86_401);
+    assert_all_succeeded(&market.expire(&client, &job));
+    let job = market.session(&client, &worker, &terms);
+    let rejection = market.rejection(&job, 1);
+    market.reject(&worker, &job, rejection).unwrap();
+    used(&market)
+}
+
+fn open_jobs() -> Vec<(String, u64)> {
+    let (mut market, worker, client) = setup();
+    let other = market.worker("other");
+    let terms = Terms { bid_for_s: 60, ..Terms::default() };
+    market.offer(&other, Prices { output: Nanoton::new(5_000_000), ..PRICES });
+    for end in 0..4 {
+        let job = market.open_job(&client, &worker, &terms);
+        market.claim_well(&worker, &job);
+        market.claim_well(&other, &job);
+        let receipt = market.receipt(&job, UNITS);
+        if end == 3 {
+            let differs = Receipt { content_hash: hash("another answer"), ..receipt.clone() };
+            let evidence = market.equivocation(&other, receipt.clone(), differs);
+            assert_all_succeeded(&market.report(&client, &job, &evidence));
+        }
+        if end == 0 {
+            market.chain.wait(361);
+            assert_all_succeeded(&market.expire(&client, &job));
+            continue;
+        }
+        market.chain.wait(61);
+        assert_all_succeeded(&market.deliver(&client, &job));
+        if end == 1 {
+            market.chain.wait(601);
+            assert_all_succeeded(&market.expire(&client, &job));
+        } else if end == 2 {
+            let rejection = market.rejection(&job, 1);
+            assert_all_succeeded(&market.reject(&other, &job, rejection).unwrap());
+        } else {
+            assert_all_succeeded(&market.settle(&other, &job, receipt).unwrap());
+        }
+    }
+    let job = market.open_job(&client, &worker, &terms);
+    assert_all_succeeded(&market.cancel(&client, &job));
+    used(&market)
+}
+
+fn accounts() -> Vec<(String, u64)> {
+    let (mut market, worker, client) = setup();
+    let heir = market.person("heir");
+    let (publisher, model) = (market.publisher.clone(), market.model.clone());
+    let (owner, address) = (worker.owner.clone(), worker.address.clone());
+    let job = market.post(&client, &worker, &Terms::default());
+    let receipt = market.receipt(&job, UNITS);
+    market.settle(&worker, &job, receipt).unwrap();
+    market.tell(&client, &model, VALUE, &FundGas { query_id: 1 });
+    market.tell(&client, &model, VALUE, &WithdrawShares { query_id: 1 });
+    let cells = contracts::fees::METADATA_CELLS as usize;
+    let (other_model, body, init) = crate::model::registration(&market, "wordy model", cells);
+    market.names.insert(other_model.clone(), "model");
+    let body = cell(&body);
+    let txs = market.chain.send(&publisher, &other_model, Nanoton::new(5 * TON), body, Some(init));
+    assert_all_succeeded(&txs);
+    let amount = Nanoton::new(1_000_000);
+    market.tell(&owner, &address, VALUE, &WithdrawEarnings { query_id: 1, amount });
+    market.tell(&owner, &address, VALUE, &WithdrawEarnings { query_id: 1, amount: Nanoton::ZERO });
+    market.tell(&owner, &address, VALUE, &RequestUnbond { query_id: 1, amount: Nanoton::new(TON) });
+    let operator = SetOperator { query_id: 1, account: Some(Ref::new(heir.clone()).unwrap()) };
+    market.tell(&owner, &address, VALUE, &operator);
+    market.tell(&heir, &address, VALUE, &PauseWorker { query_id: 1, paused: true });
+    market.tell(&heir, &address, VALUE, &PauseWorker { query_id: 1, paused: false });
     let model_id = market.model_id;
-    let withdraw_offer = WithdrawOffer { query_id: 1, model_id };
-    market.tell(&worker_owner, &address, VALUE, &withdraw_offer);
+    market.tell(&heir, &address, VALUE, &WithdrawOffer { query_id: 1, model_id });
+    market.offer(&worker, PRICES);
+    market.chain.wait(contracts::worker::MAX_JOB_LIFE_S);
+    market.tell(&owner, &address, VALUE, &WithdrawUnbonded { query_id: 1 });
     let transfer = TransferModel { query_id: 1, new_publisher: heir.clone() };
     market.tell(&publisher, &model, VALUE, &transfer);
     market.tell(&heir, &model, VALUE, &DeprecateModel { query_id: 1 });
-    market.offer(&worker, tests::market::PRICES);
-
-    let allow = AllowMeasurement { query_id: 1, measurement: hash("new image") };
-    market.tell(&owner, &registry, VALUE, &allow);
-    let measurement = market.measurement;
     market.attest(&worker);
-    market.attest_as(&worker, hash("unlisted"));
-    let policy = SetAcceptedNeeds { query_id: 1, needs: 1 };
-    market.tell(&owner, &registry, VALUE, &policy);
-    let advisories = hash("advisories");
-    market.tell(&owner, &registry, VALUE, &AllowAdvisories { query_id: 1, advisories });
-    market.tell(&owner, &registry, VALUE, &RevokeAdvisories { query_id: 1, advisories });
     let attestor = market.attestor.clone();
     let serial = Bytes([7; 20]);
     let revoked = CertificateRevoked { query_id: 1, authority: hash("authority"), serial };
     market.tell(&attestor, &address, VALUE, &revoked);
     market.attest(&worker);
     let leave = LeavePlatform { query_id: 1, ppid: market.ppid(&worker) };
-    market.tell(&worker_owner, &address, VALUE, &leave);
-    market.attest(&worker);
+    market.tell(&owner, &address, VALUE, &leave);
+    used(&market)
+}
+
+fn registry() -> Vec<(String, u64)> {
+    let (mut market, worker, client) = setup();
+    let heir = market.person("heir");
+    let (owner, registry) = (market.owner.clone(), market.registry.clone());
+    market.tell(&client, &registry, VALUE, &FundGas { query_id: 1 });
+    let allow = AllowMeasurement { query_id: 1, measurement: hash("new image") };
+    market.tell(&owner, &registry, VALUE, &allow);
+    let measurement = market.measurement;
+    market.attest_as(&worker, hash("unlisted"));
+    market.tell(&owner, &registry, VALUE, &SetAcceptedNeeds { query_id: 1, needs: 1 });
+    let advisories = hash("advisories");
+    market.tell(&owner, &registry, VALUE, &AllowAdvisories { query_id: 1, advisories });
+    market.tell(&owner, &registry, VALUE, &RevokeAdvisories { query_id: 1, advisories });
     let revoke = RevokeMeasurement { query_id: 1, measurement };
     market.tell(&owner, &registry, VALUE, &revoke);
     market.attest(&worker);
-    let enforce = EnforceRevocation { query_id: 1, measurement, worker_owner };
+    let enforce = EnforceRevocation { query_id: 1, measurement, worker_owner: worker.owner.clone() };
     market.tell(&client, &registry, VALUE, &enforce);
     let offer = TransferOwnership { query_id: 1, new_owner: Some(heir.clone()) };
     market.tell(&owner, &registry, VALUE, &offer);
     market.tell(&heir, &registry, VALUE, &AcceptOwnership { query_id: 1 });
-    gas_by_operation(&market.chain.log, &market.names)
+    used(&market)
+}
+
+/// A Worker with thousands of offers and as many keys as it may have.
+fn a_worker_with_a_history() -> Vec<(String, u64)> {
+    let (mut market, worker, client) = setup();
+    let (publisher, owner, address) =
+        (market.publisher.clone(), worker.owner.clone(), worker.address.clone());
+    for _ in 2..MAX_RECEIPT_KEYS {
+        market.attest(&worker);
+    }
+    assert_all_succeeded(&market.attest(&worker));
+    market.chain.person("publisher", Nanoton::new(2_000 * TON));
+    let models: Vec<_> = (0..MANY_OFFERS).map(|model| format!("model {model}")).collect();
+    for batch in models.chunks(50) {
+        for id in batch {
+            let (address, body, init) = crate::model::registration(&market, id, 1);
+            let body = cell(&body);
+            market.chain.submit(&publisher, &address, FEES.into(), body, Some(init), true);
+        }
+        market.chain.settle();
+        for id in batch {
+            let prices = Ref::new(PRICES).unwrap();
+            let body = OfferModel { query_id: 1, model_id: hash(id), min_deposit: Nanoton::ZERO, prices };
+            market.chain.submit(&owner, &address, FEES.into(), cell(&body), None, true);
+        }
+        market.chain.settle();
+    }
+    let offers = market.worker_state(&worker).unwrap().offers.iter().count();
+    assert_eq!(offers, MANY_OFFERS + 1);
+    market.fund_gas(&worker, Nanoton::new(5 * TON));
+    let terms = Terms::default();
+    let job = market.claimed(&client, &worker, &terms);
+    let open = market.open_job(&client, &worker, &terms);
+    market.claim_well(&worker, &open);
+    let one = market.receipt(&job, UNITS);
+    let other = Receipt { content_hash: hash("another answer"), ..one.clone() };
+    let mut evidence = market.equivocation(&worker, one, other);
+    for registration_seqno in [0, 63, MAX_RECEIPT_KEYS - 1] {
+        evidence.registration_seqno = registration_seqno;
+        market.report(&client, &job, &evidence);
+    }
+    // What storage ate of the float.
+    market.fund_gas(&worker, Nanoton::new(100 * TON));
+    market.chain.wait(31 * 86_400);
+    market.attest(&worker);
+    market.offer(&worker, PRICES);
+    market.tell(&owner, &address, VALUE, &WithdrawOffer { query_id: 1, model_id: hash("model 7") });
+    let amount = Nanoton::new(1_000_000);
+    market.tell(&owner, &address, VALUE, &WithdrawEarnings { query_id: 1, amount });
+    assert_eq!(Amount::new(TON), terms.deposit);
+    used(&market)
 }
 
 #[test]
@@ -118,60 +302,69 @@ fn gas_is_that_of_the_snapshot() {
     );
 }
 
+/// The snapshot is of every message, and each constant of `fees.tolk` is what the worst case needs and no more than a
+/// tenth above it.
 #[test]
-fn every_message_that_a_contract_takes_is_measured() {
-    let measured = measure();
+fn stated_gas_is_close_above_the_gas_of_the_snapshot() {
+    let committed = std::fs::read_to_string(SNAPSHOT).unwrap();
+    let measured: BTreeMap<String, u64> = serde_json::from_str(&committed).unwrap();
     let taken: BTreeSet<&str> = measured.keys().filter_map(|operation| operation.split(' ').nth(1)).collect();
-    // The Attestor's own are measured on genuine quotes, in tests/attestor.rs.
-    let ends_elsewhere = ["job_refund", "payout", "excesses", "registration_refused"];
+    // The Attestor's own are measured on genuine quotes, in tests/attestor.
+    let ends_elsewhere = ["job_refund", "payout", "excesses", "registration_refused", "job_noticed"];
     let attestors = 0x4348_0501..=0x4348_0507;
-    for (_, name) in opcodes::ALL.iter().filter(|(opcode, _)| !attestors.contains(opcode)) {
+    let logs = 0x4348_0480..=0x4348_049f;
+    for (_, name) in
+        opcodes::ALL.iter().filter(|(opcode, _)| !attestors.contains(opcode) && !logs.contains(opcode))
+    {
         assert!(taken.contains(name) || ends_elsewhere.contains(name), "{name} is in no measurement");
     }
-}
 
-/// The contracts ask for the gas that `fees.tolk` states: it has to cover what is measured.
-#[test]
-fn stated_gas_covers_measured_gas() {
     let stated: BTreeMap<&str, u64> = FEES_TOLK
         .lines()
         .filter_map(|line| line.strip_prefix("const GAS_")?.split_once(" = "))
         .map(|(name, gas)| (name, gas.trim().parse().unwrap()))
         .collect();
-    let covers = [
-        ("JOB_POST", "job post_job"),
-        ("JOB_TAKE", "job take_job"),
-        ("JOB_RECEIPT", "job post_receipt"),
-        ("JOB_RECEIPT", "job post_rejection"),
-        ("JOB_EXPIRE", "job expire_job"),
-        ("WORKER_NOTICE", "worker job_posted"),
-        ("WORKER_RELEASE", "worker job_paid"),
-        ("WORKER_RELEASE", "worker job_returned"),
-        ("WORKER_RELEASE", "worker job_forfeited"),
-        ("WORKER_CLAIM", "worker claim_job"),
-        ("WORKER_ASK", "worker offer_model"),
-        ("WORKER_ATTEST", "worker attestation_registered"),
-        ("WORKER_SIMPLE", "worker certificate_revoked"),
-        ("WORKER_ATTEST", "worker leave_platform"),
-        ("WORKER_OFFER", "worker royalty_quoted"),
-        ("WORKER_SIMPLE", "worker measurement_revoked"),
-        ("WORKER_SIMPLE", "worker top_up_stake"),
-        ("WORKER_SIMPLE", "worker withdraw_unbonded"),
-        ("WORKER_SIMPLE", "worker withdraw_earnings"),
-        ("REGISTRY_QUOTE", "registry quote_verified"),
-        ("PLATFORM_SERVE", "platform serve_worker"),
-        ("PLATFORM_SERVE", "platform leave_worker"),
-        ("REGISTRY_ENFORCE", "registry enforce_revocation"),
-        ("MODEL_SHARE", "model share_paid"),
-        ("MODEL_QUOTE", "model ask_royalty"),
-        ("MODEL_WITHDRAW", "model withdraw_shares"),
-        ("MODEL_SIMPLE", "model register_model"),
+    let covers: [(&str, &[&str]); 22] = [
+        ("JOB_POST", &["job post_job", "job open_session", "job post_open_job"]),
+        ("JOB_TAKE", &["job take_job"]),
+        ("JOB_DELIVER", &["job deliver_input"]),
+        ("JOB_RECEIPT", &["job post_receipt", "job post_rejection", "job redeem_receipt (final)"]),
+        ("JOB_REDEEM", &["job redeem_receipt"]),
+        ("JOB_TOP_UP", &["job top_up_job", "job close_session"]),
+        ("JOB_EQUIVOCATION", &["job report_equivocation"]),
+        ("JOB_EXPIRE", &["job expire_job"]),
+        ("WORKER_PAID", &["worker job_paid"]),
+        ("WORKER_SLASH", &["worker job_equivocated"]),
+        ("WORKER_CLAIM", &["worker claim_job"]),
+        ("WORKER_ASK", &["worker offer_model"]),
+        ("WORKER_ATTEST", &["worker attestation_registered"]),
+        (
+            "WORKER_SIMPLE",
+            &[
+                "worker top_up_stake",
+                "worker certificate_revoked",
+                "worker measurement_revoked",
+                "worker withdraw_unbonded",
+                "worker withdraw_earnings",
+                "worker leave_platform",
+            ],
+        ),
+        ("WORKER_OFFER", &["worker royalty_quoted"]),
+        ("REGISTRY_QUOTE", &["registry quote_verified"]),
+        ("PLATFORM_SERVE", &["platform serve_worker", "platform leave_worker"]),
+        ("REGISTRY_ENFORCE", &["registry enforce_revocation"]),
+        ("MODEL_SHARE", &["model share_paid"]),
+        ("MODEL_QUOTE", &["model ask_royalty"]),
+        ("MODEL_WITHDRAW", &["model withdraw_shares"]),
+        ("MODEL_SIMPLE", &["model register_model"]),
     ];
-    let measured = measure();
+    // Compared with genuine quotes, in tests/attestor.
     let named: BTreeSet<&str> = covers.iter().map(|(name, _)| *name).chain(["ATTESTOR_VERIFY"]).collect();
     assert_eq!(named, stated.keys().copied().collect(), "a constant of fees.tolk is compared with nothing");
-    for (name, operation) in covers {
-        let (limit, used) = (stated[name], measured[operation]);
-        assert!(used <= limit, "{operation} uses {used}, GAS_{name} is {limit}");
+    for (name, operations) in covers {
+        let limit = stated[name];
+        let worst = operations.iter().map(|operation| measured[*operation]).max().unwrap();
+        assert!(worst <= limit, "{operations:?} use {worst}, GAS_{name} is {limit}");
+        assert!(10 * limit <= 11 * worst, "{operations:?} use {worst}, GAS_{name} is needlessly {limit}");
     }
 }

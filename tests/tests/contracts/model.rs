@@ -1,18 +1,32 @@
+//! Models: registration, royalty, offers, and how shares are split.
+
 use contracts::errors::ContractError;
 use contracts::job::Payout;
-use contracts::model::{AskRoyalty, DeprecateModel, RoyaltyQuoted, SharePaid, TransferModel, WithdrawShares};
-use contracts::{Nanoton, Ref, Units};
-use tests::market::{FEES, PRICES, ROYALTY_BPS, TON, assert_all_succeeded, assert_refused, hash};
-use tests::{Market, Terms};
+use contracts::model::{
+    AskRoyalty, DeprecateModel, ModelState, RegisterModel, SharePaid, TransferModel, Unit, WithdrawShares,
+};
+use contracts::money::ShareSplit;
+use contracts::wire::Snake;
+use contracts::worker::{FundGas, OfferModel, WithdrawOffer};
+use contracts::{Nanoton, Prices, Ref, StdAddr, Units};
+use tests::market::{
+    FEE_BPS, FEES, PRICES, ROYALTY_BPS, SHARE_BPS, TON, assert_all_succeeded, assert_external_refused,
+    assert_refused, cell, hash,
+};
+use tests::{Market, Terms, Tx};
 
 const VALUE: Nanoton = Nanoton::new(FEES);
+
+fn payouts(txs: &[Tx], to: &StdAddr) -> u128 {
+    let sent = txs.iter().flat_map(|tx| &tx.out);
+    sent.filter(|sent| sent.to == *to && sent.read::<Payout>().is_some()).map(|sent| sent.value).sum()
+}
 
 #[test]
 fn whoever_registers_a_model_first_is_its_publisher() {
     let mut market = Market::open();
     let state = market.model_state().unwrap();
-    assert_eq!(state.publisher, market.publisher);
-    assert_eq!(state.royalty_bps, ROYALTY_BPS);
+    assert_eq!((&state.publisher, state.royalty_bps), (&market.publisher, ROYALTY_BPS));
     assert!(!state.deprecated);
     let stranger = market.person("stranger");
     let txs = market.register_model(&stranger, market.model_id, 0);
@@ -31,41 +45,110 @@ fn a_royalty_over_the_cap_is_refused() {
     assert_all_succeeded(&market.register_model(&publisher, id, 2_000));
 }
 
+/// The registration of another model with metadata of so many cells.
+pub(crate) fn registration(
+    market: &Market,
+    id: &str,
+    cells: usize,
+) -> (StdAddr, RegisterModel, contracts::StateInit) {
+    let id = hash(id);
+    let address = market.network.model_address(&id).unwrap();
+    let code = contracts::artifacts::code(contracts::artifacts::Contract::Model);
+    let init = market.network.model_state_init(&code, &id).unwrap();
+    let metadata = (0..cells * 127).map(|byte| (byte % 251) as u8).collect();
+    let metadata = Ref::new(Snake::new(metadata).unwrap()).unwrap();
+    (address, RegisterModel { query_id: 1, royalty_bps: 1, unit: Unit::Token, metadata }, init)
+}
+
+#[test]
+fn metadata_is_as_large_as_its_rent_and_no_larger() {
+    let mut market = Market::open();
+    let publisher = market.publisher.clone();
+    for (cells, fits) in [(32, true), (33, false)] {
+        let (address, body, init) = registration(&market, "wordy model", cells);
+        let txs = market.chain.send(&publisher, &address, Nanoton::new(5 * TON), cell(&body), Some(init));
+        if fits {
+            assert_all_succeeded(&txs);
+            assert_eq!(market.chain.balance(&address), market.prices().model_rent().get());
+            market.chain.delete(&address);
+        } else {
+            assert_refused(&txs, &address, ContractError::BadTerms);
+        }
+    }
+}
+
+#[test]
+fn a_registration_brings_a_years_rent_to_the_nanoton() {
+    let mut market = Market::open();
+    let publisher = market.publisher.clone();
+    let (address, body, init) = registration(&market, "a new model", 1);
+    let prices = market.prices();
+    let gas = prices.gas(contracts::fees::GAS_MODEL_SIMPLE);
+    let least = prices.model_rent().checked_add(gas).unwrap();
+    let short = least.checked_sub(Nanoton::new(1)).unwrap();
+    let txs = market.chain.send(&publisher, &address, short, cell(&body), Some(init.clone()));
+    assert_refused(&txs, &address, ContractError::ValueTooLow);
+    assert_all_succeeded(&market.chain.send(&publisher, &address, least, cell(&body), Some(init)));
+}
+
 #[test]
 fn anyone_may_send_royalty_and_fee_to_whom_they_belong() {
     let mut market = Market::open();
     let worker = market.worker("worker");
     let client = market.person("client");
     let stranger = market.person("stranger");
-    let prices = contracts::Prices { output: Nanoton::new(TON), ..PRICES };
-    market.offer(&worker, prices);
-    let terms = Terms { max_prices: prices, ..Terms::default() };
-    let job = market.claimed(&client, &worker, &terms);
-    let units = Units { output: 1_000, ..Units::default() };
-    let mut receipt = market.receipt(&job, units);
-    receipt.amount = prices.cost(&units);
+    let prices = Prices { output: Nanoton::new(TON), ..PRICES };
+    let job = market.post(&client, &worker, &Terms { prices, ..Terms::default() });
+    let receipt = market.receipt(&job, Units { output: 1_000, ..Units::default() });
     market.settle(&worker, &job, receipt).unwrap();
-    let state = market.model_state().unwrap();
-    assert_eq!(state.royalty, Nanoton::new(TON / 20));
-    assert_eq!(state.fee, Nanoton::new(TON / 50));
-    assert_eq!(state.jobs_settled, 1);
+    let rent = market.prices().model_rent().get();
+    let sum = market.chain.balance(&market.model) - rent;
+    assert!(sum >= u128::from(TON) * u128::from(SHARE_BPS) / 10_000);
 
     let (publisher, treasury, model) =
         (market.publisher.clone(), market.treasury.clone(), market.model.clone());
-    let before = (market.chain.balance(&publisher), market.chain.balance(&treasury));
-    assert_all_succeeded(&market.tell(&stranger, &model, VALUE, &WithdrawShares { query_id: 1 }));
-    let royalty = market.chain.balance(&publisher) - before.0;
-    let fee = market.chain.balance(&treasury) - before.1;
-    assert_eq!(fee, u128::from(TON / 50));
-    // Gas that jobs sent and the Model did not use is the publisher's too.
-    assert!(royalty >= u128::from(TON / 20) && royalty < u128::from(TON / 20 + TON / 50), "{royalty}");
-    for person in [&publisher, &treasury] {
-        assert!(market.chain.inbox(person).iter().any(|received| received.read::<Payout>().is_some()));
-    }
-    let state = market.model_state().unwrap();
-    assert_eq!((state.royalty, state.fee), (Nanoton::ZERO, Nanoton::ZERO));
+    let before = market.chain.balance(&stranger);
+    let txs = market.tell(&stranger, &model, VALUE, &WithdrawShares { query_id: 1 });
+    assert_all_succeeded(&txs);
+    let split = ShareSplit::of(Nanoton::checked(sum).unwrap(), ROYALTY_BPS, FEE_BPS);
+    assert_eq!(payouts(&txs, &publisher), split.to_publisher.get());
+    assert_eq!(payouts(&txs, &treasury), split.to_treasury.get());
+    assert_eq!(market.chain.balance(&model), rent);
+    let spent = before - market.chain.balance(&stranger);
+    assert!(spent < u128::from(TON / 100), "{spent}");
     let txs = market.tell(&stranger, &model, VALUE, &WithdrawShares { query_id: 1 });
     assert_refused(&txs, &model, ContractError::NothingToWithdraw);
+}
+
+#[test]
+fn a_withdrawal_of_shares_pays_for_itself_to_the_nanoton() {
+    let mut market = Market::open();
+    let stranger = market.person("stranger");
+    let model = market.model.clone();
+    let prices = market.prices();
+    let mut least = prices.gas(contracts::fees::GAS_MODEL_WITHDRAW);
+    for _ in 0..3 {
+        least = least.checked_add(prices.forward(0, 0)).unwrap();
+    }
+    assert_all_succeeded(&market.tell(&stranger, &model, VALUE, &SharePaid { query_id: 1 }));
+    let body = WithdrawShares { query_id: 1 };
+    let short = least.checked_sub(Nanoton::new(1)).unwrap();
+    assert_refused(&market.tell(&stranger, &model, short, &body), &model, ContractError::ValueTooLow);
+    assert_all_succeeded(&market.tell(&stranger, &model, least, &body));
+    assert!(market.chain.balance(&model) >= prices.model_rent().get());
+}
+
+#[test]
+fn a_model_that_storage_has_eaten_up_pays_nothing_out_and_works_once_funded() {
+    let mut market = Market::open();
+    let stranger = market.person("stranger");
+    let model = market.model.clone();
+    market.chain.wait(3 * 365 * 86_400);
+    let body = WithdrawShares { query_id: 1 };
+    assert_refused(&market.tell(&stranger, &model, VALUE, &body), &model, ContractError::NothingToWithdraw);
+    let fund = FundGas { query_id: 1 };
+    assert_all_succeeded(&market.tell(&stranger, &model, Nanoton::new(20 * TON), &fund));
+    assert_all_succeeded(&market.tell(&stranger, &model, VALUE, &body));
 }
 
 #[test]
@@ -75,16 +158,17 @@ fn the_publisher_alone_may_transfer_or_deprecate() {
     let (publisher, model) = (market.publisher.clone(), market.model.clone());
     let transfer = TransferModel { query_id: 1, new_publisher: stranger.clone() };
     let deprecate = DeprecateModel { query_id: 1 };
-    let txs = market.tell(&stranger, &model, VALUE, &transfer);
-    assert_refused(&txs, &model, ContractError::NotOwner);
-    let txs = market.tell(&stranger, &model, VALUE, &deprecate);
-    assert_refused(&txs, &model, ContractError::NotOwner);
+    assert_refused(&market.tell(&stranger, &model, VALUE, &transfer), &model, ContractError::NotOwner);
+    assert_refused(&market.tell(&stranger, &model, VALUE, &deprecate), &model, ContractError::NotOwner);
+    let mut nowhere = stranger.clone();
+    nowhere.workchain = 5;
+    let lost = TransferModel { query_id: 1, new_publisher: nowhere };
+    assert_refused(&market.tell(&publisher, &model, VALUE, &lost), &model, ContractError::BadTerms);
     assert_all_succeeded(&market.tell(&publisher, &model, VALUE, &transfer));
     assert_eq!(market.model_state().unwrap().publisher, stranger);
-    let txs = market.tell(&publisher, &model, VALUE, &deprecate);
-    assert_refused(&txs, &model, ContractError::NotOwner);
+    assert_refused(&market.tell(&publisher, &model, VALUE, &deprecate), &model, ContractError::NotOwner);
     assert_all_succeeded(&market.tell(&stranger, &model, VALUE, &deprecate));
-    assert!(market.model_state().unwrap().deprecated);
+    assert!(matches!(market.model_state().unwrap(), ModelState { deprecated: true, .. }));
 }
 
 #[test]
@@ -102,62 +186,53 @@ fn a_deprecated_model_takes_no_new_offers() {
 }
 
 #[test]
-fn shares_that_did_not_come_from_a_job_are_refused() {
-    let mut market = Market::open();
-    let stranger = market.person("stranger");
-    let model = market.model.clone();
-    let share = SharePaid {
-        query_id: 1,
-        royalty: Nanoton::new(TON),
-        fee: Nanoton::new(TON),
-        client: stranger.clone(),
-        nonce: 1,
-    };
-    let txs = market.tell(&stranger, &model, Nanoton::new(3 * TON), &share);
-    assert_refused(&txs, &model, ContractError::NotSibling);
-    assert_eq!(market.model_state().unwrap().royalty, Nanoton::ZERO);
-}
-
-#[test]
-fn nobody_may_quote_a_royalty_for_a_model_or_ask_in_a_workers_name() {
+fn nobody_may_ask_in_a_workers_name() {
     let mut market = Market::open();
     let worker = market.worker("worker");
     let stranger = market.person("stranger");
-    let before = market.worker_state(&worker).unwrap();
-    let quote = RoyaltyQuoted {
-        query_id: 1,
-        model_id: market.model_id,
-        royalty_bps: 0,
-        prices: Ref::new(PRICES).unwrap(),
-    };
-    let txs = market.tell(&stranger, &worker.address, VALUE, &quote);
-    assert_refused(&txs, &worker.address, ContractError::NotSibling);
-    let ask =
-        AskRoyalty { query_id: 1, worker_owner: worker.owner.clone(), prices: Ref::new(PRICES).unwrap() };
+    let prices = Ref::new(PRICES).unwrap();
+    let ask = AskRoyalty { query_id: 1, worker_owner: worker.owner, min_deposit: Nanoton::ZERO, prices };
     let model = market.model.clone();
-    let txs = market.tell(&stranger, &model, VALUE, &ask);
-    assert_refused(&txs, &model, ContractError::NotSibling);
-    assert_eq!(market.worker_state(&worker).unwrap(), before);
+    assert_refused(&market.tell(&stranger, &model, VALUE, &ask), &model, ContractError::NotSibling);
+}
+
+#[test]
+fn an_offer_names_the_models_account_and_royalty_and_costs_what_it_says() {
+    let mut market = Market::open();
+    let worker = market.staked_worker("worker");
+    let model_id = market.model_id;
+    let prices = Ref::new(PRICES).unwrap();
+    let offer = OfferModel { query_id: 1, model_id, min_deposit: Nanoton::new(1_234), prices };
+    let least = market.prices().offer();
+    let short = least.checked_sub(Nanoton::new(1)).unwrap();
+    let txs = market.tell(&worker.owner, &worker.address, short, &offer);
+    assert_refused(&txs, &worker.address, ContractError::ValueTooLow);
+    assert_all_succeeded(&market.tell(&worker.owner, &worker.address, least, &offer));
+    let offered = market.worker_state(&worker).unwrap().offers.get(model_id).unwrap().unwrap();
+    assert_eq!((offered.royalty_bps, offered.model), (ROYALTY_BPS, market.model.address));
+    assert_eq!((offered.min_deposit, offered.prices), (Nanoton::new(1_234), PRICES));
 }
 
 #[test]
 fn an_offer_for_an_unknown_model_comes_back() {
     let mut market = Market::open();
     let worker = market.staked_worker("worker");
+    let before = market.chain.balance(&worker.owner);
     let txs = market.offer_of(&worker, hash("unknown model"), PRICES);
     let last = txs.last().unwrap();
     assert!(last.bounced && last.succeeded());
     assert!(market.worker_state(&worker).unwrap().offers.is_empty());
+    assert!(before - market.chain.balance(&worker.owner) < u128::from(TON / 50));
 }
 
 #[test]
 fn an_offer_may_be_withdrawn() {
     let mut market = Market::open();
     let worker = market.worker("worker");
-    let body = contracts::worker::WithdrawOffer { query_id: 1, model_id: market.model_id };
+    let body = WithdrawOffer { query_id: 1, model_id: market.model_id };
     assert_all_succeeded(&market.tell(&worker.owner, &worker.address, VALUE, &body));
     assert!(market.worker_state(&worker).unwrap().offers.is_empty());
     let client = market.person("client");
     let job = market.post(&client, &worker, &Terms::default());
-    tests::market::assert_external_refused(market.claim(&worker, &job), ContractError::ModelNotOffered);
+    assert_external_refused(market.claim(&worker, &job), ContractError::ModelNotOffered);
 }

@@ -1,138 +1,313 @@
-use contracts::errors::ContractError;
-use contracts::job::{JobPosted, JobStatus, PostReceipt};
-use contracts::receipt::ReceiptBody;
-use contracts::{HashBytes, Nanoton, Ref, Units};
-use tests::market::{FEES, TON, assert_all_succeeded, assert_refused, cell, sealed};
-use tests::{Market, Terms, Worker};
+//! Who may post a job, open a session or put a job on the market, with what, and for how much.
 
-fn market() -> (Market, Worker, contracts::StdAddr) {
+use contracts::errors::{ContractError, UNPOSTED_JOB};
+use contracts::job::{
+    JobNoticed, JobStatus, MAX_SESSION_S, MAX_SETTLE_S, MAX_WAIT_S, MIN_SETTLE_S, MarketTerms, PostReceipt,
+};
+use contracts::job_log::JobOpened;
+use contracts::receipt::ReceiptContent;
+use contracts::wire::to_cell;
+use contracts::worker::FundGas;
+use contracts::{Amount, Message, Nanoton, StdAddr, Units};
+use tests::market::{FEES, TON, assert_all_succeeded, assert_refused, cell, sealed};
+use tests::{Job, Kind, Market, Terms, Tx, Worker};
+
+const KINDS: [fn(&mut Market, &StdAddr, &Worker, &Terms) -> Job; 3] =
+    [Market::draft, Market::draft_session, Market::draft_open];
+
+fn market() -> (Market, Worker, StdAddr) {
     let mut market = Market::open();
     let worker = market.worker("worker");
     let client = market.person("client");
     (market, worker, client)
 }
 
+fn own(txs: &[Tx], job: &Job) -> Tx {
+    txs.iter().find(|tx| tx.account == job.address).unwrap().clone()
+}
+
+/// The least that the job's message may bring.
+fn least(market: &Market, job: &Job) -> Nanoton {
+    let fees = match job.kind {
+        Kind::Session(_) => market.prices().session(),
+        _ => market.prices().posting(&job.limits.max_units),
+    };
+    job.deposit.nanoton().checked_add(fees).unwrap()
+}
+
 #[test]
-fn a_client_may_post_a_job_and_its_worker_hears_of_it() {
+fn a_client_may_post_and_its_worker_is_noticed_without_gas() {
     let (mut market, worker, client) = market();
-    let (job, txs) = market.try_post(&client, &worker, &Terms::default());
-    assert_all_succeeded(&txs);
-    let state = market.job_state(&job).unwrap();
-    assert_eq!(state.status, JobStatus::Open);
-    assert_eq!(*state.terms, job.terms);
-    assert_eq!(state.posted_at, market.chain.now);
-    assert_eq!(state.posted_lt, txs[0].lt);
-    assert_eq!(state.closed_at, 0);
-    let notice: JobPosted = txs[0].sent().unwrap();
-    assert_eq!((notice.client, notice.nonce), (client.clone(), job.nonce));
-    assert_eq!(txs[1].account, worker.address);
+    for draft in KINDS {
+        let job = draft(&mut market, &client, &worker, &Terms::default());
+        let txs = market.post_draft(&client, &job, market.value_of(&job));
+        let opened = own(&txs, &job);
+        assert!(opened.succeeded());
+        let state = market.job_state(&job).unwrap();
+        let status = if matches!(job.kind, Kind::Session(_)) { JobStatus::Session } else { JobStatus::Open };
+        assert_eq!((state.status, state.until, state.deposit), (status, job.until, job.deposit));
+        assert_eq!((state.bond, state.paid, state.sequence), (Amount::ZERO, Amount::ZERO, 0));
+        assert_eq!(state.posting.posted_lt, opened.lt);
+        assert_eq!(state.posting.limits, job.limits);
+        let noticed = opened.sent::<JobNoticed>().unwrap();
+        assert_eq!(noticed.query_id, job.nonce);
+        let notice = txs.last().unwrap();
+        assert_eq!((notice.exit_code, notice.gas_used, notice.value), (None, 0, 0));
+        let log: JobOpened = opened.logged().unwrap();
+        assert_eq!((log.until, log.deposit), (job.until, job.deposit));
+        let (body, _) = market.opening(&job);
+        assert_eq!(Some(log.opcode), contracts::wire::opcode_of(&body.as_slice().unwrap()));
+        match &job.kind {
+            Kind::Market(terms) => {
+                assert_eq!(state.posting.seller, None);
+                assert_eq!(state.posting.market().unwrap(), &**terms);
+                assert_eq!(notice.account, market.model);
+                assert_eq!(log.terms_hash, *to_cell(&**terms).unwrap().repr_hash());
+            }
+            _ => {
+                assert_eq!(*state.posting.seller.unwrap(), job.seller);
+                assert_eq!(notice.account, worker.address);
+                assert_eq!(log.terms_hash, *to_cell(&job.seller).unwrap().repr_hash());
+            }
+        }
+    }
 }
 
 #[test]
 fn a_stranger_may_not_post_in_the_clients_name() {
     let (mut market, worker, client) = market();
     let stranger = market.person("stranger");
-    let job = market.draft(&client, &worker, &Terms::default());
-    let txs = market.post_draft(&stranger, &job, Nanoton::new(2 * TON));
-    assert_refused(&txs, &job.address, ContractError::NotClient);
-    assert_eq!(market.status(&job), None);
+    for draft in KINDS {
+        let job = draft(&mut market, &client, &worker, &Terms::default());
+        let txs = market.post_draft(&stranger, &job, Nanoton::new(2 * TON));
+        assert_refused(&txs, &job.address, ContractError::NotClient);
+        assert_eq!(market.status(&job), None);
+        let value = market.value_of(&job);
+        assert!(own(&market.post_draft(&client, &job, value), &job).succeeded());
+    }
 }
 
 #[test]
-fn a_job_is_posted_once() {
+fn a_job_is_posted_once_whatever_its_kind() {
     let (mut market, worker, client) = market();
-    let job = market.post(&client, &worker, &Terms::default());
-    let before = market.job_state(&job).unwrap();
-    let txs = market.post_draft(&client, &job, Nanoton::new(2 * TON));
-    assert_refused(&txs, &job.address, ContractError::AlreadyInitialised);
-    assert_eq!(market.job_state(&job).unwrap(), before);
-}
-
-#[test]
-fn a_job_that_brings_too_little_is_refused_and_the_money_returns() {
-    let (mut market, worker, client) = market();
-    let before = market.chain.balance(&client);
-    let job = market.draft(&client, &worker, &Terms::default());
-    let txs = market.post_draft(&client, &job, Nanoton::new(TON));
-    assert_refused(&txs, &job.address, ContractError::ValueTooLow);
-    let lost = before - market.chain.balance(&client);
-    assert!(lost < u128::from(TON / 50), "{lost} nanoTON were lost");
-}
-
-#[test]
-fn the_least_value_that_posts_a_job_pays_for_its_whole_life() {
-    let (mut market, worker, client) = market();
-    let (mut low, mut high) = (TON, TON + FEES);
-    while high - low > 1 {
-        let middle = low.midpoint(high);
-        let job = market.draft(&client, &worker, &Terms::default());
-        if market.post_draft(&client, &job, Nanoton::new(middle)).iter().all(|tx| tx.succeeded()) {
-            high = middle;
-        } else {
-            low = middle;
+    for first in KINDS {
+        for second in KINDS {
+            let job = first(&mut market, &client, &worker, &Terms::default());
+            let value = market.value_of(&job);
+            assert!(own(&market.post_draft(&client, &job, value), &job).succeeded());
+            let before = market.job_state(&job).unwrap();
+            let mut again = second(&mut market, &client, &worker, &Terms::default());
+            (again.nonce, again.address) = (job.nonce, job.address.clone());
+            let txs = market.post_draft(&client, &again, value);
+            assert_refused(&txs, &job.address, ContractError::AlreadyInitialised);
+            assert_eq!(market.job_state(&job).unwrap(), before);
         }
     }
-    // The most units, the largest result the reserve foresees, at the last second of each deadline.
-    let full = Units { input: 1_000, cached_input: 1_000, output: 1_000 };
-    for (units, result_bytes) in [(Units::default(), 272), (full, 1_536 + 24 * 1_000)] {
-        let job = market.draft(&client, &worker, &Terms::default());
-        assert_all_succeeded(&market.post_draft(&client, &job, Nanoton::new(high)));
-        market.chain.wait(120);
-        assert_all_succeeded(&market.claim(&worker, &job).unwrap());
-        market.chain.wait(600);
-        let result = sealed("result", result_bytes);
-        let mut receipt = market.receipt(&job, units);
-        receipt.body = Ref::new(ReceiptBody {
-            result_hash: Ref::new(result.clone()).unwrap().hash(),
-            ..(*receipt.body).clone()
-        })
-        .unwrap();
-        let paid = receipt.amount;
-        let message = PostReceipt::signed(receipt, &result, &worker.key).unwrap();
-        let txs = market.chain.external(&job.address, cell(&message)).unwrap();
-        assert_all_succeeded(&txs);
-        let settlement = market.job_state(&job).unwrap().settlement.unwrap();
-        assert_eq!(settlement.paid, paid);
-        market.chain.wait(market.network.params.audit_window_s + 1);
-        assert_all_succeeded(&market.sweep(&client, &job));
-        market.attest(&worker);
+}
+
+#[test]
+fn a_job_is_not_posted_again_once_closed_and_may_be_once_swept() {
+    let (mut market, worker, client) = market();
+    let mut job = market.post(&client, &worker, &Terms::default());
+    let first = market.posted_lt(&job);
+    market.cancel(&client, &job);
+    let value = market.value_of(&job);
+    assert_refused(&market.post_draft(&client, &job, value), &job.address, ContractError::AlreadyInitialised);
+    market.chain.wait(contracts::job::AUDIT_WINDOW_S + 1);
+    assert_all_succeeded(&market.sweep(&client, &job));
+    job.until = market.chain.now + 10;
+    assert!(own(&market.post_draft(&client, &job, value), &job).succeeded());
+    assert!(market.posted_lt(&job) > first);
+}
+
+#[test]
+fn one_nanoton_less_than_the_least_is_refused_and_the_money_returns() {
+    let (mut market, worker, client) = market();
+    for (deposit, input, output) in [(1, 0, 0), (TON, 1_000, 1_000), (3 * TON, u32::MAX, u32::MAX)] {
+        let terms = Terms {
+            deposit: Amount::new(deposit),
+            max_units: Units { input, cached_input: 0, output },
+            ..Terms::default()
+        };
+        for draft in KINDS {
+            let job = draft(&mut market, &client, &worker, &terms);
+            let least = least(&market, &job);
+            let before = market.chain.balance(&client);
+            let short = least.checked_sub(Nanoton::new(1)).unwrap();
+            let txs = market.post_draft(&client, &job, short);
+            assert_refused(&txs, &job.address, ContractError::ValueTooLow);
+            let lost = before - market.chain.balance(&client);
+            assert!(lost < u128::from(TON / 50), "{lost} nanoTON were lost");
+            assert!(own(&market.post_draft(&client, &job, least), &job).succeeded());
+            assert!(market.chain.balance(&job.address) >= job.deposit.nanoton().get());
+        }
     }
+}
+
+#[test]
+fn the_workers_getters_name_the_least_value_exactly() {
+    let (mut market, worker, client) = market();
+    for (deposit, input, output) in [(1, 0, 0), (TON, 1_000, 1_000), (3 * TON, 100_000, 4_000)] {
+        let max_units = Units { input, cached_input: 0, output };
+        let terms = Terms { deposit: Amount::new(deposit), max_units, ..Terms::default() };
+        let directed = market.draft(&client, &worker, &terms);
+        let arguments = [deposit.into(), input.into(), output.into()];
+        let named = market.chain.get_int(&worker.address, "minJobValue", &arguments);
+        assert_eq!(named, Some(least(&market, &directed).get()));
+        let session = market.draft_session(&client, &worker, &terms);
+        let named = market.chain.get_int(&worker.address, "minSessionValue", &[deposit.into()]);
+        assert_eq!(named, Some(least(&market, &session).get()));
+    }
+}
+
+#[test]
+fn the_least_value_of_a_post_pays_for_the_whole_life_of_the_job() {
+    let (mut market, worker, client) = market();
+    let full = Units { input: 1_000, cached_input: 1_000, output: 1_000 };
+    // The largest result that the reserve foresees: 512 + 8 × 2 000 + 16 × 1 000 bytes.
+    for (units, result_bytes) in [(Units::default(), 2 * 127), (full, 255 * 127)] {
+        for claimed in [false, true] {
+            let terms = Terms { wait_s: MAX_WAIT_S, settle_within_s: MAX_SETTLE_S, ..Terms::default() };
+            let job = market.draft(&client, &worker, &terms);
+            let least = least(&market, &job);
+            assert!(own(&market.post_draft(&client, &job, least), &job).succeeded());
+            market.chain.wait(MAX_WAIT_S);
+            market.attest(&worker);
+            if claimed {
+                market.claim_well(&worker, &job);
+                market.chain.wait(MAX_SETTLE_S);
+            }
+            let result = sealed("result", result_bytes);
+            let result_hash = *to_cell(&result).unwrap().repr_hash();
+            let content = ReceiptContent { result_hash, ..market.content() };
+            let mut receipt = market.receipt(&job, units);
+            receipt.content_hash = content.hash().unwrap();
+            let message = PostReceipt::signed(receipt, content, &result, &worker.key).unwrap();
+            assert_all_succeeded(&market.chain.external(&job.address, cell(&message)).unwrap());
+            assert_eq!(market.status(&job), Some(JobStatus::Settled));
+        }
+    }
+}
+
+#[test]
+fn the_least_value_of_a_session_pays_for_its_close_after_two_weeks() {
+    let (mut market, worker, client) = market();
+    let terms = Terms { wait_s: MAX_SESSION_S, settle_within_s: MAX_SETTLE_S, ..Terms::default() };
+    let job = market.draft_session(&client, &worker, &terms);
+    let least = least(&market, &job);
+    assert!(own(&market.post_draft(&client, &job, least), &job).succeeded());
+    for sequence in 1..=20 {
+        let receipt = market.session_receipt(&job, sequence, u64::from(sequence) * TON / 40, false);
+        assert_all_succeeded(&market.redeem(&worker, &job, receipt, TON).unwrap());
+    }
+    market.chain.wait(MAX_SESSION_S);
+    let last = market.session_receipt(&job, 21, TON, true);
+    assert_all_succeeded(&market.redeem(&worker, &job, last, TON).unwrap());
+    assert_eq!(market.status(&job), Some(JobStatus::Settled));
 }
 
 #[test]
 fn terms_that_nobody_can_meet_are_refused() {
     let (mut market, worker, client) = market();
-    let limit = |edit: fn(&mut Terms)| {
-        let mut terms = Terms::default();
-        edit(&mut terms);
-        terms
-    };
-    let bad = [
-        ("no time to claim", limit(|t| t.claim_within_s = 0)),
-        ("no time to settle", limit(|t| t.settle_within_s = 0)),
-        ("no deposit", limit(|t| t.deposit = Nanoton::ZERO)),
+    type Edit = fn(&mut Job, u32);
+    fn market_terms(job: &mut Job, edit: impl FnOnce(&mut MarketTerms)) {
+        if let Kind::Market(terms) = &mut job.kind {
+            edit(terms);
+        }
+    }
+    fn settle(job: &mut Job, settle_within_s: u32) {
+        job.seller.settle_within_s = settle_within_s;
+        market_terms(job, |terms| {
+            let network = contracts::job::MarketNetwork { settle_within_s, ..*terms.network };
+            terms.network = contracts::Ref::new(network).unwrap();
+        });
+    }
+    let all: [(&str, Edit); 4] = [
+        ("no time", |job, now| job.until = now),
+        ("no deposit", |job, _| job.deposit = Amount::ZERO),
+        ("too short to settle", |job, _| settle(job, MIN_SETTLE_S - 1)),
+        ("too long to settle", |job, _| settle(job, MAX_SETTLE_S + 1)),
     ];
-    for (what, terms) in bad {
-        let (job, txs) = market.try_post(&client, &worker, &terms);
-        assert_eq!(txs[0].exit_code, Some(i32::from(ContractError::BadTerms.code())), "{what}");
-        assert_eq!(market.status(&job), None);
+    let directed: [(&str, Edit); 2] = [
+        ("too long to wait", |job, now| job.until = now + MAX_WAIT_S + 1),
+        ("a share over the whole", |job, _| job.seller.share_bps = 10_001),
+    ];
+    let session: [(&str, Edit); 2] = [
+        ("too long a session", |job, now| job.until = now + MAX_SESSION_S + 1),
+        ("a share over the whole", |job, _| job.seller.share_bps = 10_001),
+    ];
+    let open: [(&str, Edit); 5] = [
+        ("too long to wait", |job, now| job.until = now + MAX_WAIT_S + 1),
+        ("too short to deliver", |job, _| {
+            market_terms(job, |terms| terms.deliver_within_s = MIN_SETTLE_S - 1)
+        }),
+        ("too long to deliver", |job, _| {
+            market_terms(job, |terms| terms.deliver_within_s = MAX_SETTLE_S + 1)
+        }),
+        ("bids after the end", |job, _| {
+            let until = job.until;
+            market_terms(job, |terms| terms.bid_until = until + 1);
+        }),
+        ("more compensation than deposit", |job, _| {
+            let over = Amount::new(job.deposit.get() + 1);
+            market_terms(job, |terms| terms.compensation = over);
+        }),
+    ];
+    let cases = [
+        (KINDS[0], all.iter().chain(directed.as_slice()).collect::<Vec<_>>()),
+        (KINDS[1], all.iter().chain(session.as_slice()).collect()),
+        (KINDS[2], all.iter().chain(open.as_slice()).collect()),
+    ];
+    for (draft, edits) in cases {
+        for (what, edit) in edits {
+            let mut job = draft(&mut market, &client, &worker, &Terms::default());
+            edit(&mut job, market.chain.now);
+            let txs = market.post_draft(&client, &job, Nanoton::new(3 * TON));
+            assert_eq!(own(&txs, &job).exit_code, Some(i32::from(ContractError::BadTerms.code())), "{what}");
+            assert_eq!(market.status(&job), None, "{what}");
+        }
     }
 }
 
 #[test]
-fn the_hash_of_the_input_is_kept() {
+fn terms_at_their_bounds_are_taken() {
     let (mut market, worker, client) = market();
-    let job = market.post(&client, &worker, &Terms::default());
-    let (posting, _) = market.posting(&job);
-    assert_eq!(market.job_state(&job).unwrap().input_hash, posting.input_hash());
-    assert_ne!(posting.input_hash(), HashBytes::ZERO);
+    for (draft, wait_s) in KINDS.into_iter().zip([MAX_WAIT_S, MAX_SESSION_S, MAX_WAIT_S]) {
+        for settle_within_s in [MIN_SETTLE_S, MAX_SETTLE_S] {
+            let terms = Terms {
+                wait_s,
+                settle_within_s,
+                share_bps: 10_000,
+                bid_for_s: wait_s,
+                deliver_within_s: settle_within_s,
+                compensation: Terms::default().deposit,
+                ..Terms::default()
+            };
+            let job = draft(&mut market, &client, &worker, &terms);
+            let value = market.value_of(&job);
+            assert!(own(&market.post_draft(&client, &job, value), &job).succeeded());
+        }
+    }
+}
+
+#[test]
+fn an_unposted_job_takes_nothing_else() {
+    let (mut market, worker, client) = market();
+    let job = market.draft(&client, &worker, &Terms::default());
+    let (_, init) = market.opening(&job);
+    let body = cell(&FundGas { query_id: 1 });
+    let txs = market.chain.send(&client, &job.address, Nanoton::new(TON), body, Some(init));
+    assert_eq!(own(&txs, &job).exit_code, Some(UNPOSTED_JOB));
+    assert_eq!(market.status(&job), None);
+    let value = market.value_of(&job);
+    assert!(own(&market.post_draft(&client, &job, value), &job).succeeded());
 }
 
 #[test]
 fn an_unknown_message_is_refused() {
     let (mut market, worker, client) = market();
     let job = market.post(&client, &worker, &Terms::default());
-    let body = cell(&contracts::worker::WithdrawEarnings { query_id: 1 });
+    let body = contracts::worker::WithdrawUnbonded { query_id: 1 }.to_cell().unwrap();
     let txs = market.chain.send(&client, &job.address, Nanoton::new(FEES), body, None);
     assert_refused(&txs, &job.address, ContractError::UnknownMessage);
 }
@@ -143,37 +318,15 @@ fn a_job_for_a_worker_that_does_not_exist_ends_like_any_other() {
     let worker = market.unborn_worker("worker");
     let client = market.person("client");
     let before = market.chain.balance(&client);
-    let (job, txs) = market.try_post(&client, &worker, &Terms::default());
-    assert!(txs[0].succeeded());
-    let bounce = txs.last().unwrap();
-    assert!(bounce.bounced && bounce.succeeded() && bounce.account == job.address);
-    assert_eq!(market.status(&job), Some(JobStatus::Open));
-    market.chain.wait(121);
-    let stranger = market.person("stranger");
-    assert_all_succeeded(&market.expire(&stranger, &job));
-    assert!(before - market.chain.balance(&client) < u128::from(TON / 20));
-}
-
-#[test]
-fn the_getter_names_the_least_value_exactly() {
-    let (mut market, worker, client) = market();
-    for (deposit, max_input, max_output, settle_within_s) in
-        [(1, 0, 0, 30), (TON, 1_000, 1_000, 600), (3 * TON, 100_000, 4_000, 86_400)]
-    {
-        let terms = Terms {
-            deposit: Nanoton::new(deposit),
-            max_units: Units { input: max_input, cached_input: 0, output: max_output },
-            settle_within_s,
-            ..Terms::default()
-        };
-        let life_s = terms.claim_within_s + settle_within_s;
-        let arguments = [deposit.into(), max_input.into(), max_output.into(), life_s.into()];
-        let least = market.chain.get_int(&worker.address, "minJobValue", &arguments).unwrap();
-        let least = Nanoton::checked(least).unwrap();
-        let job = market.draft(&client, &worker, &terms);
-        let short = least.checked_sub(Nanoton::new(1)).unwrap();
-        let txs = market.post_draft(&client, &job, short);
-        assert_refused(&txs, &job.address, ContractError::ValueTooLow);
-        assert_all_succeeded(&market.post_draft(&client, &job, least));
+    for draft in KINDS {
+        let job = draft(&mut market, &client, &worker, &Terms::default());
+        let value = market.value_of(&job);
+        let txs = market.post_draft(&client, &job, value);
+        assert!(own(&txs, &job).succeeded());
+        market.chain.wait(121);
+        let stranger = market.person("stranger");
+        assert_all_succeeded(&market.expire(&stranger, &job));
+        assert!(market.status(&job).unwrap().is_closed());
     }
+    assert!(before - market.chain.balance(&client) < u128::from(TON / 20));
 }

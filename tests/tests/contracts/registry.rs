@@ -64,10 +64,10 @@ fn ownership_passes_in_two_steps() {
 #[test]
 fn no_message_changes_the_parameters() {
     let mut market = Market::open();
-    let before = market.registry_storage().params;
+    let before = market.registry_storage().generation;
     let (owner, registry) = (market.owner.clone(), market.registry.clone());
     let revoke = RevokeMeasurement { query_id: 1, measurement: market.measurement };
     market.tell(&owner, &registry, VALUE, &revoke);
-    assert_eq!(market.registry_storage().params, before);
-    assert_eq!(market.network.params, before);
+    assert_eq!(market.registry_storage().generation, before);
+    assert_eq!(market.network.generation, *before);
 }

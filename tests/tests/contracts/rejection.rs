@@ -1,95 +1,116 @@
+//! Who may give a job back, and what that costs.
+
 use contracts::errors::{ContractError, RejectionReason};
-use contracts::job::{JobRefund, JobReturned, JobStatus, PostRejection};
+use contracts::job::{JobPaid, JobRefund, JobStatus, Outcome, PostRejection};
+use contracts::job_log::JobClosed;
 use contracts::receipt::Rejection;
-use contracts::{Nanoton, Ref, SigningKey, Units};
+use contracts::{Ref, SigningKey, StdAddr, Units};
 use tests::market::{TON, assert_all_succeeded, assert_closed_to_externals, assert_external_refused, cell};
 use tests::{Job, Market, Terms, Worker};
 
-fn claimed() -> (Market, Worker, Job) {
+fn setup() -> (Market, Worker, StdAddr) {
     let mut market = Market::open();
     let worker = market.worker("worker");
     let client = market.person("client");
-    let job = market.claimed(&client, &worker, &Terms::default());
-    (market, worker, job)
+    (market, worker, client)
+}
+
+/// A job in each state in which its worker may give it back.
+fn rejectable() -> (Market, Worker, Vec<Job>) {
+    let (mut market, worker, client) = setup();
+    let terms = Terms::default();
+    let mut jobs = vec![
+        market.claimed(&client, &worker, &terms),
+        market.post(&client, &worker, &terms),
+        market.session(&client, &worker, &terms),
+    ];
+    let open = market.awaiting(&client, &worker, &terms);
+    market.chain.wait(1);
+    assert_all_succeeded(&market.deliver(&client, &open));
+    jobs.push(open);
+    (market, worker, jobs)
 }
 
 #[test]
-fn the_worker_may_give_a_job_back_without_loss() {
-    let (mut market, worker, job) = claimed();
-    let before = market.worker_state(&worker).unwrap();
-    let rejection = market.rejection(&job, RejectionReason::CannotDecrypt.code());
-    let rejection_hash = Ref::new(rejection.clone()).unwrap().hash();
-    let txs = market.reject(&worker, &job, rejection).unwrap();
-    assert_all_succeeded(&txs);
-    let returned: JobReturned = txs[0].sent().unwrap();
-    assert_eq!(returned.bond, Nanoton::new(TON / 2));
-    let refund = market.chain.inbox(&job.client).last().unwrap();
-    let message: JobRefund = refund.read().unwrap();
-    assert_eq!(message.status, JobStatus::Rejected as u8);
-    assert_eq!(message.paid, Nanoton::ZERO);
-    assert!(refund.value >= u128::from(TON));
-    let state = market.job_state(&job).unwrap();
-    assert_eq!(state.status, JobStatus::Rejected);
-    let settlement = state.settlement.unwrap();
-    assert_eq!(settlement.receipt_hash, rejection_hash);
-    assert_eq!(settlement.paid, Nanoton::ZERO);
-    let after = market.worker_state(&worker).unwrap();
-    assert_eq!(after.locked, Nanoton::ZERO);
-    assert_eq!(after.stake.get(), before.stake.get() + before.locked.get());
-    assert_eq!(after.earnings, before.earnings);
-    assert_eq!(after.record.rejected, before.record.rejected + 1);
+fn the_worker_may_reject_and_both_sides_have_everything_back() {
+    let (mut market, worker, jobs) = rejectable();
+    for job in &jobs {
+        let bond = market.job_state(job).unwrap().bond;
+        let free = market.free(&worker);
+        let rejection = market.rejection(job, RejectionReason::ALL[0] as u16);
+        let signed_hash = Ref::new(rejection.clone()).unwrap().hash();
+        let txs = market.reject(&worker, job, rejection).unwrap();
+        assert_all_succeeded(&txs);
+        let state = market.job_state(job).unwrap();
+        assert_eq!((state.status, state.paid), (JobStatus::Rejected, contracts::Amount::ZERO));
+        let back: Option<JobPaid> = txs[0].sent();
+        assert_eq!(back.map(|back| back.outcome), (!bond.is_zero()).then_some(Outcome::Rejected as u8));
+        assert!(market.free(&worker) >= free + bond.nanoton().get());
+        let refund = market.chain.inbox(&job.client).last().unwrap();
+        assert_eq!(refund.read::<JobRefund>().unwrap().status, JobStatus::Rejected as u8);
+        assert!(refund.value >= job.deposit.nanoton().get());
+        let closed: JobClosed = txs[0].logged().unwrap();
+        assert_eq!((closed.status, closed.signed_hash), (JobStatus::Rejected as u8, signed_hash));
+        let again = market.rejection(job, 1);
+        assert_closed_to_externals(market.reject(&worker, job, again));
+    }
 }
 
 #[test]
-fn nobody_else_may_give_it_back() {
-    let (mut market, worker, job) = claimed();
-    let impostor = Worker { key: SigningKey::from_bytes(&[5; 32]), ..worker };
+fn a_rejection_of_another_job_or_posting_or_key_is_refused() {
+    let (mut market, worker, jobs) = rejectable();
+    let impostor = Worker { key: SigningKey::from_bytes(&[5; 32]), ..worker.clone() };
+    for (index, job) in jobs.iter().enumerate() {
+        let honest = market.rejection(job, 1);
+        assert_external_refused(market.reject(&impostor, job, honest.clone()), ContractError::BadSignature);
+        let earlier = Rejection { posted_lt: honest.posted_lt - 1, ..honest.clone() };
+        assert_external_refused(market.reject(&worker, job, earlier), ContractError::WrongJob);
+        let elsewhere = market.rejection(&jobs[(index + 1) % jobs.len()], 1);
+        assert_external_refused(market.reject(&worker, job, elsewhere), ContractError::WrongJob);
+        let mut flipped = PostRejection::signed(honest, &worker.key).unwrap();
+        flipped.signature.0[63] ^= 1;
+        let sent = market.chain.external(&job.address, cell(&flipped));
+        assert_external_refused(sent, ContractError::BadSignature);
+    }
+}
+
+#[test]
+fn a_job_that_is_too_old_or_not_the_workers_is_not_rejected() {
+    let (mut market, worker, client) = setup();
+    let terms = Terms::default();
+    let job = market.post(&client, &worker, &terms);
+    let open = market.open_job(&client, &worker, &terms);
+    let rejection = market.rejection(&open, 1);
+    assert_external_refused(market.reject(&worker, &open, rejection.clone()), ContractError::WrongState);
+    market.claim_well(&worker, &open);
+    assert_external_refused(market.reject(&worker, &open, rejection), ContractError::WrongState);
+    market.chain.wait(121);
     let rejection = market.rejection(&job, 1);
-    assert_external_refused(market.reject(&impostor, &job, rejection), ContractError::BadSignature);
-}
-
-#[test]
-fn a_rejection_of_another_job_posting_or_network_is_refused() {
-    let (mut market, worker, job) = claimed();
-    let client = job.client.clone();
-    let other = market.claimed(&client, &worker, &Terms::default());
-    let stolen = market.rejection(&other, 1);
-    assert_external_refused(market.reject(&worker, &job, stolen), ContractError::WrongJob);
-    let rejection = market.rejection(&job, 1);
-    let earlier = Rejection { posted_lt: rejection.posted_lt - 1, ..rejection.clone() };
-    assert_external_refused(market.reject(&worker, &job, earlier), ContractError::WrongJob);
-    let elsewhere = Rejection { network_id: 0, ..rejection };
-    assert_external_refused(market.reject(&worker, &job, elsewhere), ContractError::WrongNetwork);
-}
-
-#[test]
-fn a_rejection_with_one_bit_changed_is_refused() {
-    let (mut market, worker, job) = claimed();
-    let rejection = market.rejection(&job, 1);
-    let mut message = PostRejection::signed(rejection, &worker.key).unwrap();
-    message.signature.0[63] ^= 0x10;
-    assert_external_refused(market.chain.external(&job.address, cell(&message)), ContractError::BadSignature);
-}
-
-#[test]
-fn a_settled_job_is_not_given_back_and_a_rejected_one_not_settled() {
-    let (mut market, worker, job) = claimed();
-    let receipt = market.receipt(&job, Units::default());
-    let rejection = market.rejection(&job, 1);
-    market.settle(&worker, &job, receipt).unwrap();
-    assert_closed_to_externals(market.reject(&worker, &job, rejection));
-    let client = job.client.clone();
-    let other = market.claimed(&client, &worker, &Terms::default());
-    let receipt = market.receipt(&other, Units::default());
-    let rejection = market.rejection(&other, 2);
-    market.reject(&worker, &other, rejection).unwrap();
-    assert_closed_to_externals(market.settle(&worker, &other, receipt));
-}
-
-#[test]
-fn a_late_rejection_is_refused() {
-    let (mut market, worker, job) = claimed();
-    let rejection = market.rejection(&job, 1);
-    market.chain.wait(601);
     assert_external_refused(market.reject(&worker, &job, rejection), ContractError::TooLate);
+}
+
+#[test]
+fn a_session_that_has_paid_or_is_closing_is_not_rejected() {
+    let (mut market, worker, client) = setup();
+    let job = market.session(&client, &worker, &Terms::default());
+    let receipt = market.session_receipt(&job, 1, TON / 2, false);
+    market.redeem(&worker, &job, receipt, TON).unwrap();
+    let rejection = market.rejection(&job, 1);
+    assert_external_refused(market.reject(&worker, &job, rejection), ContractError::WrongState);
+    let job = market.session(&client, &worker, &Terms::default());
+    assert_all_succeeded(&market.close(&client, &job));
+    let rejection = market.rejection(&job, 1);
+    assert_external_refused(market.reject(&worker, &job, rejection), ContractError::WrongState);
+}
+
+#[test]
+fn a_receipt_is_no_rejection_and_a_rejection_no_receipt() {
+    let (mut market, worker, jobs) = rejectable();
+    let job = &jobs[0];
+    let mut receipt = market.answer(&worker, market.receipt(job, Units::default()));
+    let mut rejection = PostRejection::signed(market.rejection(job, 1), &worker.key).unwrap();
+    std::mem::swap(&mut receipt.signature, &mut rejection.signature);
+    for body in [cell(&receipt), cell(&rejection)] {
+        assert_external_refused(market.chain.external(&job.address, body), ContractError::BadSignature);
+    }
 }
