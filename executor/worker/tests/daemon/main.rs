@@ -3,6 +3,7 @@
 
 mod crash;
 mod full_disk;
+mod hostile;
 mod large_result;
 mod live;
 mod market;

@@ -27,7 +27,7 @@ use contracts::{Generation, HashBytes, Message, Nanoton, Network, Params, Prices
 use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
 use tdx_simulator::{SimulatedPlatform, TdIdentity};
 use tokio::runtime::Runtime;
-use verifier::Collateral;
+use dcap_qvl::QuoteCollateralV3 as Collateral;
 use worker::attestation::read_quote;
 use worker::{
     AttestationError, AttestationSource, CollateralSource, Engine, EngineError, EngineInfo, Generated,
@@ -334,6 +334,17 @@ impl Market {
     /// Posts a job with this prompt for the attested worker, sealed to `encryption_key`. It is claimed if it is `large`,
     /// and answered as it is otherwise.
     pub(crate) async fn post_of(&self, prompt: &str, encryption_key: &HashBytes, large: bool) -> Posted {
+        self.post_with(prompt, encryption_key, large, |_| {}).await
+    }
+
+    /// As [`Self::post_of`], after `change` of what the client names as the seller.
+    pub(crate) async fn post_with(
+        &self,
+        prompt: &str,
+        encryption_key: &HashBytes,
+        large: bool,
+        change: impl FnOnce(&mut Seller),
+    ) -> Posted {
         let nonce = self.next_nonce.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let client = self.client.wallet().address();
         let address = self.network.job_address(client, nonce).unwrap();
@@ -347,7 +358,7 @@ impl Market {
             max_units: Units { input: 40, cached_input: 0, output: 40 },
             least_bond: amount(generation.bond_for(deposit)),
         };
-        let seller = Seller {
+        let mut seller = Seller {
             worker: self.worker.address,
             receipt_key: state.attestation.unwrap().receipt_key,
             model: offer.model,
@@ -355,6 +366,7 @@ impl Market {
             share_bps: generation.share_bps(offer.royalty_bps),
             prices: offer.prices,
         };
+        change(&mut seller);
         let until = head.time_s + 300;
         let context =
             InputContext { network_id: self.network_id(), job: address.clone(), model_id: MODEL, until };
