@@ -44,18 +44,19 @@ impl<'a> Answer<'a> {
     /// An answer of at most `most` tokens, at least one, to a prompt.
     ///
     /// # Errors
-    /// [`GenerateError::Parameter`].
+    /// [`GenerateError::Parameter`], [`GenerateError::Schema`].
     pub(crate) fn new(
         text: &'a Text,
         prompt_ids: &[u32],
         params: &GenerateParams,
         most: usize,
     ) -> Result<Self, GenerateError> {
+        let constraint = params.json_schema.as_ref().map(|schema| text.constraint(schema)).transpose()?;
         Ok(Self {
             text,
             stream: text.stream(),
             stop: StopStrings::new(&params.stop)?,
-            sampler: Sampler::new(params.sampling, prompt_ids),
+            sampler: Sampler::new(params.sampling, prompt_ids).constrained(constraint),
             prompt_tokens: prompt_ids.len(),
             most,
             top_logprobs: params.top_logprobs,
@@ -68,10 +69,10 @@ impl<'a> Answer<'a> {
     /// Chooses the next token.
     ///
     /// # Errors
-    /// [`GenerateError::Backend`] where no logit is a number, [`GenerateError::Tokenizer`].
+    /// [`GenerateError::Backend`] where no logit is a number, [`GenerateError::Schema`], [`GenerateError::Tokenizer`].
     pub(crate) fn choose(&mut self, logits: &[f32]) -> Result<Next, GenerateError> {
         let position = self.prompt_tokens + self.output_ids.len();
-        let id = self.sampler.choose(logits, position).ok_or(GenerateError::Backend)?;
+        let id = self.sampler.choose(logits, position).ok_or_else(|| self.sampler.failure())?;
         if self.text.stop_ids.contains(&id) {
             return Ok(Next::End);
         }

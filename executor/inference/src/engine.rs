@@ -14,6 +14,7 @@ use crate::files::ModelFiles;
 use crate::gguf::{Gguf, TensorKind};
 use crate::model::Model;
 use crate::sampling::Sampling;
+use crate::schema::JsonSchema;
 use crate::text::{ChatMessage, Text};
 use crate::weights::{FeedForwardWeights, GatedWeights, Weights};
 use crate::{gguf_model, hugging_face};
@@ -63,6 +64,8 @@ pub struct GenerateParams {
     pub stop: Vec<String>,
     /// With the log-probability of each token and of this many alternatives, at most [`MAX_TOP_LOGPROBS`].
     pub top_logprobs: Option<usize>,
+    /// What the answer's JSON must be. An answer that a limit or a stop string cuts short is only its beginning.
+    pub json_schema: Option<JsonSchema>,
 }
 
 impl GenerateParams {
@@ -79,6 +82,7 @@ impl fmt::Debug for GenerateParams {
             .field("sampling", &self.sampling)
             .field("stop_strings", &self.stop.len())
             .field("top_logprobs", &self.top_logprobs)
+            .field("json_schema", &self.json_schema.is_some())
             .finish()
     }
 }

@@ -23,6 +23,8 @@ mod matrix;
 mod model;
 mod philox;
 mod sampling;
+mod schema;
+mod schema_tokens;
 mod serving;
 mod shape;
 mod stop;
@@ -45,6 +47,7 @@ pub use engine::{
 pub use error::{GenerateError, LoadError};
 pub use files::{ModelFile, ModelFiles};
 pub use sampling::Sampling;
+pub use schema::{JsonSchema, SchemaError};
 pub use serving::{
     Piece, PromptIds, Scope, ServeError, ServeLimits, ServeLoad, ServeRequest, Served, Server, Stream,
 };

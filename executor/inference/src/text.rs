@@ -11,6 +11,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::error::{GenerateError, LoadError};
 use crate::files::ModelFiles;
 use crate::gguf::Gguf;
+use crate::schema::{JsonSchema, SchemaError};
+use crate::schema_tokens::{Constraint, SchemaTokens};
 use crate::tokenizer_file::{self, guarded};
 use crate::vocabulary;
 
@@ -48,6 +50,7 @@ pub(crate) struct Text {
     begin: String,
     end: String,
     pub(crate) stop_ids: HashSet<u32>,
+    schemas: SchemaTokens,
 }
 
 impl Text {
@@ -70,6 +73,14 @@ impl Text {
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, GenerateError> {
         let encoding = guarded(|| self.tokenizer.encode(text, false)).ok_or(GenerateError::Tokenizer)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The beginning of an answer to `schema`.
+    ///
+    /// # Errors
+    /// [`SchemaError::Tokenizer`], [`SchemaError::TooComplex`].
+    pub(crate) fn constraint(&self, schema: &JsonSchema) -> Result<Constraint, SchemaError> {
+        self.schemas.constraint(&self.tokenizer, &self.stop_ids, schema)
     }
 
     /// The text of an answer that is made token by token.
@@ -103,7 +114,7 @@ impl Text {
         environment.set_fuel(Some(TEMPLATE_FUEL));
         guarded(|| environment.add_template_owned(TEMPLATE, template))
             .ok_or("its chat template does not parse")?;
-        Ok(Self { tokenizer, template: environment, begin, end, stop_ids })
+        Ok(Self { tokenizer, template: environment, begin, end, stop_ids, schemas: SchemaTokens::default() })
     }
 
     /// The tokenizer and the template in the head of a GGUF file.

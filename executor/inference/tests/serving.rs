@@ -46,6 +46,7 @@ fn requests(count: usize, longest: usize, most_output: usize) -> Vec<ServeReques
             stop: vec![],
             // Their bits are those of the logits.
             top_logprobs: Some(20),
+            json_schema: None,
         };
         let mut request = ServeRequest::new(prompt, params, [(index % 3) as u8; 32]);
         request.reuse_prefix = [Scope::Client, Scope::Everyone, Scope::Nobody][index / 4 % 3];
