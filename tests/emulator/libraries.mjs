@@ -2,7 +2,7 @@
 // taken back, in transactions and in get-methods. `npm ci && node libraries.mjs`.
 
 import { createRequire } from 'node:module';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 const require = createRequire(import.meta.url);
 const { Blockchain, Executor } = require('@ton/sandbox');
 const { Address, beginCell, Dictionary, external, loadMessage, loadTransaction, Cell, toNano } = require('@ton/core');
@@ -158,6 +158,13 @@ const spread = (count, start = 0) => {
     };
     return make(count);
 };
+
+// 40 cells of 27 176 bits, about what a contract of some size has.
+const ofJobSize = (() => {
+    let cell = number(3);
+    for (let i = 0; i < 39; i++) cell = beginCell().storeBuffer(Buffer.alloc(87, i)).storeRef(cell).endCell();
+    return cell;
+})();
 
 // ---- Code as a library ----
 for (const workchain of [0, -1]) {
@@ -499,7 +506,9 @@ for (const workchain of [0, -1]) {
 {
     const child = { code: reference(counter), data: number(1) };
     const whole = { code: counter, data: number(1) };
-    for (const [name, init] of [['library cell', child], ['code itself', whole]]) {
+    const large = { code: ofJobSize, data: number(1) };
+    const small = { code: reference(ofJobSize), data: number(1) };
+    for (const [name, init] of [['library cell', child], ['code itself', whole], ['library cell of large code', small], ['large code itself', large]]) {
         const cell = initCell(init);
         const out = beginCell().storeUint(0x18, 6).storeAddress(new Address(0, cell.hash())).storeCoins(toNano('0.5'))
             .storeUint(0, 1 + 4 + 4 + 64 + 32).storeBit(1).storeBit(1).storeRef(cell).storeBit(0).endCell();
@@ -513,7 +522,7 @@ for (const workchain of [0, -1]) {
 
 // ---- Storage ----
 {
-    const code = (() => { let cell = number(3); for (let i = 0; i < 39; i++) cell = beginCell().storeBuffer(Buffer.alloc(87, i)).storeRef(cell).endCell(); return cell; })();
+    const code = ofJobSize;
     for (const workchain of [0, -1]) {
         const where = workchain === 0 ? '' : ' of the masterchain';
         const account = await deploy(null, { code: actor, workchain, body: body(setLibrary(2), [code]), value: '50' });
@@ -555,6 +564,27 @@ for (const workchain of [0, -1]) {
             await call(`an account${where} that froze at a message with ${name} state`, account, { body: body('', []) });
         }
     }
+}
+
+// ---- The Librarian ----
+{
+    const read = (name) => Cell.fromBase64(JSON.parse(readFileSync(new URL(`../../contracts/artifacts/${name}.json`, import.meta.url))).code_boc64);
+    const code = read('Librarian');
+    const data = (...cells) => cells.reduce((builder, cell) => builder.storeRef(cell), beginCell()).endCell();
+    const librarian = await deploy('Librarian, deployed', { code, data: data(ofJobSize), workchain: -1, value: '5' });
+    await call('Librarian, a message', librarian, { body: number(1) });
+    await call('Librarian, deployed again', librarian, { init: { code, data: data(ofJobSize) } });
+    await callExternal('Librarian, an external message', librarian, { body: number(1) });
+    await get('getter, Librarian', librarian);
+    const none = data();
+    await deploy('Librarian, of nothing', { code, data: none, workchain: -1, value: '5' });
+    await deploy('Librarian, of four, two of them equal', { code, data: data(ofJobSize, content, counter, content), workchain: -1, value: '5' });
+    await deploy('Librarian, of too large a library', { code, data: data(spread(1001, 70_000)), workchain: -1, value: '50' });
+    await deploy('Librarian, of a good library and one too large', { code, data: data(content, spread(1001, 80_000)), workchain: -1, value: '50' });
+    await deploy('Librarian, of a library cell', { code, data: data(reference(content)), workchain: -1, value: '5' });
+    await deploy('Librarian, with bits in its data', { code, data: beginCell().storeUint(99, 32).storeRef(content).endCell(), workchain: -1, value: '5' });
+    await deploy('Librarian, with too little', { code, data: data(content, shows), workchain: -1, value: '0.005' });
+    await deploy('Librarian, of the basechain', { code, data: data(content), value: '5' });
 }
 
 fixtures.sort((a, b) => (a.name < b.name ? -1 : 1));
