@@ -142,7 +142,7 @@ async fn inspect(arguments: InspectArguments) -> anyhow::Result<Exit> {
         "attestor_lacks": lacks,
         "platform": registered.to_string(),
         "tcb_status": facts.map(|facts| facts.tcb_status),
-        "proof_pieces": proof.signed.as_slice().len() + proof.qe_report.as_slice().len() + proof.pck.as_slice().len(),
+        "proof_cells": contracts::wire::to_cell(&proof)?.compute_unique_stats(1_000).map(|stats| stats.cell_count),
         "holds": verdict.all_passed(),
         "checks": verdict.checks,
     });
