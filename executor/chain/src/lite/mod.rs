@@ -8,8 +8,8 @@ mod servers;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout as limit};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{Instant, sleep, timeout as limit, timeout_at};
 use ton_liteapi::tl::common::Int256;
 use tycho_types::boc::Boc;
 use tycho_types::cell::{Cell, HashBytes};
@@ -24,7 +24,7 @@ use crate::error::ChainError;
 use crate::history::{self, Walk};
 use crate::stack::{GetterResult, StackValue, decode_stack, encode_stack, method_id};
 use query::MASTERCHAIN;
-use server::SERVER_WAIT;
+use server::{MAX_LONG_POLLS, SERVER_WAIT};
 use servers::Servers;
 
 /// Chain access through the liteservers of a [`GlobalConfig`].
@@ -34,12 +34,18 @@ use servers::Servers;
 pub struct LiteserverChain {
     servers: Servers,
     newest: Mutex<Option<McBlock>>,
+    /// Taken in turns by all who wait for a block, however many.
+    long_polls: Semaphore,
 }
 
 impl LiteserverChain {
     /// Prepares access; connects on the first query.
     pub fn new(config: &GlobalConfig, timing: Timing) -> Self {
-        Self { servers: Servers::new(&config.liteservers, timing), newest: Mutex::default() }
+        Self {
+            servers: Servers::new(&config.liteservers, timing),
+            newest: Mutex::default(),
+            long_polls: Semaphore::new(MAX_LONG_POLLS),
+        }
     }
 
     async fn lookup(&self, seqno: u32, wait: bool) -> Result<McBlock, ChainError> {
@@ -103,22 +109,23 @@ impl ChainAccess for LiteserverChain {
 
     async fn wait_block(&self, seqno: u32, timeout: Duration) -> Result<McBlock, ChainError> {
         let deadline = Instant::now() + timeout;
+        let late = || ChainError::Timeout { request: WAIT, timeout };
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let turn = timeout_at(deadline, self.long_polls.acquire()).await.map_err(|_| late())?;
             let asked_at = Instant::now();
+            let left = deadline.saturating_duration_since(asked_at);
             let lookup = self.lookup(seqno, true);
             let found = if left < SERVER_WAIT {
-                limit(left, lookup).await.unwrap_or(Err(ChainError::Timeout { request: WAIT, timeout }))
+                limit(left, lookup).await.unwrap_or_else(|_| Err(late()))
             } else {
                 lookup.await
             };
+            drop(turn);
             match found {
                 Err(ChainError::Server { .. }) if Instant::now() < deadline => {
                     sleep(POLL_EVERY.saturating_sub(asked_at.elapsed())).await;
                 }
-                Err(ChainError::Server { .. }) => {
-                    return Err(ChainError::Timeout { request: WAIT, timeout });
-                }
+                Err(ChainError::Server { .. }) => return Err(late()),
                 done => return done,
             }
         }

@@ -76,6 +76,8 @@ pub(crate) struct Server {
 
 /// How long the `ton` crate has a server wait for a block.
 pub(crate) const SERVER_WAIT: Duration = Duration::from_secs(1);
+/// Long polls of one server at a time, apart from other queries.
+pub(crate) const MAX_LONG_POLLS: usize = 8;
 
 impl Server {
     pub(crate) fn new(endpoint: Endpoint, connect_timeout: Duration) -> Self {
@@ -103,8 +105,8 @@ impl Server {
         connect_timeout: Duration,
         limit: Duration,
     ) -> Result<Response, Failure> {
-        let lane = if how == Use::LongPoll { &self.long_polls } else { &self.queries };
-        let permit = timeout(limit, lane.clone().acquire_owned())
+        let permits = if how == Use::LongPoll { &self.long_polls } else { &self.queries };
+        let permit = timeout(limit, permits.clone().acquire_owned())
             .await
             .ok()
             .and_then(Result::ok)
@@ -169,7 +171,6 @@ impl Server {
 }
 
 const MAX_QUERIES: usize = 8;
-const MAX_LONG_POLLS: usize = 8;
 /// Servers, and the networks on the way, forget connections on which nothing is said.
 const IDLE_LIMIT: Duration = Duration::from_secs(15);
 
