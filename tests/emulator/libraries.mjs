@@ -502,6 +502,33 @@ for (const workchain of [0, -1]) {
     await call('action of a library, then a malformed one', account, { body: body('d430 ed55', [list(library(2, content), bits(1, 32))]) });
 }
 
+{
+    // Lists of actions by chance, each upon what the ones before left. RANDOM=2000 makes more of them.
+    let seed = 20261121;
+    const below = (count) => { seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0; return Math.floor((seed / 2 ** 32) * count); };
+    const cells = [content, shows, counter, reference(content), number(1), number(2)];
+    const modes = [0, 1, 2, 2, 1, 16, 17, 18, 3, 20];
+    const actions = [
+        () => bits(0x26fa1dd4, 32).storeUint(modes[below(10)], 7).storeUint(1, 1).storeRef(cells[below(6)]),
+        () => bits(0x26fa1dd4, 32).storeUint(modes[below(10)], 7).storeUint(0, 1).storeBuffer(cells[below(6)].hash()),
+        () => bits(0x26fa1dd4, 32).storeUint(modes[below(3)], 7).storeUint(1, 1).storeRef(cells[below(6)]),
+        () => bits(0x0ec3c86d, 32).storeUint([0, 1, 64, 3, 17][below(5)], 8).storeRef(message(['0.01', '0.5', '9000'][below(3)])),
+        () => bits(0xad4de08e, 32).storeRef([actor, actor, hex('30 d4 01 d0 ed1e d8 00').endCell()][below(3)]),
+        () => bits(0x36e6b809, 32).storeUint([0, 2, 4][below(3)], 8).storeCoins(toNano(['0.1', '1', '900'][below(3)])).storeBit(0),
+        () => bits(0x0ec3c86d, 32).storeUint(160, 8).storeRef(message('0')),
+    ];
+    const count = Number(process.env.RANDOM ?? 60);
+    for (const workchain of [0, -1]) {
+        let account = null;
+        for (let at = 0; at < count; at++) {
+            if (account === null || at % 15 === 0) account = await deploy(null, { code: actor, workchain, body: body('', []), value: '50' });
+            let list = beginCell().endCell();
+            for (let n = below(5); n >= 0; n--) list = beginCell().storeRef(list).storeBuilder(actions[below(below(8) === 0 ? 7 : 6)]()).endCell();
+            await call(`actions by chance ${at}${workchain === 0 ? '' : ', masterchain'}`, account, { body: body('d430 ed55', [list]), value: ['0.3', '2'][below(2)], bounce: below(3) > 0 });
+        }
+    }
+}
+
 // ---- Deployment of others: a message that carries a library cell as code ----
 {
     const child = { code: reference(counter), data: number(1) };

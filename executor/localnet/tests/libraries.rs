@@ -187,7 +187,7 @@ fn what_a_librarian_publishes_serves_every_account_from_the_next_block() {
     assert_eq!(stage.count(&account, before), Err(9));
 
     let library = counter();
-    let (publishing, librarian) = librarian(&[library.clone()]);
+    let (publishing, librarian) = librarian(std::slice::from_ref(&library));
     assert_eq!(stage.send(&librarian, 5 * TON, Some(publishing)), Some(0));
     assert_eq!(stage.publishers(library.repr_hash()), [librarian.address]);
     assert_eq!(stage.chain.library(library.repr_hash()).unwrap(), Some(library.clone()));
@@ -292,7 +292,7 @@ async fn libraries_outlive_a_restart_and_reach_clients() {
     let newest = {
         let handle = open(&path);
         let giver = handle.read(|chain| chain.giver().clone());
-        let (publishing, librarian) = librarian(&[library.clone()]);
+        let (publishing, librarian) = librarian(std::slice::from_ref(&library));
         handle.send(deployment(&giver, &librarian, 5 * TON, Some(publishing), 1)).unwrap();
         handle.send(deployment(&giver, &account, TON, Some(init), 2)).unwrap();
         assert_eq!(handle.run_getter(&account, "count", &no_arguments()).unwrap().exit_code, 0);
@@ -345,7 +345,7 @@ async fn libraries_of(key: [u8; 32], address: SocketAddrV4, asked: &[HashBytes])
     let answer = tokio::time::timeout(LIMIT, peer.next()).await.unwrap().unwrap().unwrap();
     let answer = answer.get(36..).unwrap();
     // liteServer.libraryResult: how many, and of each the hash and its bag of cells.
-    let mut rest = &tl_read(answer).0[..];
+    let mut rest = tl_read(answer).0;
     let mut word = || {
         let (word, after) = rest.split_at(4);
         rest = after;
