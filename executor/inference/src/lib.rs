@@ -6,8 +6,11 @@
 
 mod answer;
 mod attention;
+mod audio;
+mod audio_mel;
 mod audit;
 mod backend;
+mod ctranslate2;
 mod decoder;
 mod embedding;
 mod embedding_model;
@@ -33,9 +36,13 @@ mod text;
 mod tokenizer_file;
 mod vocabulary;
 mod weights;
+mod whisper;
+mod whisper_files;
+mod whisper_model;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 
+pub use audio::{Audio, AudioError, MAX_AUDIO_S, SAMPLES_PER_S};
 pub use audit::{AuditVerdict, Departure, Ending};
 pub use backend::Device;
 pub use decoder::Multiply;
@@ -52,3 +59,4 @@ pub use serving::{
     Piece, PromptIds, Scope, ServeError, ServeLimits, ServeLoad, ServeRequest, Served, Server, Stream,
 };
 pub use text::ChatMessage;
+pub use whisper::{Segment, TranscribeParams, Transcriber, TranscriberInfo, Transcript};

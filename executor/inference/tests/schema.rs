@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use inference::{
-    Engine, FinishReason, GenerateError, GenerateParams, Generation, JsonSchema, ModelFiles, Sampling,
-    SchemaError,
+    ChatMessage, Engine, FinishReason, GenerateError, GenerateParams, Generation, JsonSchema, ModelFiles,
+    Sampling, SchemaError,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -254,4 +254,40 @@ fn random_answers_to_random_schemas_validate() {
         })
         .unwrap();
     assert!(whole.get() > 200, "only {} of 240 answers ended by themselves", whole.get());
+}
+
+#[test]
+#[ignore = "needs the model that scripts/fetch-model fetches"]
+fn smollm2_fills_a_form() {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(std::path::PathBuf::from);
+    let cache = cache.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cache"));
+    let files = ModelFiles::open(&cache.join("chrysalis/models/SmolLM2-135M-Instruct.Q4_1.gguf")).unwrap();
+    let engine = Engine::load(&files).unwrap();
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "capital": { "type": "string", "maxLength": 40 },
+            "population_millions": { "type": "number", "minimum": 0, "maximum": 2_000 },
+            "continent": { "enum": ["Africa", "America", "Asia", "Europe", "Oceania"] },
+            "languages": { "type": "array", "items": { "type": "string", "maxLength": 20 }, "maxItems": 3 },
+        },
+        "required": ["capital", "population_millions", "continent", "languages"],
+    });
+    for country in ["France", "Japan", "Brazil"] {
+        let content = format!("Describe {country} in JSON: capital, population, continent, languages.");
+        let chat = [ChatMessage { role: "user".into(), content }];
+        let prompt = engine.tokenize_chat(&chat).unwrap();
+        let params = GenerateParams {
+            json_schema: Some(JsonSchema::of(&schema).unwrap()),
+            ..GenerateParams::greedy(200)
+        };
+        let given = engine.generate(&prompt, &params, &mut |_| ControlFlow::Continue(())).unwrap();
+        println!("{} tokens in {} ms: {}", given.output_ids.len(), given.decode_ms, given.text);
+        assert_eq!(given.finish_reason, FinishReason::Stop);
+        let value: Value = serde_json::from_str(&given.text).unwrap();
+        assert!(holds(&schema, &schema, &value), "{value}");
+        let free = GenerateParams::greedy(given.output_ids.len());
+        let free = engine.generate(&prompt, &free, &mut |_| ControlFlow::Continue(())).unwrap();
+        println!("without: {} tokens in {} ms", free.output_ids.len(), free.decode_ms);
+    }
 }
