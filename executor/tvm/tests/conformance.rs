@@ -79,6 +79,7 @@ fn fixtures() -> Vec<Fixture> {
         include_str!("../../../tests/emulator/fixtures/wallets.json"),
         include_str!("../../../tests/emulator/fixtures/contracts.json"),
         include_str!("../../../tests/emulator/fixtures/opcodes.json"),
+        include_str!("../../../tests/emulator/fixtures/attestor.json"),
     ] {
         all.extend(serde_json::from_str::<Vec<Fixture>>(text).unwrap());
     }

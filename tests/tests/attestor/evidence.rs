@@ -453,6 +453,24 @@ impl World {
         (Ref::new(cut(&text.bytes, &cuts)).unwrap(), Ref::new(signature).unwrap())
     }
 
+    /// Of the sound quote.
+    pub(crate) fn proof(&self) -> &QuoteProof {
+        &self.proof
+    }
+
+    /// Makes the TD one that may be debugged, and signs it so.
+    pub(crate) fn sign_debug(&mut self) {
+        let text = self.evidence.text_mut(Part::Report);
+        text.bytes[48 + 120] |= 1;
+        text.signature = self.platform.sign_as(Signer::AttestationKey, &text.bytes);
+    }
+
+    /// About the evidence as it is.
+    pub(crate) fn honest_question(&self) -> Cell {
+        let raw = self.evidence.raw_quote(self.platform.root_der());
+        question(prover::quote::prove(&raw, None).unwrap()).to_cell().unwrap()
+    }
+
     /// Where the sound text is cut, from the first byte on, without its ends.
     pub(crate) fn sound_cuts(&self, part: Part) -> &[usize] {
         &self.cuts[part as usize]
