@@ -22,7 +22,7 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/attestation.md"
 const CELL_UNDERFLOW: i32 = 9;
 
 /// The cell tree with one cell in place of another.
-fn replaced(cell: &Cell, old: &HashBytes, new: &Cell) -> Cell {
+pub(crate) fn replaced(cell: &Cell, old: &HashBytes, new: &Cell) -> Cell {
     if cell.repr_hash() == old {
         return new.clone();
     }
