@@ -8,3 +8,4 @@ mod live;
 mod market;
 mod outage;
 mod registration;
+mod renewal;
