@@ -209,7 +209,7 @@ impl Engine {
     /// The token ids of a conversation, up to the opening of the model's turn.
     ///
     /// # Errors
-    /// [`GenerateError::Template`], [`GenerateError::Tokenizer`].
+    /// [`GenerateError::Template`], [`GenerateError::Tokenizer`], [`GenerateError::Parameter`] beyond 16 MiB.
     pub fn tokenize_chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, GenerateError> {
         self.text.prompt(messages)
     }
@@ -217,7 +217,7 @@ impl Engine {
     /// The token ids of a text as it stands. The names of control tokens in it become those tokens.
     ///
     /// # Errors
-    /// [`GenerateError::Tokenizer`].
+    /// [`GenerateError::Tokenizer`], [`GenerateError::Parameter`] beyond 16 MiB.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, GenerateError> {
         self.text.encode(text)
     }

@@ -1,8 +1,9 @@
-//! Text generation on burn: GGUF and safetensors loading, tokenizers, chat templates, decoders of the Llama, Qwen and
-//! Gemma families, sampling, and the audit of an answer.
+//! Models on burn. Text generation: GGUF and safetensors loading, tokenizers, chat templates, decoders of the Llama, Qwen
+//! and Gemma families, sampling, answers held to a JSON schema, and the audit of an answer. Sentence embeddings by BERT,
+//! speech to text by Whisper.
 //!
-//! [`ModelFiles`] reads and hashes, [`Engine`] loads and answers. Nothing here logs; no error, no `Debug` carries a
-//! prompt or an answer.
+//! [`ModelFiles`] reads and hashes; [`Engine`] answers, [`Embedder`] embeds, [`Transcriber`] transcribes. Nothing
+//! here logs; no error, no `Debug` carries a prompt or an answer.
 
 mod answer;
 mod attention;

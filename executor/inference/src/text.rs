@@ -18,6 +18,9 @@ use crate::vocabulary;
 
 const TEMPLATE: &str = "chat";
 
+/// Bytes of a prompt, before it is cut into tokens, and of a conversation before its template: several times the longest
+/// context.
+const MAX_PROMPT_BYTES: usize = 16 << 20;
 /// Bytes that a template may add to a conversation, beside repeating it a few times.
 const MAX_TEMPLATE_TEXT: usize = 1 << 20;
 /// Steps that a template may take.
@@ -64,6 +67,9 @@ impl Text {
             eos_token => self.end.as_str(),
         };
         let given: usize = messages.iter().map(|message| message.role.len() + message.content.len()).sum();
+        if given > MAX_PROMPT_BYTES {
+            return Err(GenerateError::Parameter("messages"));
+        }
         let mut text =
             Bounded { text: Zeroizing::default(), most: given.saturating_mul(4) + MAX_TEMPLATE_TEXT };
         guarded(|| template.render_captured_to(context, &mut text)).ok_or(GenerateError::Template)?;
@@ -71,6 +77,9 @@ impl Text {
     }
 
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, GenerateError> {
+        if text.len() > MAX_PROMPT_BYTES {
+            return Err(GenerateError::Parameter("prompt"));
+        }
         let encoding = guarded(|| self.tokenizer.encode(text, false)).ok_or(GenerateError::Tokenizer)?;
         Ok(encoding.get_ids().to_vec())
     }

@@ -411,6 +411,18 @@ fn template_bombs_run_out() {
     }
 }
 
+#[test]
+fn prompts_beyond_every_context_are_refused_before_they_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("forged.gguf");
+    fs::write(&path, Forged::honest().bytes()).unwrap();
+    let engine = Engine::load(&ModelFiles::open(&path).unwrap()).unwrap();
+    let text = "x".repeat((16 << 20) + 1);
+    assert!(matches!(engine.tokenize(&text), Err(GenerateError::Parameter("prompt"))));
+    let chat = [ChatMessage { role: "user".into(), content: text }];
+    assert!(matches!(engine.tokenize_chat(&chat), Err(GenerateError::Parameter("messages"))));
+}
+
 // ---------------------------------------------------------------- Hugging Face
 
 fn directory(change: impl Fn(&Path)) -> tempfile::TempDir {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inference::{
-    Engine, FinishReason, GenerateError, GenerateParams, Generation, ModelFiles, Sampling, Scope, ServeError,
-    ServeLimits, ServeRequest, Served, Server, Stream,
+    Engine, FinishReason, GenerateError, GenerateParams, Generation, JsonSchema, ModelFiles, Sampling, Scope,
+    ServeError, ServeLimits, ServeRequest, Served, Server, Stream,
 };
 
 const ALICE: [u8; 32] = [1; 32];
 const BOB: [u8; 32] = [2; 32];
+const SCHEMA: &str = r#"{ "type": "array", "items": { "type": "string" }, "minItems": 2 }"#;
 
 fn load(path: &Path) -> Arc<Engine> {
     Arc::new(Engine::load(&ModelFiles::open(path).unwrap()).unwrap())
@@ -46,7 +47,7 @@ fn requests(count: usize, longest: usize, most_output: usize) -> Vec<ServeReques
             stop: vec![],
             // Their bits are those of the logits.
             top_logprobs: Some(20),
-            json_schema: None,
+            json_schema: (index % 5 == 1).then(|| JsonSchema::parse(SCHEMA).unwrap()),
         };
         let mut request = ServeRequest::new(prompt, params, [(index % 3) as u8; 32]);
         request.reuse_prefix = [Scope::Client, Scope::Everyone, Scope::Nobody][index / 4 % 3];
