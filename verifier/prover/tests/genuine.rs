@@ -13,7 +13,8 @@ use prover::pem::certificates;
 use prover::pieces::Bite;
 use prover::qe_identity::QeIdentityDocument;
 use prover::quote::{Body, PckChain, Quote};
-use prover::statement::{pck_text, qe_text, td_text};
+use prover::signature::proven;
+use prover::statement::{pck_statement, pck_text, qe_text, td_text};
 use prover::tcb_info::TcbInfoDocument;
 use prover::text::SignedText;
 use prover::trust::{Names, attestor_storage};
@@ -142,6 +143,18 @@ fn every_certificate_says_what_it_is() {
         assert_eq!(claims.pce_id, 0);
         assert_eq!(claims.fmspc.0[2..], [0x6f, 0, 0, 0]);
     }
+}
+
+/// No TDX sample has one; an SGX quote does.
+#[test]
+fn a_certificate_of_the_processor_ca_is_its_statement() {
+    let text = String::from_utf8_lossy(include_bytes!("../../fixtures/sgx_quote")).into_owned();
+    let chain = PckChain::from_pem(&text[text.find("-----BEGIN").unwrap()..]).unwrap();
+    assert_eq!(chain.issuer.subject, Names::intel().processor_ca);
+    let signature = proven(&chain.pck.signed.digest(), &chain.pck.signature, &chain.issuer.key).unwrap();
+    let statement = pck_statement(&chain.pck, &chain.issuer, signature).unwrap();
+    assert_eq!(pck_text(&statement, &chain.issuer), chain.pck.signed.bytes);
+    assert!(statement.points.is_none() && statement.platform.instance.is_none());
 }
 
 #[test]

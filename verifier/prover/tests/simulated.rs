@@ -4,7 +4,8 @@
 
 use std::sync::OnceLock;
 
-use contracts::attestor::{AttestorStorage, Bytes, MAX_PIECE_BYTES};
+use contracts::Ref;
+use contracts::attestor::{AttestorStorage, Bytes, MAX_PIECE_BYTES, PckStatement, Pieces};
 use dcap_qvl::QuoteCollateralV3;
 use proptest::prelude::*;
 use prover::certificate::{Certificate, Kind};
@@ -15,7 +16,7 @@ use prover::quote::{PckChain, Quote, QuoteError, prove};
 use prover::statement::{StatementError, pck_text, qe_text, td_text};
 use prover::tcb_info::TcbInfoDocument;
 use prover::text::SignedText;
-use prover::trust::{Names, TrustError, attestor_storage};
+use prover::trust::{Names, TrustError, Usual, attestor_storage};
 use tdx_simulator::{PckIssuer, Profile, QuoteFormat, Signer, SimulatedPlatform, TdIdentity};
 
 const NOW_S: u64 = 1_800_000_000;
@@ -198,6 +199,8 @@ fn what_is_not_signed_is_not_proven() {
 }
 
 struct Made {
+    statement: PckStatement,
+    issuer: Certificate,
     quote: Vec<u8>,
     collateral: QuoteCollateralV3,
     held: AttestorStorage,
@@ -208,8 +211,11 @@ fn made() -> &'static Made {
     static MADE: OnceLock<Made> = OnceLock::new();
     MADE.get_or_init(|| {
         let platform = platform(|profile| profile.revocations.pck = true);
+        let quote = quote(&platform);
         Made {
-            quote: quote(&platform),
+            statement: (*prove(&quote, None).unwrap().pck).clone(),
+            issuer: Certificate::from_der(&platform.certificates().pck_issuer).unwrap(),
+            quote,
             collateral: platform.collateral().clone(),
             held: trust(&platform),
             pck: platform.certificates().pck.clone(),
@@ -244,6 +250,36 @@ proptest! {
         if let Ok(proof) = prove(&changed, None) {
             prop_assert_eq!(td_text(&proof.td), Quote::parse(&made().quote).unwrap().signed);
         }
+    }
+
+    /// What a text says does not depend on who put it together.
+    #[test]
+    fn statements_that_differ_make_texts_that_differ(
+        which in 0usize..10, at in any::<prop::sample::Index>(), flip in 1u8.., number in any::<u16>(),
+    ) {
+        let (statement, issuer) = (&made().statement, &made().issuer);
+        let mut changed = statement.clone();
+        let mut platform = (*changed.platform).clone();
+        let mut bytes = |bytes: &mut [u8]| bytes[at.index(bytes.len())] ^= flip;
+        match which {
+            0 => bytes(&mut changed.x.0),
+            1 => bytes(&mut changed.serial.0),
+            2 => bytes(&mut platform.svns.0),
+            3 => platform.pce_svn = number % 0x8000,
+            4 => platform.pce_id = number,
+            5 => bytes(&mut platform.ppid.0),
+            6 => bytes(&mut platform.fmspc.0),
+            7 => platform.instance = None,
+            8 => bytes(&mut changed.validity.0),
+            _ => {
+                let mut points = Usual::of(&issuer.subject).points;
+                bytes(&mut points);
+                changed.points = Some(Ref::new(Pieces::new(vec![points]).unwrap()).unwrap());
+            }
+        }
+        changed.platform = Ref::new(platform).unwrap();
+        let is_same = changed == *statement;
+        prop_assert_eq!(pck_text(&changed, issuer) == pck_text(statement, issuer), is_same);
     }
 
     #[test]
