@@ -260,7 +260,7 @@ proptest! {
         let (statement, issuer) = (&made().statement, &made().issuer);
         let mut changed = statement.clone();
         let mut platform = (*changed.platform).clone();
-        let mut bytes = |bytes: &mut [u8]| bytes[at.index(bytes.len())] ^= flip;
+        let bytes = |bytes: &mut [u8]| bytes[at.index(bytes.len())] ^= flip;
         match which {
             0 => bytes(&mut changed.x.0),
             1 => bytes(&mut changed.serial.0),
