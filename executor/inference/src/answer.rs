@@ -8,6 +8,7 @@ use zeroize::Zeroize;
 use crate::engine::{FinishReason, GenerateParams, Generation, TokenLogprobs};
 use crate::error::GenerateError;
 use crate::sampling::Sampler;
+use crate::schema_tokens::Constraint;
 use crate::stop::StopStrings;
 use crate::text::{Text, TextStream};
 
@@ -41,17 +42,28 @@ pub(crate) enum Next {
 }
 
 impl<'a> Answer<'a> {
+    /// What `params` ask of an answer's form, ready for one answer. May take long where nobody asked for it before.
+    ///
+    /// # Errors
+    /// [`GenerateError::Schema`].
+    pub(crate) fn constraint(
+        text: &Text,
+        params: &GenerateParams,
+    ) -> Result<Option<Constraint>, GenerateError> {
+        Ok(params.json_schema.as_ref().map(|schema| text.constraint(schema)).transpose()?)
+    }
+
     /// An answer of at most `most` tokens, at least one, to a prompt.
     ///
     /// # Errors
-    /// [`GenerateError::Parameter`], [`GenerateError::Schema`].
+    /// [`GenerateError::Parameter`].
     pub(crate) fn new(
         text: &'a Text,
         prompt_ids: &[u32],
         params: &GenerateParams,
+        constraint: Option<Constraint>,
         most: usize,
     ) -> Result<Self, GenerateError> {
-        let constraint = params.json_schema.as_ref().map(|schema| text.constraint(schema)).transpose()?;
         Ok(Self {
             text,
             stream: text.stream(),

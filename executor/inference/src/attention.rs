@@ -276,7 +276,8 @@ pub(crate) fn attend_in_order<const N: usize>(work: &Work<'_>, at: [usize; N], o
             let values = work.values(block);
             let from = first.max(block * LANES) % LANES;
             let to = (last + 1).min((block + 1) * LANES) - block * LANES;
-            for position in from..to {
+            let mut position = from;
+            while position < to {
                 let start = position * size + part;
                 let value: [f32; LANES] = match values[start..].first_chunk::<LANES>() {
                     Some(value) if width == LANES => *value,
@@ -290,6 +291,7 @@ pub(crate) fn attend_in_order<const N: usize>(work: &Work<'_>, at: [usize; N], o
                         lane += 1;
                     }
                 }
+                position += 1;
             }
         }
         for row in 0..N {

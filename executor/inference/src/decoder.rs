@@ -73,6 +73,8 @@ struct Gated<B: Backend> {
 
 /// True where a query must not look: `[kv_heads, group × tokens, keys]`.
 type Mask<B> = Tensor<B, 3, Bool>;
+/// The masks of a batch's sequences in layers of one window.
+type Masks<B> = (Option<usize>, Vec<Option<Mask<B>>>);
 /// Cosines and sines of the tokens' positions.
 enum Turns<B: Backend> {
     /// `[tokens, head_size / 2]` each.
@@ -100,7 +102,7 @@ struct Batch<'a, B: Backend> {
     /// One for each of the shape's rotations.
     turns: Vec<Turns<B>>,
     /// One for each of `rows` and each window of a layer. Empty where the backend does not attend.
-    masks: Vec<(Option<usize>, Vec<Option<Mask<B>>>)>,
+    masks: Vec<Masks<B>>,
 }
 
 impl<B: Backend> Decoder<B> {
@@ -395,7 +397,7 @@ impl<B: Backend> Sequences<'_, B> {
         let shape = &decoder.shape;
         let mut x = decoder.embed(tokens)?;
         let turns = shape.rotations.iter().map(|rotation| decoder.turns(rotation, &rows)).collect();
-        let mut masks: Vec<(Option<usize>, Vec<Option<Mask<B>>>)> = Vec::new();
+        let mut masks: Vec<Masks<B>> = Vec::new();
         match &mut self.cache {
             KeysAndValues::Host(cache) => cache.reserve(&rows),
             KeysAndValues::Tensors(cache) => {

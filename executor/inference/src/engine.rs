@@ -233,7 +233,8 @@ impl Engine {
         on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, GenerateError> {
         let most = self.most_output_tokens(prompt_ids, params)?;
-        let mut answer = Answer::new(&self.text, prompt_ids, params, most)?;
+        let constraint = Answer::constraint(&self.text, params)?;
+        let mut answer = Answer::new(&self.text, prompt_ids, params, constraint, most)?;
         let began = Instant::now();
         let mut sequence = self.model.sequence();
         let mut logits = sequence.step(prompt_ids)?;
