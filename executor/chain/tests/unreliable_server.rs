@@ -325,7 +325,11 @@ async fn nonsense_is_a_broken_connection_and_tells_of_its_server() {
     let truncated = Reply::Answer(0xa39a_616b_u32.to_le_bytes().to_vec());
     let promises_more_than_it_holds =
         Reply::Answer([0x6f26_c60b_u32.to_le_bytes(), 0x000f_ffff_u32.to_le_bytes()].concat());
+    let holds_fewer_than_it_promises = Reply::Answer(
+        [&0x6f26_c60b_u32.to_le_bytes()[..], &0x0003_ffff_u32.to_le_bytes(), &[0; 1 << 20]].concat(),
+    );
     for nonsense in [
+        holds_fewer_than_it_promises,
         Reply::Answer(vec![1, 2, 3, 4]),
         Reply::Answer(vec![]),
         Reply::Answer(vec![0xff; 1_000]),

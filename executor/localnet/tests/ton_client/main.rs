@@ -7,7 +7,7 @@
 //!   the local chain must refuse it, and a test holds it to that;
 //! - `get_account_state` of an account that does not exist: a liteserver answers with no state, and the crate cannot
 //!   read an empty bag of cells;
-//! - `get_libs` finds nothing, since nothing is published on the masterchain of a local chain;
+//! - `get_libs` finds nothing, since these chains publish nothing on the masterchain;
 //! - `exec` of `ListBlockTransactionsExt`: `ton_liteapi` cannot read its answer; the local chain's own tests ask for it;
 //! - `exec` of requests that serve validators and proof chains (block proofs, validator statistics, message queues):
 //!   there are no signatures to prove, and the local chain refuses them by name.
