@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use adnl::AdnlPeer;
 use adnl::crypto::{KeyPair, SecretKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use chain::{ChainAccess, ChainError, GlobalConfig, LiteserverChain, McBlock, StackValue, Timing};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -372,6 +374,26 @@ async fn a_send_is_never_repeated_once_a_byte_may_have_left() {
     }
     let server = Server::start(0, vec![accepted()]).await;
     server.chain().send_external(&Cell::empty_cell()).await.unwrap();
+}
+
+#[tokio::test]
+async fn another_server_is_read_from_but_gets_no_message_that_the_first_may_have() {
+    let first = Server::start(0, vec![Reply::HangUp]).await;
+    let second = Server::start(0, vec![getter_answer(), accepted()]).await;
+    let key = STANDARD.encode(key().public_key.to_bytes());
+    let (at, then_at) = (first.address.to_string(), second.address.to_string());
+    let both = GlobalConfig::from_liteservers([(&*at, &*key), (&*then_at, &*key)]).unwrap();
+    let reader = LiteserverChain::new(&both, Timing::default());
+    assert_eq!(read(&reader).await.unwrap(), [StackValue::Int(42)]);
+    assert_eq!((first.counts.queries(), second.counts.queries()), (1, 1));
+
+    let sender = LiteserverChain::new(&both, Timing::default());
+    let unknown = sender.send_external(&Cell::empty_cell()).await.unwrap_err();
+    assert!(matches!(unknown, ChainError::SendUnknown { .. }), "{unknown}");
+    assert_eq!((first.counts.queries(), second.counts.queries()), (2, 1));
+    first.stop().await;
+    sender.send_external(&Cell::empty_cell()).await.unwrap();
+    assert_eq!(second.counts.queries(), 2);
 }
 
 #[tokio::test]
