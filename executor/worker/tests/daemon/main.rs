@@ -9,3 +9,4 @@ mod live;
 mod market;
 mod outage;
 mod registration;
+mod renewal;

@@ -7,10 +7,12 @@
 //!   the local chain must refuse it, and a test holds it to that;
 //! - `get_account_state` of an account that does not exist: a liteserver answers with no state, and the crate cannot
 //!   read an empty bag of cells;
-//! - `get_libs` finds nothing, since nothing is published on the masterchain of a local chain;
+//! - `get_libs` finds nothing, since these chains publish nothing on the masterchain;
 //! - `exec` of `ListBlockTransactionsExt`: `ton_liteapi` cannot read its answer; the local chain's own tests ask for it;
 //! - `exec` of requests that serve validators and proof chains (block proofs, validator statistics, message queues):
 //!   there are no signatures to prove, and the local chain refuses them by name.
+//!
+//! Proofs are read with `everscale-types`, which the crate uses, rather than with the local chain's own cell library.
 
 mod support;
 
@@ -56,18 +58,18 @@ const NOT_READY: i32 = 651;
 const TIMEOUT: i32 = 652;
 const PROTOCOL_VIOLATION: i32 = 621;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_v5r1_wallet_lives_its_life() {
     wallet_lives(WalletVersion::V5R1, WALLET_V5R1_ID_DEFAULT_TESTNET).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_v4r2_wallet_lives_its_life() {
     wallet_lives(WalletVersion::V4R2, WALLET_ID_DEFAULT).await;
 }
 
 async fn wallet_lives(version: WalletVersion, wallet_id: i32) {
-    let chain = LocalChain::start();
+    let chain = LocalChain::start().await;
     let client = chain.client();
     let wallet = wallet(version, wallet_id, 1);
     let receiver = TonAddress::new(BASECHAIN, TonHash::from([0x42; 32]));
@@ -79,7 +81,7 @@ async fn wallet_lives(version: WalletVersion, wallet_id: i32) {
     );
     assert_eq!(seqno_of(&client, &wallet.address).await, Err(NO_CODE));
 
-    chain.give(&wallet.address, 10 * TON).await;
+    chain.give(&wallet.address, 10 * TON);
     let funded = until("the giver's coins arrive", async || account(&client, &wallet.address).await).await;
     assert_eq!(funded.get_balance().map(TLBCoins::to_u128), Some(10 * TON));
     assert!(matches!(state(&funded), AccountState::Uninit(_)), "nothing is deployed yet");
@@ -193,9 +195,9 @@ async fn one_transaction_is_found_in_its_block(
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_masterchain_is_followed_block_by_block() {
-    let chain = LocalChain::start();
+    let chain = LocalChain::start().await;
     let client = chain.client();
     let MasterchainInfo { last, init, .. } = client.get_mc_info().await.expect("masterchain info");
     assert_eq!(last.shard_ident, ShardIdent::new(MASTERCHAIN, WHOLE_SHARD));
@@ -252,12 +254,12 @@ async fn the_masterchain_is_followed_block_by_block() {
     assert!(libraries.expect("an answer").is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn plain_requests_are_answered_as_a_node_does() {
-    let chain = LocalChain::start();
+    let chain = LocalChain::start().await;
     let client = chain.client();
     let wallet = wallet(WalletVersion::V5R1, WALLET_V5R1_ID_DEFAULT_TESTNET, 2);
-    chain.give(&wallet.address, TON).await;
+    chain.give(&wallet.address, TON);
     until("the giver's coins arrive", async || account(&client, &wallet.address).await).await;
     let head = newest(&client).await;
     let head_id: ton_liteapi::tl::common::BlockIdExt = head.clone().into();
