@@ -8,12 +8,11 @@ use chain::{
     ChainAccess, GlobalConfig, LiteserverChain, SenderTiming, Timing, Transfer, Wallet, WalletSender,
 };
 use client::{ClientError, WorkerView, deploy, read_worker};
-use contracts::artifacts::{Contract, code, code_ref, codes};
+use contracts::artifacts::{Contract, code, codes, libraries, library};
 use contracts::attestor::{AttestorStorage, needs};
 use contracts::model::Unit;
-use contracts::network::AttestationParams;
 use contracts::registry::{PlatformPolicy, RegistryStorage};
-use contracts::{HashBytes, Nanoton, Network, Params, Ref, StdAddr};
+use contracts::{Generation, HashBytes, Nanoton, Network, Params, Ref, StdAddr};
 use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -39,7 +38,7 @@ pub(crate) struct Market {
 }
 
 impl Market {
-    /// Starts the chain, funds the wallets, and deploys `attestor` and a Registry that admits `measurement`.
+    /// Starts the chain, funds the wallets, and deploys a Librarian, `attestor` and a Registry that admits `measurement`.
     pub(crate) async fn open(measurement: HashBytes, attestor: &AttestorStorage) -> anyhow::Result<Self> {
         let mut rng = random();
         let options = LocalnetOptions {
@@ -62,19 +61,19 @@ impl Market {
             handle.give(wallet.address(), tons * TON)?;
             Ok(WalletSender::new(wallet, chain.clone(), SenderTiming::default()))
         };
-        let (owner, publisher, worker_owner, client) = (sender(10)?, sender(10)?, sender(100)?, sender(10)?);
+        let (owner, publisher, worker_owner, client) = (sender(1_000)?, sender(10)?, sender(100)?, sender(10)?);
         let treasury = Wallet::from_seed(&random().random(), network_id)?.address().clone();
         for wallet in [&owner, &publisher, &worker_owner, &client] {
             wait_for_balance(&handle, wallet.wallet().address()).await?;
         }
 
         let attestor = deploy::attestor(&code(Contract::Attestor), attestor)?;
-        let params = local_params(network_id, treasury.clone(), attestor.to.clone())?;
-        let registry = local_registry(owner.wallet().address().clone(), params, measurement)?;
+        let generation = local_generation(network_id, treasury.clone(), attestor.to.clone())?;
+        let registry = local_registry(owner.wallet().address().clone(), generation, measurement)?;
         let registry_code = code(Contract::Registry);
-        let network =
-            Network { registry: registry.address(&registry_code)?, params: registry.params.clone() };
-        owner.send(&[attestor, deploy::registry(&registry_code, &registry)?]).await?;
+        let network = registry.network(registry.address(&registry_code)?);
+        let librarian = deploy::librarian(&libraries())?;
+        owner.send(&[librarian, attestor, deploy::registry(&registry_code, &registry)?]).await?;
         Ok(Self { handle, chain, network, supply_nanoton, treasury, publisher, worker_owner, client })
     }
 
@@ -144,24 +143,28 @@ impl Market {
     }
 }
 
-/// The parameters of every network on a local chain.
-pub(crate) fn local_params(network_id: i32, treasury: StdAddr, attestor: StdAddr) -> anyhow::Result<Params> {
-    Ok(Params {
-        network_id,
+/// The generation of contracts of every network on a local chain.
+pub(crate) fn local_generation(
+    network_id: i32,
+    treasury: StdAddr,
+    attestor: StdAddr,
+) -> anyhow::Result<Generation> {
+    let params = Params {
         treasury,
-        fee_bps: 100,
         royalty_cap_bps: 2_000,
         min_stake: Nanoton::new(5_000_000_000),
+        unbonding_s: 28 * 86_400,
+        attestor,
+        attestation_ttl_s: 7 * 86_400,
+    };
+    Ok(Generation {
+        network_id,
+        fee_bps: 100,
+        bond_bps: 2_000,
         min_bond: Nanoton::new(100_000_000),
-        bond_bps: 10_000,
-        unbonding_s: 14 * 86_400,
-        audit_window_s: 7 * 86_400,
+        job_code: library(Contract::Job),
         codes: Ref::new(codes())?,
-        attestation: Ref::new(AttestationParams {
-            attestor,
-            ttl_s: 7 * 86_400,
-            platform: code_ref(Contract::Platform),
-        })?,
+        params: Ref::new(params)?,
     })
 }
 
@@ -169,11 +172,12 @@ pub(crate) fn local_params(network_id: i32, treasury: StdAddr, attestor: StdAddr
 /// software alone.
 pub(crate) fn local_registry(
     owner: StdAddr,
-    params: Params,
+    generation: Generation,
     measurement: HashBytes,
 ) -> anyhow::Result<RegistryStorage> {
     let policy = PlatformPolicy::initial(needs::SW_HARDENING);
-    Ok(RegistryStorage::initial(owner, 0, 0, params, &[measurement], policy, code(Contract::Platform))?)
+    let platform_code = library(Contract::Platform);
+    Ok(RegistryStorage::initial(owner, 0, 0, generation, &[measurement], policy, platform_code)?)
 }
 
 /// Unix time.

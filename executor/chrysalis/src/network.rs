@@ -8,7 +8,6 @@ use anyhow::{Context, bail};
 use chain::{GlobalConfig, LiteserverChain, SenderTiming, Timing, Wallet, WalletSender};
 use clap::Args;
 use client::Client;
-use contracts::artifacts::{Contract, code};
 use contracts::network_file::NetworkFile;
 use contracts::{Network, StdAddr};
 use verifier::{AttestorTrust, Collateral, QuotePolicy};
@@ -61,7 +60,7 @@ impl NetworkArguments {
 impl WalletArguments {
     pub(crate) fn sender(&self, at: &OpenNetwork) -> anyhow::Result<WalletSender<LiteserverChain>> {
         let words = Zeroizing::new(read(&self.mnemonic, "mnemonic")?);
-        let wallet = Wallet::from_mnemonic(&words, at.network.params.network_id)
+        let wallet = Wallet::from_mnemonic(&words, at.network.id())
             .context("the mnemonic file is not usable")?;
         Ok(WalletSender::new(wallet, at.chain.clone(), SenderTiming::default()))
     }
@@ -118,7 +117,7 @@ impl OpenNetwork {
     }
 
     pub(crate) fn client(&self, sender: WalletSender<LiteserverChain>) -> Client<LiteserverChain> {
-        Client::new(sender, self.network.clone(), self.file.registry_code, code(Contract::Job))
+        Client::new(sender, self.network.clone(), self.file.registry_code)
     }
 }
 

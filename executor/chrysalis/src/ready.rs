@@ -12,9 +12,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chain::{ChainAccess, GlobalConfig, LiteserverChain, SenderTiming, Timing, Wallet, WalletSender};
 use client::deploy;
-use contracts::artifacts::{Contract, artifact, code, code_ref};
+use contracts::artifacts::{Contract, artifact, code, code_ref, libraries};
 use contracts::network_file::{
-    FORMAT, Liteserver as LiteserverEntry, MeasurementEntry, NetworkFile, NetworkKind, ParamsFile, QuoteRoot,
+    FORMAT, GenerationFile, Liteserver as LiteserverEntry, MeasurementEntry, NetworkFile, NetworkKind, QuoteRoot,
 };
 use contracts::{Network, StdAddr};
 use localnet::{Liteserver, LocalnetHandle};
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tdx_simulator::{Profile, SimulatedPlatform, TdIdentity};
 
 use crate::evidence::{SIMULATED_IMAGE, measurement_of, simulated_attestor};
-use crate::market::{local_params, local_registry, now_s, random};
+use crate::market::{local_generation, local_registry, now_s, random};
 use crate::network::{COLLATERAL, read};
 
 /// A simulated platform as a file: it follows from these two to the byte.
@@ -108,14 +108,16 @@ pub(crate) async fn prepare(
         bail!("the local chain has no wallets");
     };
     let attestor = deploy::attestor(&code(Contract::Attestor), &simulated_attestor(&platform)?)?;
-    let params = local_params(network_id, treasury.1.clone(), attestor.to.clone())?;
+    let generation = local_generation(network_id, treasury.1.clone(), attestor.to.clone())?;
     let measurement = measurement_of(&platform, &TdIdentity::of_image(SIMULATED_IMAGE));
-    let storage = local_registry(owner.wallet().address().clone(), params, measurement)?;
+    let storage = local_registry(owner.wallet().address().clone(), generation, measurement)?;
     let registry_code = code(Contract::Registry);
-    let network = Network { registry: storage.address(&registry_code)?, params: storage.params.clone() };
+    let network = storage.network(storage.address(&registry_code)?);
+    let librarian = deploy::librarian(&libraries())?;
+    let published_at = librarian.to.clone();
     let head = chain.head().await?;
     if chain.account(&network.registry, &head).await?.code().is_none() {
-        owner.send(&[attestor, deploy::registry(&registry_code, &storage)?]).await?;
+        owner.send(&[librarian, attestor, deploy::registry(&registry_code, &storage)?]).await?;
         wait_for(|| Ok(!handle.read(localnet::Localnet::has_work))).await?;
     }
     let file = NetworkFile {
@@ -123,8 +125,9 @@ pub(crate) async fn prepare(
         name: "localnet".into(),
         kind: NetworkKind::Localnet,
         registry: network.registry.clone(),
-        params: ParamsFile::from(&*network.params),
+        generation: GenerationFile::of(&network.generation, code_ref(Contract::Platform).hash)?,
         registry_code: code_ref(Contract::Registry),
+        librarian: published_at,
         measurements: vec![MeasurementEntry { measurement, image: SIMULATED_IMAGE.into() }],
         quote_root: QuoteRoot::from_der(platform.root_der(), true),
         global_config: None,

@@ -7,10 +7,11 @@ use std::collections::{HashMap, VecDeque};
 use anyhow::{Context, bail};
 use chain::trace::Step;
 use chain::{AccountTx, ChainAccess, LiteserverChain, McBlock, Transfer, TxId, WalletSender};
-use contracts::{Cell, HashBytes, StdAddr};
+use contracts::{Cell, HashBytes, StdAddr, artifacts};
 use tvm_executor::{Environment, PrevBlocks, Vm};
 use tycho_types::cell::Lazy;
-use tycho_types::models::{BlockId, Message, MsgInfo, OptionalAccount, ShardAccount, ShardIdent};
+use tycho_types::dict::Dict;
+use tycho_types::models::{BlockId, LibDescr, Message, MsgInfo, OptionalAccount, ShardAccount, ShardIdent};
 
 /// The wallet's transaction for `transfers` and all that it would cause, were it made now.
 pub(crate) async fn rehearse(
@@ -26,7 +27,7 @@ pub(crate) async fn rehearse(
         block_lt: before.map_or(0, |last| last.lt) + LT_OF_A_BLOCK,
         rand_seed: head.root_hash,
         prev_blocks: prev_blocks(chain, &head).await?,
-        libraries: None,
+        libraries: libraries()?,
     };
     let mut stage =
         Stage { vm: Vm::new(network_id)?, lt: environment.block_lt, environment, accounts: HashMap::new() };
@@ -79,6 +80,18 @@ impl Stage {
         self.accounts.insert(to.clone(), done.account);
         Ok((transaction, done.out_messages))
     }
+}
+
+/// The codes of this release that contracts name by library cells, as the masterchain would publish them.
+fn libraries() -> anyhow::Result<Option<Cell>> {
+    let mut published = Dict::<HashBytes, LibDescr>::new();
+    for lib in artifacts::libraries() {
+        let mut publishers = Dict::new();
+        // One is needed; who it is tells the VM nothing.
+        publishers.set(HashBytes::ZERO, ())?;
+        published.set(*lib.repr_hash(), LibDescr { lib, publishers })?;
+    }
+    Ok(published.into_root())
 }
 
 async fn account(chain: &LiteserverChain, address: &StdAddr, at: &McBlock) -> anyhow::Result<ShardAccount> {

@@ -41,14 +41,26 @@ impl Drop for Service {
 impl World {
     fn new() -> Self {
         let world = Self { folder: tempfile::tempdir().unwrap(), logs: tempfile::tempdir().unwrap() };
+        world.configure("1000000000");
+        std::fs::write(world.at("passphrase"), "a passphrase of this test\n").unwrap();
+        world
+    }
+
+    /// A worker that claims jobs of this deposit or more, nanoTON.
+    fn configure(&self, claim_above: &str) {
         let config = format!(
             "network = \"chain/network.json\"\ndata_dir = \"worker\"\n[worker]\nmodel = {MODEL:?}\n\
              attestation = \"simulator\"\nstake_nanoton = \"10000000000\"\ngas_float_nanoton = \"500000000\"\n\
+             claim_above_nanoton = {claim_above:?}\n\
              [worker.prices_nanoton_per_1k]\ninput = \"1000000\"\ncached_input = \"500000\"\noutput = \"4000000\"\n"
         );
-        std::fs::write(world.at("chrysalis.toml"), config).unwrap();
-        std::fs::write(world.at("passphrase"), "a passphrase of this test\n").unwrap();
-        world
+        std::fs::write(self.at("chrysalis.toml"), config).unwrap();
+    }
+
+    /// The steps of a job, in order.
+    fn steps(&self, job: &str) -> Vec<Value> {
+        let (status, _) = self.json(&["job", "status", job, "--json"]);
+        status["steps"].as_array().unwrap().iter().map(|step| step["step"].clone()).collect()
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -301,9 +313,7 @@ fn every_party_is_a_process_of_its_own_and_no_text_is_left_anywhere() {
     let answer = result["answer"].as_str().unwrap().to_owned();
     assert!(answer.len() >= 12, "too short to be looked for: {answer:?}");
     world.holds(&job, "settled");
-    let (status, _) = world.json(&["job", "status", &job, "--json"]);
-    let steps: Vec<_> = status["steps"].as_array().unwrap().iter().map(|step| step["step"].clone()).collect();
-    assert_eq!(steps, ["posted", "claimed", "settled"]);
+    assert_eq!(world.steps(&job), ["posted", "settled"], "too little is at stake for a claim");
 
     // Somebody else's wallet opens nothing.
     let stranger = world.run(&["job", "result", &job, "--mnemonic", "chain/owner.words"], "");
@@ -334,12 +344,14 @@ fn every_party_is_a_process_of_its_own_and_no_text_is_left_anywhere() {
     assert_eq!(gone.status.code(), Some(1));
     let _chain = world.localnet();
     world.holds(&job, "settled");
+    world.configure("1");
     let worker = world.worker();
     assert_eq!(worker.facts, facts);
     let third = world.post(&worker.facts, "and once more");
     let wait = ["job", "result", &third, "--mnemonic", "chain/client.words", "--wait", "--json"];
     assert_eq!(world.json(&wait).0["state"], "settled");
     world.holds(&third, "settled");
+    assert_eq!(world.steps(&third), ["posted", "claimed", "settled"]);
 
     // Asked to stop, the worker stops; with keys that nobody keeps it attests anew, and goes on.
     worker.stops_when_asked();
@@ -351,10 +363,17 @@ fn every_party_is_a_process_of_its_own_and_no_text_is_left_anywhere() {
     assert_ne!(worker.facts["receipt_key"], facts["receipt_key"]);
     let until = Instant::now() + PATIENCE;
     let fourth = loop {
-        // Until the chain has the new keys, a job goes to the old ones, which nobody has any more.
+        // Until the chain has the new keys, a job goes to the old ones, which nobody has any more: it stays open.
         let job = world.post(&worker.facts, "with new keys");
+        let asked = Instant::now();
+        let state = loop {
+            let state = world.json(&["job", "status", &job, "--json"]).0["state"].clone();
+            if state != "open" || asked.elapsed() > Duration::from_secs(5) {
+                break state;
+            }
+        };
         let wait = ["job", "result", &job, "--mnemonic", "chain/client.words", "--wait", "--json"];
-        if world.json(&wait).0["state"] == "settled" {
+        if state != "open" && world.json(&wait).0["state"] == "settled" {
             break job;
         }
         assert!(Instant::now() < until);

@@ -1,7 +1,7 @@
 //! Everything the chain has on one job, collected for an audit.
 
 use chain::{AccountTx, AccountView, ChainAccess, McBlock, TxId};
-use contracts::job::{JobState, JobStorage};
+use contracts::job::{JobState, JobStorage, Posting};
 use contracts::network::WORKCHAIN;
 use contracts::{Network, StdAddr};
 
@@ -78,7 +78,7 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
         Err(ClientError::NotOurs { .. } | ClientError::Wire(_)) => None,
         Err(error) => return Err(error),
     };
-    let registration = sellers_registration(chain, network, &story, &as_of).await?;
+    let registration = sellers_registration(chain, network, &state.posting, &as_of).await?;
     let attested_block = match &registration {
         Some(found) => match chain.block(found.attestation.evidence.mc_seqno).await {
             Ok(block) => Some(block),
@@ -103,19 +103,21 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
     })
 }
 
-/// The newest registration, before the posting, of the receipt key that the job names.
+/// The newest registration of the receipt key that the job names, before its posting; of a job of the market, which names
+/// nobody when posted, at all.
 async fn sellers_registration<C: ChainAccess + ?Sized>(
     chain: &C,
     network: &Network,
-    story: &JobStory,
+    posting: &Posting,
     as_of: &McBlock,
 ) -> Result<Option<Registration>, ClientError> {
-    let Some((posted, posting)) = story.posted() else { return Ok(None) };
-    let seller = &posting.seller;
+    let Some(seller) = &posting.seller else { return Ok(None) };
     let worker = StdAddr::new(WORKCHAIN, seller.worker);
-    let newest = chain.account(&worker, as_of).await?.last;
-    let before = older_than(chain, &worker, newest, posted.id.lt).await?;
-    newest_registration(chain, network, &worker, before, |taken| taken.receipt_key == seller.receipt_key).await
+    let mut from = chain.account(&worker, as_of).await?.last;
+    if posting.market().is_none() {
+        from = older_than(chain, &worker, from, posting.posted_lt).await?;
+    }
+    newest_registration(chain, network, &worker, from, |taken| taken.receipt_key == seller.receipt_key).await
 }
 
 /// The newest transaction of `account` whose logical time is below `lt`.

@@ -14,15 +14,15 @@ use client::{
     Client, ClientError, JobRequest, JobStep, Outcome, QuoteJudge, Registration, SealedJob, Unfit,
     WorkerEvidence, collect_job, deploy, posted_jobs, read_story,
 };
-use contracts::artifacts::{Contract, code, code_ref, codes};
+use contracts::artifacts::{Contract, code, code_ref, codes, libraries, library};
 use contracts::attestor::{AttestorStorage, QuoteProof};
 use contracts::errors::RejectionReason;
 use contracts::job::{JobStatus, PostReceipt, PostRejection};
 use contracts::measurement::KeyBinding;
 use contracts::model::Unit;
-use contracts::network::AttestationParams;
+use contracts::money::Amount;
 use contracts::receipt::{
-    ClaimOrder, ClaimOrderBody, Dtype, Receipt, ReceiptBody, Rejection, generate_signing_key, public_key,
+    ClaimOrder, ClaimOrderBody, Dtype, Receipt, ReceiptContent, Rejection, generate_signing_key, public_key,
 };
 use contracts::registry::{PlatformPolicy, RegistrationRequest, RegistryStorage};
 use contracts::sealing::{
@@ -31,7 +31,8 @@ use contracts::sealing::{
 use contracts::transcript::transcript;
 use contracts::worker::ClaimJob;
 use contracts::{
-    Cell, CodeRef, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, SigningKey, StdAddr, Units,
+    Cell, CodeRef, Generation, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, SigningKey, StdAddr,
+    Units,
 };
 use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
 use rand::SeedableRng;
@@ -44,6 +45,7 @@ use verifier::{
 };
 
 const TON: u128 = 1_000_000_000;
+const FUNDS: u128 = 1_000 * TON;
 const MODEL: HashBytes = HashBytes([4; 32]);
 const PROMPT: &str = "What is a chrysalis?";
 const PRICES: Prices = Prices {
@@ -51,6 +53,8 @@ const PRICES: Prices = Prices {
     cached_input: Nanoton::new(10_000_000),
     output: Nanoton::new(40_000_000),
 };
+
+const MIN_DEPOSIT: Nanoton = Nanoton::new(1_000);
 
 type Sender = WalletSender<LiteserverChain>;
 type Lie = fn(KeyBinding) -> KeyBinding;
@@ -105,45 +109,43 @@ impl World {
         let platform = SimulatedPlatform::with_faults(&[3; 32], u64::from(genesis_s), faults).unwrap();
         let attestor = deploy::attestor(&code(Contract::Attestor), &attestor_of(&platform)).unwrap();
         let params = Params {
-            network_id,
             treasury,
-            fee_bps: 100,
             royalty_cap_bps: 2_000,
             min_stake: Nanoton::new(5_000_000_000),
-            min_bond: Nanoton::new(100_000_000),
-            bond_bps: 10_000,
             unbonding_s: 86_400,
-            audit_window_s: 3_600,
+            attestor: attestor.to.clone(),
+            attestation_ttl_s: 40_000,
+        };
+        let generation = Generation {
+            network_id,
+            fee_bps: 100,
+            bond_bps: 10_000,
+            min_bond: Nanoton::new(100_000_000),
+            job_code: library(Contract::Job),
             codes: Ref::new(codes()).unwrap(),
-            attestation: Ref::new(AttestationParams {
-                attestor: attestor.to.clone(),
-                ttl_s: 40_000,
-                platform: code_ref(Contract::Platform),
-            })
-            .unwrap(),
+            params: Ref::new(params).unwrap(),
         };
         let owned_by = owner.wallet().address().clone();
         let registry = RegistryStorage::initial(
             owned_by.clone(),
             0,
             0,
-            params.clone(),
+            generation,
             &[measurement],
             PlatformPolicy::initial(0),
-            code(Contract::Platform),
+            library(Contract::Platform),
         )
         .unwrap();
         let registry_code = code(Contract::Registry);
-        let network = Network {
-            registry: registry.address(&registry_code).unwrap(),
-            params: Ref::new(params).unwrap(),
-        };
-        owner.send(&[attestor, deploy::registry(&registry_code, &registry).unwrap()]).await.unwrap();
+        let network = registry.network(registry.address(&registry_code).unwrap());
+        let librarian = deploy::librarian(&libraries()).unwrap();
+        owner.send(&[librarian, attestor, deploy::registry(&registry_code, &registry).unwrap()]).await.unwrap();
         let model =
             deploy::register_model(&network, &code(Contract::Model), &MODEL, 500, Unit::Token, "{}").unwrap();
         let stake =
             deploy::top_up_stake(&network, &code(Contract::Worker), &owned_by, Nanoton::new(6_000_000_000));
-        owner.send(&[model, stake.unwrap()]).await.unwrap();
+        let funds = deploy::fund_gas(&network, &owned_by, Nanoton::new(2_000_000_000));
+        owner.send(&[model, stake.unwrap(), funds.unwrap()]).await.unwrap();
 
         let worker = Worker {
             address: network.worker_address(&owned_by).unwrap(),
@@ -180,7 +182,7 @@ impl World {
             mc_root_hash: block.root_hash,
         };
         let binding = KeyBinding {
-            network_id: self.network.params.network_id,
+            network_id: self.network.id(),
             worker: self.worker.address.clone(),
             receipt_key: request.receipt_key,
             encryption_key: request.encryption_key,
@@ -196,15 +198,15 @@ impl World {
         let mut transfers: Vec<Transfer> =
             postings.iter().map(|posting| deploy::post_collateral(&self.network, posting).unwrap()).collect();
         transfers.push(deploy::register(&self.network, proof, &request).unwrap());
-        transfers.push(deploy::offer_model(&self.network, owner, MODEL, PRICES).unwrap());
+        transfers.push(deploy::offer_model(&self.network, owner, MODEL, MIN_DEPOSIT, PRICES).unwrap());
         self.owner.send(&transfers).await.unwrap();
         self.quiet().await;
     }
 
     async fn client(&self, seed: u8) -> Client<LiteserverChain> {
-        let sender = funded(&self.handle, &self.chain, self.network.params.network_id, seed).await;
+        let sender = funded(&self.handle, &self.chain, self.network.id(), seed).await;
         let registry_code = CodeRef::of(&code(Contract::Registry));
-        Client::new(sender, self.network.clone(), registry_code, code(Contract::Job))
+        Client::new(sender, self.network.clone(), registry_code)
     }
 
     fn judge(&self) -> Judge<'_> {
@@ -227,7 +229,7 @@ impl World {
             max_prices: PRICES,
             max_units: Units { input: 500, cached_input: 0, output: 100 },
             deposit: None,
-            claim_within_s: 60,
+            open_for_s: 60,
             settle_within_s: 600,
         }
     }
@@ -282,11 +284,12 @@ impl World {
     }
 
     /// The worker claims the job.
-    async fn claim(&self, client: &StdAddr, nonce: u64, seqno: u32, deposit: Nanoton) {
-        let body = ClaimOrderBody { model_id: MODEL, bond: self.network.params.min_bond_for(deposit) };
+    async fn claim(&self, client: &StdAddr, nonce: u64, seqno: u32, deposit: Amount) {
+        let bond = self.network.generation.bond_for(deposit.nanoton());
+        let body = ClaimOrderBody { model_id: MODEL, bond, market: None };
         let order = ClaimOrder {
             tag: Default::default(),
-            network_id: self.network.params.network_id,
+            network_id: self.network.id(),
             worker: self.worker.address.clone(),
             seqno,
             valid_until: u32::MAX,
@@ -304,9 +307,8 @@ impl World {
         let head = self.chain.head().await.unwrap();
         let story = read_story(&*self.chain, job, &head).await.unwrap();
         let (posted, posting) = story.posted().unwrap();
-        let network_id = self.network.params.network_id;
-        let context =
-            InputContext { network_id, job: job.clone(), model_id: MODEL, claim_by: posting.terms.claim_by };
+        let network_id = self.network.id();
+        let context = InputContext { network_id, job: job.clone(), model_id: MODEL, until: posting.until };
         let sealed_input = posting.sealed_input().unwrap();
         let input = open_input(&sealed_input, &self.worker.decryption_key, &context).unwrap();
         assert_eq!(input.messages[0].content, PROMPT);
@@ -316,7 +318,7 @@ impl World {
         let context = ResultContext { network_id, job: job.clone(), posted_lt: posted.id.lt };
         let sealed = seal_result(&answer, &HashBytes(input.reply_key), &context, &mut self.rng).unwrap();
         let units = Units { input: 3, cached_input: 0, output: 2 };
-        let body = ReceiptBody {
+        let content = ReceiptContent {
             result_hash: *contracts::wire::to_cell(&sealed).unwrap().repr_hash(),
             transcript: committed,
             engine: 1,
@@ -324,16 +326,15 @@ impl World {
         };
         let receipt = Receipt {
             tag: Default::default(),
-            network_id,
             job: job.clone(),
             posted_lt: posted.id.lt,
             sequence: 1,
             is_final: true,
             units,
-            amount: PRICES.cost(&units),
-            body: Ref::new(body).unwrap(),
+            amount: Amount::try_from(PRICES.cost(&units)).unwrap(),
+            content_hash: content.hash().unwrap(),
         };
-        let post = PostReceipt::signed(receipt, &sealed, &self.worker.receipt_key).unwrap();
+        let post = PostReceipt::signed(receipt, content, &sealed, &self.worker.receipt_key).unwrap();
         self.external(job, &post.to_cell().unwrap()).await;
     }
 
@@ -444,7 +445,7 @@ fn serve(handle: &LocalnetHandle, at: SocketAddrV4) -> (Runtime, GlobalConfig) {
 
 async fn funded(handle: &LocalnetHandle, chain: &Arc<LiteserverChain>, network_id: i32, seed: u8) -> Sender {
     let wallet = Wallet::from_seed(&[seed; 32], network_id).unwrap();
-    handle.give(wallet.address(), 100 * TON).unwrap();
+    handle.give(wallet.address(), FUNDS).unwrap();
     while handle.balance(wallet.address()).unwrap() == 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -479,7 +480,7 @@ async fn a_job_settles_while_the_liteserver_goes_away_and_the_client_crashes() {
     let job = world.sealed(&client, 7).await;
     client.post(&job).await.unwrap();
     world.quiet().await;
-    world.claim(&me, 7, 0, job.terms.limits.deposit).await;
+    world.claim(&me, 7, 0, job.terms.deposit).await;
 
     let following = {
         let address = job.address.clone();
@@ -501,7 +502,7 @@ async fn a_job_settles_while_the_liteserver_goes_away_and_the_client_crashes() {
     assert_eq!(settled.answer.as_ref().unwrap().text, "A pupa.");
     assert!(settled.transcript_matches);
     // 3 × 0.02 + 2 × 0.04 thousandths of a TON.
-    assert_eq!(settled.paid, Nanoton::new(140_000));
+    assert_eq!((settled.paid, settled.share), (Amount::new(140_000), Amount::new(8_400)));
     assert_eq!((settled.royalty, settled.fee), (Nanoton::new(7_000), Nanoton::new(1_400)));
 
     // The process died; the same wallet on another machine finds the job and opens the answer.
@@ -534,6 +535,30 @@ async fn a_job_settles_while_the_liteserver_goes_away_and_the_client_crashes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_answered_as_it_is_and_a_cancel_comes_too_late() {
+    let mut world = World::new().await;
+    let client = world.client(50).await;
+    let job = world.sealed(&client, 7).await;
+    client.post(&job).await.unwrap();
+    world.quiet().await;
+    let worker_before = world.handle.balance(&world.worker.address).unwrap();
+    world.answer(&job.address).await;
+    world.quiet().await;
+    client.cancel(&job.address).await.unwrap();
+    world.quiet().await;
+    let mut steps = Vec::new();
+    let finished = client.follow(&job.address, false, |event| steps.push(event.step.name())).await.unwrap();
+    assert_eq!(steps, ["posted", "settled"]);
+    let Outcome::Settled(settled) = finished.outcome else { panic!("settled") };
+    assert!(settled.transcript_matches);
+    let earned = world.handle.balance(&world.worker.address).unwrap() - worker_before;
+    // With what the payment's own gas brought and did not need.
+    assert!((131_600..800_000).contains(&earned), "{earned}");
+    assert_eq!(world.handle.balance(&job.address).unwrap(), 0, "a closed job keeps nothing");
+    world.audited(&job.address, JobStatus::Settled).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_prompt_leaves_for_a_worker_whose_image_the_registry_on_chain_does_not_admit() {
     let world = World::new().await;
     let client = world.client(50).await;
@@ -548,9 +573,8 @@ async fn no_prompt_leaves_for_a_worker_whose_image_the_registry_on_chain_does_no
         refused.to_string().contains("is no Registry of this network (its code is another)"),
         "{refused}"
     );
-    let mut params = (*world.network.params).clone();
-    params.fee_bps += 1;
-    let network = Network { params: Ref::new(params).unwrap(), ..world.network.clone() };
+    let mut network: Network = world.network.clone();
+    network.generation.fee_bps += 1;
     let check = client::check_worker(&*world.chain, &network, &registry_code, worker, &judge);
     let refused = check.await.unwrap_err();
     assert!(refused.to_string().contains("its parameters are others"), "{refused}");
@@ -640,7 +664,7 @@ async fn an_altered_quote_does_not_register_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_the_worker_could_not_claim_is_not_posted() {
+async fn a_job_that_the_worker_would_not_serve_is_not_posted() {
     let mut world = World::new().await;
     let client = world.client(50).await;
     let trusted = client.check_worker(&world.worker.address, &world.judge()).await.unwrap();
@@ -648,8 +672,8 @@ async fn a_job_that_the_worker_could_not_claim_is_not_posted() {
         (|r| r.model_id = HashBytes([5; 32]), |u| matches!(u, Unfit::ModelNotOffered)),
         (|r| r.max_prices.input = Nanoton::new(19_999_999), |u| matches!(u, Unfit::PriceOverTerms)),
         (|r| r.measurement = HashBytes([1; 32]), |u| matches!(u, Unfit::OtherMeasurement)),
-        (|r| r.claim_within_s = 50_000, |u| matches!(u, Unfit::AttestationEnds { .. })),
-        (|r| r.deposit = Some(Nanoton::new(7_000_000_000)), |u| matches!(u, Unfit::UnderStaked { .. })),
+        (|r| r.open_for_s = 50_000, |u| matches!(u, Unfit::AttestationEnds { .. })),
+        (|r| r.deposit = Some(Nanoton::new(999)), |u| matches!(u, Unfit::DepositTooLow { .. })),
     ];
     for (change, expected) in changes {
         let mut request = world.request();
@@ -686,7 +710,8 @@ async fn a_posting_below_the_least_value_comes_back_and_leaves_no_job() {
     world.quiet().await;
     let collected = collect_job(&*world.chain, &world.network, &enough.address).await.unwrap();
     assert_eq!(collected.state.status, JobStatus::Open);
-    assert!(collected.registration.is_none());
+    let registration = collected.registration.unwrap();
+    assert_eq!(registration.attestation.receipt_key, public_key(&world.worker.receipt_key));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -707,7 +732,7 @@ async fn a_job_is_cancelled_rejected_or_expired_and_swept() {
     let rejected = world.sealed(&client, 2).await;
     client.post(&rejected).await.unwrap();
     world.quiet().await;
-    world.claim(&me, 2, 0, rejected.terms.limits.deposit).await;
+    world.claim(&me, 2, 0, rejected.terms.deposit).await;
     client.cancel(&rejected.address).await.unwrap();
     let head = world.chain.head().await.unwrap();
     let story = read_story(&*world.chain, &rejected.address, &head).await.unwrap();
@@ -715,7 +740,6 @@ async fn a_job_is_cancelled_rejected_or_expired_and_swept() {
     world.unfinished(&rejected.address, JobStatus::Claimed).await;
     let rejection = Rejection {
         tag: Default::default(),
-        network_id: world.network.params.network_id,
         job: rejected.address.clone(),
         posted_lt: story.posted().unwrap().0.id.lt,
         reason: RejectionReason::MalformedInput.code(),
@@ -724,7 +748,7 @@ async fn a_job_is_cancelled_rejected_or_expired_and_swept() {
     world.external(&rejected.address, &rejection.to_cell().unwrap()).await;
     let finished = client.follow(&rejected.address, false, |_| {}).await.unwrap();
     let Outcome::Rejected { reason, refund, .. } = finished.outcome else { panic!("rejected") };
-    assert_eq!((reason, refund), (Some(RejectionReason::MalformedInput), rejected.terms.limits.deposit));
+    assert_eq!((reason, refund), (Some(RejectionReason::MalformedInput), rejected.terms.deposit));
     world.audited(&rejected.address, JobStatus::Rejected).await;
 
     for (nonce, claimed) in [(3, false), (4, true)] {
@@ -732,13 +756,13 @@ async fn a_job_is_cancelled_rejected_or_expired_and_swept() {
         client.post(&job).await.unwrap();
         world.quiet().await;
         if claimed {
-            world.claim(&me, nonce, 1, job.terms.limits.deposit).await;
+            world.claim(&me, nonce, 1, job.terms.deposit).await;
         }
         world.skip(if claimed { 601 } else { 61 }).await;
         let finished = client.follow(&job.address, true, |_| {}).await.unwrap();
         assert!(matches!(finished.story.events.last().unwrap().step, JobStep::Expired));
         let Outcome::Expired { bond, refund } = finished.outcome else { panic!("expired") };
-        assert_eq!(refund, job.terms.limits.deposit);
+        assert_eq!(refund, job.terms.deposit);
         assert_eq!(!bond.is_zero(), claimed);
         world.audited(&job.address, JobStatus::Expired).await;
     }
@@ -747,7 +771,7 @@ async fn a_job_is_cancelled_rejected_or_expired_and_swept() {
     world.quiet().await;
     let early = collect_job(&*world.chain, &world.network, &cancelled.address).await.unwrap();
     assert_eq!(early.state.status, JobStatus::Cancelled);
-    world.skip(3_601).await;
+    world.skip(contracts::job::AUDIT_WINDOW_S + 1).await;
     client.sweep(&cancelled.address).await.unwrap();
     world.quiet().await;
     let gone = collect_job(&*world.chain, &world.network, &cancelled.address).await.unwrap_err();
@@ -769,27 +793,30 @@ async fn shares_earnings_and_stake_are_withdrawn() {
     let job = world.sealed(&client, 7).await;
     client.post(&job).await.unwrap();
     world.quiet().await;
-    world.claim(&me, 7, 0, job.terms.limits.deposit).await;
+    world.claim(&me, 7, 0, job.terms.deposit).await;
     world.answer(&job.address).await;
     world.quiet().await;
     let owner = world.owner.wallet().address().clone();
     let network = &world.network;
     let withdraw: [Transfer; 4] = [
         deploy::withdraw_shares(network, &MODEL).unwrap(),
-        deploy::withdraw_earnings(network, &owner).unwrap(),
+        deploy::withdraw_earnings(network, &owner, Nanoton::new(1_500_000_000)).unwrap(),
         deploy::withdraw_offer(network, &owner, MODEL).unwrap(),
         deploy::request_unbond(network, &owner, Nanoton::new(6_000_000_000)).unwrap(),
     ];
     world.owner.send(&withdraw).await.unwrap();
     world.quiet().await;
-    assert_eq!(world.handle.balance(&network.params.treasury).unwrap(), 1_400);
+    // Of 8 400 one part in six; that the Model's rent is rounded up may cost a few nanoTON.
+    let treasury = world.handle.balance(&network.generation.params.treasury).unwrap();
+    assert!((1_390..=1_400).contains(&treasury), "{treasury}");
     let head = world.chain.head().await.unwrap();
     let view = client::read_worker(&*world.chain, network, &world.worker.address, &head).await.unwrap();
-    assert_eq!((view.state.earnings, view.state.stake), (Nanoton::ZERO, Nanoton::ZERO));
-    assert_eq!(view.state.record.settled, 1);
+    assert_eq!((view.state.unbonding.get(), view.state.stake), (6 * TON, Nanoton::ZERO));
     assert_eq!(view.offer(&MODEL).unwrap_err(), Unfit::ModelNotOffered);
-    world.skip(86_401).await;
+    world.skip(contracts::worker::MAX_JOB_LIFE_S + 1).await;
     world.owner.send(&[deploy::withdraw_unbonded(network, &owner).unwrap()]).await.unwrap();
     world.quiet().await;
-    assert!(world.handle.balance(&owner).unwrap() > 97 * TON);
+    let spent = FUNDS - world.handle.balance(&owner).unwrap();
+    let published = deploy::librarian(&libraries()).unwrap().value_nanoton;
+    assert!(spent < published + 4 * TON, "{spent}");
 }

@@ -7,17 +7,20 @@ use client::{
     outcome, reply_key,
 };
 use contracts::errors::RejectionReason;
-use contracts::job::{Claim, JobStatus, PostJob, PostReceipt, PostRejection, TakeJob};
-use contracts::network::AttestationParams;
-use contracts::receipt::{Dtype, Receipt, ReceiptBody, Rejection, generate_signing_key, public_key};
+use contracts::job::{JobStatus, PostJob, PostReceipt, PostRejection, TakeJob};
+use contracts::money::Amount;
+use contracts::receipt::{Dtype, Receipt, ReceiptContent, Rejection, generate_signing_key, public_key};
 use contracts::registry::{PlatformPolicy, RegistryStorage};
 use contracts::sealing::{
     ChatMessage, DecryptionKey, FinishReason, InputContext, Output, ResultContext, open_input, seal_result,
 };
 use contracts::transcript::transcript;
 use contracts::wire::Ref;
+use contracts::worker::Offer;
+use contracts::librarian::library_cell;
 use contracts::{
-    Cell, CodeRef, Codes, HashBytes, Message, Nanoton, Network, Params, Prices, SigningKey, StdAddr, Units,
+    Cell, CodeRef, Codes, Generation, HashBytes, Message, Nanoton, Network, Params, Prices, SigningKey, StdAddr,
+    Units,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -29,6 +32,7 @@ use tycho_types::models::{
 use tycho_types::num::Tokens;
 
 const NOW_S: u32 = 1_800_000_000;
+const MODEL: HashBytes = HashBytes([4; 32]);
 const PROMPT: &str = "What is a chrysalis?";
 
 struct World {
@@ -36,6 +40,7 @@ struct World {
     wallet: Wallet,
     worker_key: DecryptionKey,
     receipt_key: SigningKey,
+    offer: Offer,
     rng: StdRng,
 }
 
@@ -44,26 +49,33 @@ impl World {
         let mut rng = StdRng::seed_from_u64(1);
         let code = CodeRef::of(&Cell::empty_cell());
         let params = Params {
-            network_id: -239,
             treasury: StdAddr::new(0, HashBytes([9; 32])),
-            fee_bps: 100,
             royalty_cap_bps: 3_000,
             min_stake: Nanoton::new(1_000_000_000),
-            min_bond: Nanoton::new(10_000_000),
-            bond_bps: 1_000,
             unbonding_s: 86_400,
-            audit_window_s: 86_400,
-            codes: Ref::new(Codes { worker: code, model: code, job: code }).unwrap(),
-            attestation: Ref::new(AttestationParams {
-                attestor: StdAddr::new(0, HashBytes([7; 32])),
-                ttl_s: 86_400,
-                platform: code,
-            })
-            .unwrap(),
+            attestor: StdAddr::new(0, HashBytes([7; 32])),
+            attestation_ttl_s: 86_400,
+        };
+        let generation = Generation {
+            network_id: -239,
+            fee_bps: 100,
+            bond_bps: 1_000,
+            min_bond: Nanoton::new(10_000_000),
+            job_code: library_cell(&Cell::empty_cell()),
+            codes: Ref::new(Codes { worker: code, model: code, platform: code.hash }).unwrap(),
+            params: Ref::new(params).unwrap(),
+        };
+        let price = |nanoton| Nanoton::new(nanoton);
+        let offer = Offer {
+            prices: Prices { input: price(20_000), cached_input: price(10_000), output: price(40_000) },
+            min_deposit: Nanoton::ZERO,
+            royalty_bps: 500,
+            model: HashBytes([12; 32]),
         };
         let registry = StdAddr::new(0, HashBytes([8; 32]));
         Self {
-            network: Network { registry, params: Ref::new(params).unwrap() },
+            network: Network { registry, generation },
+            offer,
             wallet: Wallet::from_seed(&[5; 32], -239).unwrap(),
             worker_key: DecryptionKey::generate(&mut rng),
             receipt_key: generate_signing_key(&mut rng),
@@ -72,17 +84,16 @@ impl World {
     }
 
     fn request(&self) -> JobRequest {
-        let price = |nanoton| Nanoton::new(nanoton);
         JobRequest {
             worker: StdAddr::new(0, HashBytes([3; 32])),
-            model_id: HashBytes([4; 32]),
+            model_id: MODEL,
             messages: vec![ChatMessage::new("user", PROMPT)],
             max_output_tokens: 100,
             measurement: HashBytes::ZERO,
-            max_prices: Prices { input: price(20_000), cached_input: price(10_000), output: price(40_000) },
+            max_prices: self.offer.prices,
             max_units: Units { input: 1_000, cached_input: 0, output: 100 },
             deposit: None,
-            claim_within_s: 60,
+            open_for_s: 60,
             settle_within_s: 600,
         }
     }
@@ -91,14 +102,14 @@ impl World {
         let encryption_key = self.worker_key.public();
         let posting = Posting {
             network: &self.network,
-            job_code: &Cell::empty_cell(),
             wallet: &self.wallet,
             encryption_key: &encryption_key,
             nonce: 77,
-            now_s: NOW_S,
             value: Nanoton::new(100_000_000),
         };
-        request.seal(&posting, &mut self.rng).unwrap()
+        let receipt_key = public_key(&self.receipt_key);
+        let terms = request.terms(&self.network, &receipt_key, &self.offer, NOW_S).unwrap();
+        request.seal(terms, &posting, &mut self.rng).unwrap()
     }
 
     /// The job posted and claimed.
@@ -107,18 +118,8 @@ impl World {
         let mut story = JobStory::new(job.address.clone());
         let posting = PostJob::from_cell(&job.transfer.body).unwrap();
         story.events.push(event(100, NOW_S, JobStep::Posted(Box::new(posting))));
-        let claim = Claim {
-            receipt_key: public_key(&self.receipt_key),
-            measurement: HashBytes([6; 32]),
-            royalty_bps: 500,
-            bond: Nanoton::new(10_000_000),
-            settle_by: 0,
-            worker_owner: StdAddr::new(0, HashBytes([2; 32])),
-            prices: Ref::new(self.request().max_prices).unwrap(),
-        };
-        let model_id = job.terms.model_id;
-        let claimed = JobStep::Claimed { model_id, claim: Box::new(claim) };
-        story.events.push(event(200, NOW_S + 10, claimed));
+        let bond = Amount::new(10_000_000);
+        story.events.push(event(200, NOW_S + 10, JobStep::Claimed { bond }));
         (job, story)
     }
 
@@ -128,7 +129,7 @@ impl World {
         let committed = transcript(&salt, &job.terms.model_id, 1, Dtype::Q4_1, &input, &output);
         let answer = Output::new("A pupa.".into(), FinishReason::Stop, salt, input, output);
         let sealed = seal_result(&answer, reply_to, &context, &mut self.rng).unwrap();
-        let body = ReceiptBody {
+        let content = ReceiptContent {
             result_hash: *contracts::wire::to_cell(&sealed).unwrap().repr_hash(),
             transcript: committed,
             engine: 1,
@@ -137,16 +138,15 @@ impl World {
         let units = Units { input: 3, cached_input: 0, output: 2 };
         let receipt = Receipt {
             tag: Default::default(),
-            network_id: -239,
             job: job.address.clone(),
             posted_lt: 100,
             sequence: 1,
             is_final: true,
             units,
-            amount: self.request().max_prices.cost(&units),
-            body: Ref::new(body).unwrap(),
+            amount: Amount::try_from(self.offer.prices.cost(&units)).unwrap(),
+            content_hash: content.hash().unwrap(),
         };
-        PostReceipt::signed(receipt, &sealed, &self.receipt_key).unwrap()
+        PostReceipt::signed(receipt, content, &sealed, &self.receipt_key).unwrap()
     }
 }
 
@@ -160,16 +160,22 @@ fn a_posting_is_one_message_that_the_worker_can_open() {
     let job = world.seal(&world.request());
     assert_eq!(job.address, world.network.job_address(world.wallet.address(), 77).unwrap());
     let deposit = 1_000 * 20 + 100 * 40;
-    assert_eq!(job.terms.limits.deposit, Nanoton::new(deposit));
+    assert_eq!(job.terms.deposit, Amount::new(deposit));
+    let seller = &job.terms.seller;
+    assert_eq!((seller.share_bps, seller.prices), (600, world.offer.prices));
+    assert_eq!(seller.model, world.network.model_address(&job.terms.model_id).unwrap().address);
+    assert_eq!(job.terms.limits.least_bond, Amount::new(10_000_000));
     assert_eq!(job.transfer.value_nanoton, 100_000_000);
-    assert_eq!(job.terms.claim_by, NOW_S + 60);
-    assert!(job.transfer.state_init.is_some() && job.transfer.bounce);
+    assert_eq!(job.terms.until, NOW_S + 60);
+    assert!(job.transfer.bounce);
+    let init = job.transfer.state_init.as_ref().unwrap();
+    assert_eq!(init.code.as_ref(), Some(&world.network.generation.job_code));
     let posting = PostJob::from_cell(&job.transfer.body).unwrap();
     let context = InputContext {
         network_id: -239,
         job: job.address.clone(),
         model_id: job.terms.model_id,
-        claim_by: job.terms.claim_by,
+        until: job.terms.until,
     };
     let input = open_input(&posting.sealed_input().unwrap(), &world.worker_key, &context).unwrap();
     assert_eq!(input.messages[0].content, PROMPT);
@@ -194,11 +200,13 @@ fn a_request_nobody_can_serve_is_the_callers_fault() {
     let bad = |change: fn(&mut JobRequest)| {
         let mut request = world.request();
         change(&mut request);
-        request.terms(NOW_S).unwrap_err().to_string()
+        request.terms(&world.network, &HashBytes([1; 32]), &world.offer, NOW_S).unwrap_err().to_string()
     };
     assert!(bad(|r| r.messages.clear()).contains("caller: the conversation is empty"));
     assert!(bad(|r| r.max_output_tokens = 101).contains("100 output units"));
-    assert!(bad(|r| r.claim_within_s = 0).contains("claim deadline"));
+    assert!(bad(|r| r.open_for_s = 0).contains("7 days"));
+    assert!(bad(|r| r.open_for_s = 7 * 86_400 + 1).contains("7 days"));
+    assert!(bad(|r| r.deposit = Some(Nanoton::MAX)).contains("more than a job can hold"));
     assert!(bad(|r| r.settle_within_s = 29).contains("30 seconds"));
     assert!(bad(|r| r.deposit = Some(Nanoton::ZERO)).contains("deposit above zero"));
     assert!(!format!("{:?}", world.request()).contains(PROMPT));
@@ -209,20 +217,20 @@ fn a_settled_job_gives_answer_receipt_and_money() {
     let mut world = World::new();
     let (job, mut story) = world.claimed();
     let key = reply_key(&world.wallet, -239, &job.address).unwrap();
-    assert!(outcome(&story, &world.network, &key).unwrap().is_none());
+    assert!(outcome(&story, &world.network, &key, Some(&MODEL)).unwrap().is_none());
     assert_eq!(story.status(), Some(JobStatus::Claimed));
     assert_eq!(story.deadline_s(), Some(NOW_S + 10 + 600));
     let post = world.post_receipt(&job, &key.public());
     story.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(post))));
-    let Some(Outcome::Settled(settled)) = outcome(&story, &world.network, &key).unwrap() else {
+    let Some(Outcome::Settled(settled)) = outcome(&story, &world.network, &key, Some(&MODEL)).unwrap() else {
         panic!("settled")
     };
     assert_eq!(settled.answer.as_ref().unwrap().text, "A pupa.");
     assert!(settled.transcript_matches);
-    // 3 × 20 + 2 × 40 nanoTON; a royalty of 5 % and a fee of 1 %, each rounded down.
-    assert_eq!(settled.paid, Nanoton::new(140));
-    assert_eq!((settled.royalty, settled.fee), (Nanoton::new(7), Nanoton::new(1)));
-    assert_eq!(settled.refund, Nanoton::new(24_000 - 140));
+    // 3 × 20 + 2 × 40 nanoTON; a share of 6 %, rounded down, of which five parts in six are the royalty.
+    assert_eq!((settled.paid, settled.share), (Amount::new(140), Amount::new(8)));
+    assert_eq!((settled.royalty, settled.fee), (Nanoton::new(6), Nanoton::new(2)));
+    assert_eq!(settled.refund, Amount::new(24_000 - 140));
     story.events.push(event(400, NOW_S + 90_000, JobStep::Swept));
     assert_eq!(story.status(), Some(JobStatus::Settled));
     assert!(!format!("{settled:?}").contains("pupa"));
@@ -237,7 +245,7 @@ fn an_answer_for_another_key_is_told_apart_from_a_bad_history() {
     let post = world.post_receipt(&job, &stranger);
     let mut unreadable = story.clone();
     unreadable.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(post))));
-    let Some(Outcome::Settled(settled)) = outcome(&unreadable, &world.network, &key).unwrap() else {
+    let Some(Outcome::Settled(settled)) = outcome(&unreadable, &world.network, &key, Some(&MODEL)).unwrap() else {
         panic!("settled")
     };
     assert!(settled.answer.is_err() && !settled.transcript_matches);
@@ -246,27 +254,33 @@ fn an_answer_for_another_key_is_told_apart_from_a_bad_history() {
     forged.signature.0[5] ^= 1;
     let mut history = story.clone();
     history.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(forged))));
-    assert!(outcome(&history, &world.network, &key).unwrap_err().to_string().contains("signature"));
+    assert!(outcome(&history, &world.network, &key, Some(&MODEL)).unwrap_err().to_string().contains("signature"));
 
     let mut swapped = world.post_receipt(&job, &key.public());
     swapped.result = world.post_receipt(&job, &key.public()).result;
     let mut history = story;
     history.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(swapped))));
-    assert!(outcome(&history, &world.network, &key).unwrap_err().to_string().contains("receipt names"));
+    assert!(outcome(&history, &world.network, &key, Some(&MODEL)).unwrap_err().to_string().contains("receipt names"));
 }
 
 #[test]
-fn a_claim_for_another_model_is_no_history_of_the_job() {
+fn a_job_answered_as_it_was_ends_like_a_claimed_one() {
     let mut world = World::new();
     let (job, mut story) = world.claimed();
+    story.events.truncate(1);
+    assert_eq!((story.status(), story.deadline_s()), (Some(JobStatus::Open), Some(NOW_S + 60)));
     let key = reply_key(&world.wallet, -239, &job.address).unwrap();
     let post = world.post_receipt(&job, &key.public());
     story.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(post))));
-    assert_eq!(story.claimed_model(), Some(&job.terms.model_id));
-    assert!(outcome(&story, &world.network, &key).is_ok());
-    let JobStep::Claimed { model_id, .. } = &mut story.events[1].step else { panic!("claimed") };
-    *model_id = HashBytes([5; 32]);
-    assert!(outcome(&story, &world.network, &key).unwrap_err().to_string().contains("another model"));
+    assert!(story.claim().is_none());
+    let settled = |model_id: Option<&HashBytes>| match outcome(&story, &world.network, &key, model_id) {
+        Ok(Some(Outcome::Settled(settled))) => settled,
+        _ => panic!("settled"),
+    };
+    assert!(settled(Some(&MODEL)).transcript_matches);
+    // An answer of another model, or of none that is known, is not the one committed to.
+    assert!(!settled(Some(&HashBytes([5; 32]))).transcript_matches);
+    assert!(!settled(None).transcript_matches);
 }
 
 /// A transaction in which the job took this message from its worker.
@@ -325,16 +339,12 @@ fn taking(message: &TakeJob) -> AccountTx {
 }
 
 #[test]
-fn a_claim_is_read_with_the_model_it_is_for() {
-    let mut world = World::new();
-    let (_, story) = world.claimed();
-    let claim = story.claim().unwrap().1.clone();
-    let model_id = HashBytes([0x5a; 32]);
+fn a_claim_is_read_with_its_bond() {
+    let bond = Amount::new(77);
     let message =
-        TakeJob { query_id: 3, bond: claim.bond, model_id, claim: Ref::new(claim.clone()).unwrap() };
+        TakeJob { query_id: 3, bond, stake: Amount::new(9), measurement: HashBytes([6; 32]), bid: None };
     let event = event_of(&taking(&message)).unwrap().unwrap();
-    let JobStep::Claimed { model_id: read, claim: found } = event.step else { panic!("claimed") };
-    assert_eq!((read, *found), (model_id, claim));
+    assert!(matches!(event.step, JobStep::Claimed { bond: found } if found == bond));
 }
 
 #[test]
@@ -342,12 +352,14 @@ fn a_registry_that_gives_away_more_than_a_payment_is_not_deployed() {
     let world = World::new();
     let owner = StdAddr::new(0, HashBytes([2; 32]));
     let deploy = |royalty_cap_bps: u16, fee_bps: u16| {
-        let params = Params { royalty_cap_bps, fee_bps, ..(*world.network.params).clone() };
+        let mut generation = world.network.generation.clone();
+        let params = Params { royalty_cap_bps, ..(*generation.params).clone() };
+        (generation.params, generation.fee_bps) = (Ref::new(params).unwrap(), fee_bps);
         let storage = RegistryStorage::initial(
             owner.clone(),
             0,
             0,
-            params,
+            generation,
             &[],
             PlatformPolicy::initial(0),
             Cell::empty_cell(),
@@ -370,11 +382,10 @@ fn the_other_ends_give_the_deposit_back() {
     let refund_of = |steps: Vec<JobStep>, base: &JobStory| {
         let mut story = base.clone();
         story.events.extend(steps.into_iter().map(|step| event(300, NOW_S + 700, step)));
-        outcome(&story, &world.network, &key).unwrap().unwrap()
+        outcome(&story, &world.network, &key, Some(&MODEL)).unwrap().unwrap()
     };
     let rejection = Rejection {
         tag: Default::default(),
-        network_id: -239,
         job: job.address.clone(),
         posted_lt: 100,
         reason: RejectionReason::PromptOverContext.code(),
@@ -385,15 +396,15 @@ fn the_other_ends_give_the_deposit_back() {
     else {
         panic!("rejected")
     };
-    assert_eq!((reason, refund), (Some(RejectionReason::PromptOverContext), Nanoton::new(24_000)));
+    assert_eq!((reason, refund), (Some(RejectionReason::PromptOverContext), Amount::new(24_000)));
     let Outcome::Expired { bond, refund } = refund_of(vec![JobStep::Expired], &claimed) else {
         panic!("expired")
     };
-    assert_eq!((bond, refund), (Nanoton::new(10_000_000), Nanoton::new(24_000)));
+    assert_eq!((bond, refund), (Amount::new(10_000_000), Amount::new(24_000)));
     let mut open = claimed.clone();
     open.events.truncate(1);
     assert_eq!(open.deadline_s(), Some(NOW_S + 60));
     let Outcome::Expired { bond, .. } = refund_of(vec![JobStep::Expired], &open) else { panic!("expired") };
-    assert_eq!(bond, Nanoton::ZERO);
+    assert_eq!(bond, Amount::ZERO);
     assert!(matches!(refund_of(vec![JobStep::Cancelled], &open), Outcome::Cancelled { .. }));
 }

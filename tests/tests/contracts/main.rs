@@ -12,6 +12,7 @@ mod golden;
 mod model;
 mod open_job;
 mod post;
+mod random;
 mod receipt;
 mod registry;
 mod rejection;

@@ -1,30 +1,37 @@
-//! Random sequences of honest and hostile messages: no nanoTON is lost or made, nothing is released twice, and in the
-//! end every job closes by exits that anyone may take. `CHRYSALIS_SEED=n` repeats a run.
+//! Random sequences of honest and hostile messages, delivered late and out of order: no nanoTON is lost or made, every
+//! contract holds what it owes, a job pays once, and in the end every job closes by exits that anyone may take.
+//!
+//! Each step draws from its own seed, so that a run without some of its steps is a run too: one that fails is made
+//! shorter and printed. `CHRYSALIS_SEED=n` repeats a run; `CHRYSALIS_STEPS=n cargo test --release -p tests --test
+//! contracts -- --ignored --nocapture a_long_random_run` makes one of any length and prints its rate.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use contracts::job::{
-    CancelJob, Claim, ExpireJob, JobForfeited, JobPaid, JobRefund, JobReturned, JobStatus, JobStorage,
-    PostReceipt, SweepJob, TakeJob,
+    AUDIT_WINDOW_S, CancelJob, CloseSession, DeliverInput, EQUIVOCATED, ExpireJob, JobEquivocated, JobPaid,
+    JobRefund, JobState, JobStatus, Outcome, Parties, PostRejection, SweepJob, TakeJob, TopUpJob,
 };
 use contracts::model::{RoyaltyQuoted, SharePaid, WithdrawShares};
-use contracts::receipt::{ClaimOrderBody, ReceiptBody};
+use contracts::receipt::{ClaimOrderBody, MarketOrder, Receipt};
 use contracts::registry::{AllowMeasurement, EnforceRevocation, MeasurementRevoked, RevokeMeasurement};
-use contracts::wire::from_cell;
 use contracts::worker::{
-    AttestationRegistered, ClaimJob, FundGas, RequestUnbond, TopUpStake, WithdrawEarnings, WithdrawUnbonded,
+    AttestationRegistered, ClaimJob, FundGas, MAX_JOB_LIFE_S, OfferModel, PauseWorker, RequestUnbond,
+    TopUpStake, WithdrawEarnings, WithdrawUnbonded,
 };
-use contracts::{Cell, HashBytes, Message, Nanoton, Ref, StdAddr, Units};
+use contracts::{Amount, Cell, HashBytes, Message, Nanoton, Prices, Ref, StdAddr, Units, fees};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
-use tests::market::{FEES, PRICES, ROYALTY_BPS, TON, cell, hash, result};
-use tests::{Job, Market, Terms, Tx, Worker};
+use tests::market::{FEES, PRICES, SHARE_BPS, TON, cell, hash};
+use tests::{Job, Kind, Market, Terms, Tx, Worker};
 use tycho_types::cell::CellBuilder;
 
-const OTHER_ROYALTY_BPS: u16 = 1_234;
-const STEPS: usize = 5_000;
+const STEPS: u64 = 5_000;
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
+/// So often everything is delivered, ended and swept.
+const ROUND: u64 = 2_500;
 
 #[test]
 fn random_sequences_lose_nothing_and_leave_no_job_without_an_exit() {
@@ -34,40 +41,34 @@ fn random_sequences_lose_nothing_and_leave_no_job_without_an_exit() {
     };
     let mut reached = BTreeMap::new();
     for seed in seeds {
-        println!("seed {seed}");
-        let mut run = Run::new(seed);
-        for step in 0..STEPS {
-            run.step();
-            if step % 64 == 0 {
-                run.market.chain.assert_conserved();
-            }
-            if step % 500 == 0 {
-                while run.market.chain.deliver(|_| 0) {}
-                run.observe();
-                run.solvent();
-            }
-        }
-        run.finish();
-        for (operation, count) in run.succeeded {
+        for (operation, count) in run_or_shrink(seed, STEPS) {
             *reached.entry(operation).or_insert(0) += count;
         }
     }
     println!("{reached:#?}");
     for operation in [
         "job post_job",
+        "job open_session",
+        "job post_open_job",
         "job take_job",
+        "job deliver_input",
         "job cancel_job",
+        "job close_session",
+        "job top_up_job",
         "job expire_job",
         "job sweep_job",
         "job post_receipt",
+        "job redeem_receipt",
         "job post_rejection",
+        "job report_equivocation",
+        "job bounced job_equivocated",
         "model share_paid",
         "model withdraw_shares",
         "worker claim_job",
-        "worker job_forfeited",
         "worker job_paid",
-        "worker job_returned",
+        "worker job_equivocated",
         "worker bounced take_job",
+        "worker pause_worker",
         "worker request_unbond",
         "worker withdraw_earnings",
         "worker withdraw_unbonded",
@@ -76,9 +77,76 @@ fn random_sequences_lose_nothing_and_leave_no_job_without_an_exit() {
     }
 }
 
+#[test]
+#[ignore = "as long as CHRYSALIS_STEPS says"]
+fn a_long_random_run() {
+    let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (seed, steps) = (number("CHRYSALIS_SEED", 1), number("CHRYSALIS_STEPS", 1_000_000));
+    let start = Instant::now();
+    let reached = run_or_shrink(seed, steps);
+    println!("{reached:#?}");
+    println!("seed {seed}: {:.0} steps a second", steps as f64 / start.elapsed().as_secs_f64());
+}
+
+/// What succeeded how often. A run that fails is shortened first.
+fn run_or_shrink(seed: u64, steps: u64) -> BTreeMap<String, u64> {
+    let all: Vec<u64> = (0..steps).collect();
+    match attempt(seed, &all) {
+        Ok(reached) => reached,
+        Err(reason) => {
+            let short = shrink(seed, all);
+            println!("seed {seed} fails ({reason}); so do these steps of it alone: {short:?}");
+            Run::new(seed, true).all(&short);
+            panic!("seed {seed} fails, its shortened run does not: {reason}");
+        }
+    }
+}
+
+fn attempt(seed: u64, steps: &[u64]) -> Result<BTreeMap<String, u64>, String> {
+    catch_unwind(AssertUnwindSafe(|| Run::new(seed, false).all(steps))).map_err(|reason| {
+        let text = reason.downcast_ref::<String>().cloned();
+        text.or_else(|| reason.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+    })
+}
+
+/// Leaves steps away, in halves first, as long as what is left fails.
+fn shrink(seed: u64, mut steps: Vec<u64>) -> Vec<u64> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut chunk = steps.len().div_ceil(2);
+    for _ in 0..400 {
+        let mut shorter = None;
+        for start in (0..steps.len()).step_by(chunk) {
+            let rest: Vec<u64> = steps
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| *at < start || *at >= start + chunk)
+                .map(|(_, s)| *s)
+                .collect();
+            if attempt(seed, &rest).is_err() {
+                shorter = Some(rest);
+                break;
+            }
+        }
+        match shorter {
+            Some(rest) => {
+                steps = rest;
+                chunk = chunk.min(steps.len().max(1));
+            }
+            None if chunk == 1 => break,
+            None => chunk = chunk.div_ceil(2),
+        }
+    }
+    std::panic::set_hook(hook);
+    steps
+}
+
 struct Run {
     market: Market,
+    seed: u64,
     rng: StdRng,
+    verbose: bool,
+    started: u32,
     workers: Vec<Worker>,
     clients: Vec<StdAddr>,
     jobs: Vec<Job>,
@@ -86,60 +154,99 @@ struct Run {
     externals: Vec<(StdAddr, Cell)>,
     /// Internal bodies seen so far, to be sent again by strangers.
     bodies: Vec<Cell>,
-    releases: BTreeMap<StdAddr, Releases>,
+    books: BTreeMap<StdAddr, Book>,
     succeeded: BTreeMap<String, u64>,
     read: usize,
 }
 
-/// What one posting of a job has let go of.
+/// What one posting of a job has taken and let go of.
 #[derive(Default)]
-struct Releases {
+struct Book {
+    posted_at: u32,
+    deposit: u128,
+    bonds: u128,
     refunds: u32,
-    to_worker: u32,
     shares: u32,
+    answers: u32,
+    returns: u32,
+    to_worker: u128,
+    to_model: u128,
 }
 
 impl Run {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, verbose: bool) -> Self {
         let mut market = Market::open();
         let workers: Vec<Worker> = (0..3).map(|i| market.worker(&format!("worker {i}"))).collect();
         let other_model = hash("another model");
         let publisher = market.publisher.clone();
-        market.register_model(&publisher, other_model, OTHER_ROYALTY_BPS);
+        market.register_model(&publisher, other_model, 1_234);
         for worker in &workers {
             market.offer_of(worker, other_model, PRICES);
+            market.fund_gas(worker, Nanoton::new(20 * TON));
         }
-        let clients = (0..4).map(|i| market.person(&format!("client {i}"))).collect();
+        let clients: Vec<StdAddr> = (0..4).map(|i| market.person(&format!("client {i}"))).collect();
+        for (i, _) in clients.iter().enumerate() {
+            market.chain.person(&format!("client {i}"), Nanoton::new(1_000_000 * TON));
+        }
+        for worker in 0..3 {
+            market.chain.person(&format!("worker {worker}"), Nanoton::new(1_000_000 * TON));
+        }
+        market.chain.person("attestor", Nanoton::new(1_000_000 * TON));
+        market.chain.person("registry owner", Nanoton::new(1_000_000 * TON));
         market.chain.clear_history();
         Self {
+            started: market.chain.now,
             market,
+            seed,
             rng: StdRng::seed_from_u64(seed),
+            verbose,
             workers,
             clients,
             jobs: Vec::new(),
             externals: Vec::new(),
             bodies: Vec::new(),
-            releases: BTreeMap::new(),
+            books: BTreeMap::new(),
             succeeded: BTreeMap::new(),
             read: 0,
         }
     }
 
+    fn all(mut self, steps: &[u64]) -> BTreeMap<String, u64> {
+        let mut round = 0;
+        for step in steps {
+            if step / ROUND != round {
+                round = step / ROUND;
+                self.end_every_job();
+            }
+            self.rng = StdRng::seed_from_u64(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ step);
+            self.step();
+            if step % 50 == 0 {
+                self.market.chain.assert_conserved();
+                self.solvent();
+            }
+        }
+        self.finish();
+        self.succeeded
+    }
+
     fn step(&mut self) {
         match self.rng.random_range(0..100) {
             0..14 => self.post(),
-            14..30 => self.claim(),
-            30..42 => self.settle(),
-            42..47 => self.reject(),
-            47 => self.registry_message(),
-            48 => self.tell_job(&CancelJob { query_id: 1 }),
-            49..53 => self.tell_job(&ExpireJob { query_id: 1 }),
-            53..57 => self.tell_job(&SweepJob { query_id: 1 }),
-            57..65 => self.owner_message(),
-            65..72 => self.forgery(),
-            72..77 => self.replay(),
-            77..82 => self.noise(),
-            82..90 => self.wait(),
+            14..26 => self.claim(),
+            26..36 => self.settle(),
+            36..44 => self.redeem(),
+            44..48 => self.reject(),
+            48..50 => self.report(),
+            50..52 => self.tell_client_order(),
+            52..56 => self.deliver(),
+            56..58 => self.tell_job(&ExpireJob { query_id: 1 }),
+            58..60 => self.tell_job(&SweepJob { query_id: 1 }),
+            60..69 => self.owner_message(),
+            69..75 => self.forgery(),
+            75..80 => self.replay(),
+            80..84 => self.noise(),
+            84..85 => self.registry_message(),
+            85..92 => self.wait(),
             _ => {}
         }
         for _ in 0..self.rng.random_range(0..5) {
@@ -149,12 +256,16 @@ impl Run {
         self.observe();
     }
 
-    /// Counts what the new transactions released.
+    /// Books what the new transactions took and released.
     fn observe(&mut self) {
         while let Some(tx) = self.market.chain.log.get(self.read) {
             self.read += 1;
             if self.bodies.len() < 400 {
                 self.bodies.push(tx.body.clone());
+            }
+            if self.verbose {
+                let name = self.market.names.get(&tx.account).copied().unwrap_or("?");
+                println!("{name} {}: exit {:?}, {} nanoTON", tx.operation(), tx.exit_code, tx.value);
             }
             if !tx.succeeded() {
                 continue;
@@ -164,8 +275,7 @@ impl Run {
                 *self.succeeded.entry(format!("{name} {}", tx.operation())).or_insert(0) += 1;
             }
             if name == Some("job") {
-                releases(&mut self.releases, tx);
-                right_royalty(&self.market, tx);
+                book(&mut self.books, tx, self.market.chain.now, &self.market);
             }
         }
         if self.read > 2_000 {
@@ -177,16 +287,22 @@ impl Run {
     fn post(&mut self) {
         let client = self.one_client();
         let worker = self.one_worker();
+        let mut prices = PRICES;
+        if self.chance(20) {
+            prices.output = Nanoton::new(self.rng.random_range(0..TON));
+        }
+        let wait_s = self.rng.random_range(0..2_000);
         let terms = Terms {
-            deposit: Nanoton::new(match self.rng.random_range(0..20) {
+            deposit: Amount::new(match self.rng.random_range(0..20) {
                 0 => 0,
                 1..10 => self.rng.random_range(0..TON / 100),
                 _ => self.rng.random_range(0..3 * TON),
             }),
-            claim_within_s: self.rng.random_range(0..1_000),
+            least_bond: Amount::new(self.rng.random_range(0..TON)),
+            wait_s,
             settle_within_s: self.rng.random_range(20..2_000),
             fees: Nanoton::new(match self.rng.random_range(0..10) {
-                0 => self.rng.random_range(0..TON / 10),
+                0..3 => self.rng.random_range(0..TON / 10),
                 _ => FEES,
             }),
             max_units: Units {
@@ -195,87 +311,92 @@ impl Run {
                 output: self.rng.random_range(0..2_000),
             },
             measurement: if self.chance(10) { hash("another image") } else { HashBytes::ZERO },
-            max_prices: if self.chance(10) { contracts::Prices::default() } else { PRICES },
+            prices,
+            share_bps: if self.chance(20) { self.rng.random_range(0..=10_001) } else { SHARE_BPS },
             model_id: match self.rng.random_range(0..20) {
                 0 => Some(hash("unknown model")),
                 1..6 => Some(hash("another model")),
                 _ => None,
             },
+            bid_for_s: self.rng.random_range(0..=wait_s),
+            deliver_within_s: self.rng.random_range(20..2_000),
+            compensation: Amount::new(self.rng.random_range(0..TON / 50)),
         };
-        let mut job = self.market.draft(&client, &worker, &terms);
+        let mut job = match self.rng.random_range(0..10) {
+            0..4 => self.market.draft(&client, &worker, &terms),
+            4..7 => self.market.draft_session(&client, &worker, &terms),
+            _ => self.market.draft_open(&client, &worker, &terms),
+        };
         if self.chance(10)
-            && let Some(mut old) = self.one_job()
+            && let Some(old) = self.one_job()
         {
             // Where a job was swept, or still is.
-            old.terms = job.terms.clone();
-            job = old;
+            (job.client, job.nonce, job.address) = (old.client, old.nonce, old.address);
         }
         let client = job.client.clone();
-        let value = terms.deposit.get() + terms.fees.get();
         let from = if self.chance(5) { self.one_client() } else { client };
-        let (body, init) = self.market.posting(&job);
-        self.market.chain.submit(&from, &job.address, value, cell(&body), Some(init), true);
+        let (body, init) = self.market.opening(&job);
+        let value = self.market.value_of(&job).get();
+        self.market.chain.submit(&from, &job.address, value, body, Some(init), true);
         self.jobs.push(job);
     }
 
     fn claim(&mut self) {
-        let Some(job) = self.one_job_in(JobStatus::Open) else {
+        let Some(job) = self.one_job_in(&[JobStatus::Open, JobStatus::Awaiting]) else {
             return;
         };
-        let worker = if self.chance(10) { self.one_worker() } else { self.worker_of(&job) };
+        let open = matches!(job.kind, Kind::Market(_));
+        let worker = if open || self.chance(10) { self.one_worker() } else { self.worker_of(&job) };
         let mut order = self.market.order(&worker, &job);
-        if self.chance(15) {
-            let body = ClaimOrderBody {
-                model_id: order.body.model_id,
-                bond: Nanoton::new(self.rng.random_range(0..12 * TON)),
-            };
-            order.body = Ref::new(body).unwrap();
+        let mut body = (*order.body).clone();
+        match self.rng.random_range(0..20) {
+            0 => body.bond = Nanoton::new(self.rng.random_range(0..12 * TON)),
+            1 => body.model_id = hash("another model"),
+            2 => body.market = Some(MarketOrder { settle_within_s: self.rng.random_range(0..2_000) }),
+            3 => body.market = None,
+            4 => order.seqno = order.seqno.wrapping_add(1),
+            5 => order.job_nonce = self.rng.random_range(0..10_000),
+            _ => {}
         }
-        if self.chance(5) {
-            let body = ClaimOrderBody { model_id: hash("another model"), bond: order.body.bond };
-            order.body = Ref::new(body).unwrap();
-        }
-        if self.chance(5) {
-            order.seqno = order.seqno.wrapping_add(1);
-        }
-        if self.chance(5) {
-            order.job_nonce = self.rng.random_range(0..10_000);
-        }
+        order.body = Ref::new(body).unwrap();
         let message = ClaimJob::signed(order, &worker.key).unwrap();
         self.external(worker.address, cell(&message));
     }
 
-    fn settle(&mut self) {
-        let Some(job) = self.one_job_in(JobStatus::Claimed) else {
-            return;
-        };
-        let worker = if self.chance(10) { self.one_worker() } else { self.worker_of(&job) };
-        let most = job.terms.limits.max_units;
+    /// A receipt for the job, mostly an honest one.
+    fn receipt(&mut self, job: &Job, worker: &Worker) -> (Receipt, Worker) {
+        let worker = if self.chance(10) { self.one_worker() } else { worker.clone() };
+        let most = job.limits.max_units;
         let over = u32::from(self.chance(5));
         let units = Units {
             input: self.rng.random_range(0..=most.input) + over,
             cached_input: self.rng.random_range(0..=most.cached_input),
             output: self.rng.random_range(0..=most.output),
         };
-        let mut receipt = self.market.receipt(&job, units);
+        let mut receipt = self.market.receipt(job, units);
         match self.rng.random_range(0..20) {
-            0 => receipt.amount = Nanoton::MAX,
-            1 => receipt.amount = Nanoton::new(self.rng.random_range(0..TON)),
+            0 => receipt.amount = Amount::new(u64::MAX),
+            1 => receipt.amount = Amount::new(self.rng.random_range(0..TON)),
             2 => receipt.sequence = 2,
             3 => receipt.posted_lt = receipt.posted_lt.wrapping_sub(1),
-            4 => receipt.network_id = -239,
+            4 => receipt.content_hash = hash("another content"),
             5 => {
                 if let Some(other) = self.one_job() {
                     receipt.job = other.address;
                 }
             }
-            6 => {
-                let body = ReceiptBody { result_hash: hash("another result"), ..(*receipt.body).clone() };
-                receipt.body = Ref::new(body).unwrap();
-            }
             _ => {}
         }
-        let mut message = PostReceipt::signed(receipt, &result(), &worker.key).unwrap();
+        (receipt, worker)
+    }
+
+    fn settle(&mut self) {
+        let Some(job) = self.one_job_in(&[JobStatus::Open, JobStatus::Claimed]) else {
+            return;
+        };
+        let seller = self.worker_of(&job);
+        let (receipt, worker) = self.receipt(&job, &seller);
+        let mut message = self.market.answer(&worker, receipt);
         if self.chance(5) {
             let bit = self.rng.random_range(0..512);
             message.signature.0[bit / 8] ^= 1 << (bit % 8);
@@ -283,14 +404,86 @@ impl Run {
         self.external(job.address, cell(&message));
     }
 
+    fn redeem(&mut self) {
+        let Some(job) = self.one_job_in(&[JobStatus::Session, JobStatus::Closing]) else {
+            return;
+        };
+        if !matches!(job.kind, Kind::Session(_)) {
+            return;
+        }
+        let seller = self.worker_of(&job);
+        let (mut receipt, worker) = self.receipt(&job, &seller);
+        let before = self.market.job_state(&job).map_or((0, 0), |state| (state.sequence, state.paid.get()));
+        let sequence = (before.0 & (EQUIVOCATED - 1)) + self.rng.random_range(0..3);
+        receipt.sequence = if self.chance(2) { EQUIVOCATED } else { sequence };
+        receipt.is_final = self.chance(25);
+        let most = (job.deposit.get() + 1).saturating_add(before.1);
+        receipt.amount = Amount::new(self.rng.random_range(0..=most));
+        let voucher = if self.chance(60) { u64::MAX } else { self.rng.random_range(0..=most) };
+        let message = self.market.redemption(&worker, &job, receipt, voucher);
+        self.external(job.address, cell(&message));
+    }
+
     fn reject(&mut self) {
-        let Some(job) = self.one_job_in(JobStatus::Claimed) else {
+        let Some(job) = self.one_job_in(&[JobStatus::Claimed, JobStatus::Session, JobStatus::Open]) else {
             return;
         };
         let worker = self.worker_of(&job);
         let rejection = self.market.rejection(&job, self.rng.random_range(0..10));
-        let message = contracts::job::PostRejection::signed(rejection, &worker.key).unwrap();
+        let message = PostRejection::signed(rejection, &worker.key).unwrap();
         self.external(job.address, cell(&message));
+    }
+
+    fn report(&mut self) {
+        let Some(job) = self.one_job() else { return };
+        let worker = self.worker_of(&job);
+        let (one, _) = self.receipt(&job, &worker);
+        let mut other = one.clone();
+        if self.chance(90) {
+            other.content_hash = hash("another answer");
+        }
+        if self.chance(10) {
+            other.sequence += 1;
+        }
+        let mut report = self.market.equivocation(&worker, one, other);
+        if self.chance(20) {
+            report.registration_seqno = self.rng.random_range(0..10);
+        }
+        let from = self.one_client();
+        let value = *[TON / 1_000, TON / 50, FEES].choose(&mut self.rng).unwrap();
+        self.send(&from, &job.address, value.into(), &report);
+        let owner = worker.owner;
+        let amount = Nanoton::new(3 * TON);
+        let body = TopUpStake { query_id: 1, amount };
+        self.send(&owner, &worker.address, u128::from(3 * TON + FEES), &body);
+    }
+
+    fn tell_client_order(&mut self) {
+        let amount = Amount::new(self.rng.random_range(0..TON));
+        match self.rng.random_range(0..4) {
+            0 => self.tell_job(&CancelJob { query_id: 1 }),
+            1 => self.tell_job(&FundGas { query_id: 1 }),
+            choice => {
+                let Some(job) = self.one_job_in(&[JobStatus::Session]) else { return };
+                let from = if self.chance(90) { job.client.clone() } else { self.one_client() };
+                let value = self.rng.random_range(0..2 * TON);
+                if choice == 2 {
+                    self.send(&from, &job.address, value.into(), &CloseSession { query_id: 1 });
+                } else {
+                    self.send(&from, &job.address, value.into(), &TopUpJob { query_id: 1, amount });
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self) {
+        let Some(job) = self.one_job_in(&[JobStatus::Awaiting]) else { return };
+        let from = if self.chance(90) { job.client.clone() } else { self.one_client() };
+        let body = DeliverInput::new(1, &job.input).unwrap();
+        if self.chance(50) {
+            self.market.chain.wait(200);
+        }
+        self.say(&from, &job.address, &body);
     }
 
     fn tell_job<M: Message>(&mut self, body: &M) {
@@ -304,7 +497,7 @@ impl Run {
         let worker = self.one_worker();
         let from = if self.chance(10) { self.one_client() } else { worker.owner.clone() };
         let to = worker.address.clone();
-        match self.rng.random_range(0..9) {
+        match self.rng.random_range(0..11) {
             0 => {
                 let amount = Nanoton::new(self.rng.random_range(0..5 * TON));
                 let value = amount.get() + u128::from(self.rng.random_range(0..TON / 10));
@@ -315,8 +508,17 @@ impl Run {
                 self.say(&from, &to, &RequestUnbond { query_id: 1, amount });
             }
             2 => self.say(&from, &to, &WithdrawUnbonded { query_id: 1 }),
-            3 => self.say(&from, &to, &WithdrawEarnings { query_id: 1 }),
-            4 => self.say(&from, &to, &FundGas { query_id: 1 }),
+            3 => {
+                let free = u64::try_from(self.market.free(&worker)).unwrap();
+                let amount = match self.rng.random_range(0..4) {
+                    0 => 0,
+                    1 => free,
+                    _ => self.rng.random_range(0..=free / 4),
+                };
+                let body = WithdrawEarnings { query_id: 1, amount: Nanoton::new(amount) };
+                self.say(&from, &to, &body);
+            }
+            4 => self.send(&from, &to, u128::from(3 * TON), &FundGas { query_id: 1 }),
             5 | 6 => {
                 let body = self.market.quote_verified(&worker, self.market.measurement);
                 let from = if self.chance(10) { from } else { self.market.attestor.clone() };
@@ -327,11 +529,17 @@ impl Run {
                 let model = self.market.model.clone();
                 self.say(&from, &model, &WithdrawShares { query_id: 1 });
             }
+            8 => {
+                let paused = self.chance(20);
+                self.say(&from, &to, &PauseWorker { query_id: 1, paused });
+            }
             _ => {
-                let body = contracts::worker::OfferModel {
+                let output = Nanoton::new(self.rng.random_range(4_000_000..6_000_000));
+                let body = OfferModel {
                     query_id: 1,
                     model_id: self.market.model_id,
-                    prices: Ref::new(PRICES).unwrap(),
+                    min_deposit: Nanoton::ZERO,
+                    prices: Ref::new(Prices { output, ..PRICES }).unwrap(),
                 };
                 self.say(&from, &to, &body);
             }
@@ -343,7 +551,7 @@ impl Run {
         let registry = self.market.registry.clone();
         let measurement = self.market.measurement;
         let from = if self.chance(20) { self.one_client() } else { self.market.owner.clone() };
-        match self.rng.random_range(0..6) {
+        match self.rng.random_range(0..12) {
             0 => self.say(&from, &registry, &RevokeMeasurement { query_id: 1, measurement }),
             1 => {
                 let worker_owner = self.one_worker().owner;
@@ -359,67 +567,56 @@ impl Run {
         let Some(job) = self.one_job() else { return };
         let from = self.one_client();
         let worker = self.worker_of(&job);
-        let (client, nonce) = (job.client.clone(), job.nonce);
-        let bond = Nanoton::new(self.rng.random_range(0..TON));
+        let amount = self.rng.random_range(0..TON);
         let ppid = self.market.ppid(&worker);
         let registration_seqno =
             self.market.worker_state(&worker).map_or(0, |state| state.registration_seqno);
         let attestation = self.market.attestation(&worker, hash("unlisted"));
         let model = self.market.model.clone();
+        let measurement = self.market.measurement;
         match self.rng.random_range(0..9) {
-            0 => {
-                let paid = bond;
-                let body = JobPaid { query_id: 1, bond, paid, client, nonce };
-                self.say(&from, &worker.address, &body);
-            }
+            0 => self.say(&from, &worker.address, &JobPaid { query_id: 1, outcome: 1 }),
             1 => {
-                let body = JobReturned { query_id: 1, bond, client, nonce };
+                let parties = Ref::new(Parties { client: from.clone(), reporter: from.clone() }).unwrap();
+                let body = JobEquivocated {
+                    query_id: 1,
+                    receipt_key: job.seller.receipt_key,
+                    registration_seqno: 0,
+                    penalty: Amount::new(TON),
+                    nonce: job.nonce,
+                    parties,
+                };
                 self.say(&from, &worker.address, &body);
             }
-            2 => {
-                let body = JobForfeited { query_id: 1, bond, client, nonce };
-                self.say(&from, &worker.address, &body);
-            }
+            2 => self.send(&from, &model, u128::from(amount), &SharePaid { query_id: 1 }),
             3 => {
-                let (royalty, fee) = (bond, bond);
-                let body = SharePaid { query_id: 1, royalty, fee, client, nonce };
-                self.send(&from, &model, 3 * u128::from(TON), &body);
-            }
-            4 => {
                 let body = RoyaltyQuoted {
                     query_id: 1,
                     model_id: self.market.model_id,
                     royalty_bps: 0,
+                    min_deposit: Nanoton::ZERO,
                     prices: Ref::new(PRICES).unwrap(),
                 };
                 self.say(&from, &worker.address, &body);
             }
-            5 => {
+            4 => {
                 let body = AttestationRegistered { query_id: 1, ppid, registration_seqno, attestation };
                 self.say(&from, &worker.address, &body);
             }
+            5 => self.say(&from, &worker.address, &MeasurementRevoked { query_id: 1, measurement }),
             6 => {
-                let measurement = self.market.measurement;
-                let body = MeasurementRevoked { query_id: 1, measurement };
-                self.say(&from, &worker.address, &body);
-            }
-            7 => {
                 let registry = self.market.registry.clone();
-                let body = self.market.quote_verified(&worker, self.market.measurement);
+                let body = self.market.quote_verified(&worker, measurement);
                 self.say(&from, &registry, &body);
             }
             _ => {
-                let claim = Claim {
-                    receipt_key: HashBytes([1; 32]),
-                    measurement: self.market.measurement,
-                    royalty_bps: 10_000,
-                    bond,
-                    settle_by: u32::MAX,
+                let bond = Amount::new(amount);
+                let bid = contracts::job::Bid {
                     worker_owner: worker.owner.clone(),
-                    prices: Ref::new(PRICES).unwrap(),
+                    seller: Ref::new(job.seller.clone()).unwrap(),
                 };
-                let claim = Ref::new(claim).unwrap();
-                let body = TakeJob { query_id: 1, bond, model_id: self.market.model_id, claim };
+                let bid = self.chance(50).then(|| Ref::new(bid).unwrap());
+                let body = TakeJob { query_id: 1, bond, stake: bond, measurement, bid };
                 self.send(&from, &job.address, 2 * u128::from(TON), &body);
             }
         }
@@ -460,106 +657,124 @@ impl Run {
     }
 
     fn wait(&mut self) {
-        let seconds = match self.rng.random_range(0..40) {
-            0 if self.chance(25) => self.market.network.params.audit_window_s,
-            0 => self.market.network.params.unbonding_s,
-            1 => self.market.network.params.attestation.ttl_s,
-            2..5 => self.rng.random_range(0..1_000),
+        let seconds = match self.rng.random_range(0..200) {
+            0 => 365 * 86_400,
+            1 => AUDIT_WINDOW_S,
+            2 => MAX_JOB_LIFE_S,
+            3..6 => self.market.network.generation.params.attestation_ttl_s,
+            6..30 => self.rng.random_range(0..1_000),
             _ => self.rng.random_range(0..30),
         };
         self.market.chain.wait(seconds);
         if seconds > 10_000 {
-            for worker in self.workers.clone() {
-                let body = self.market.quote_verified(&worker, self.market.measurement);
-                let (attestor, registry) = (self.market.attestor.clone(), self.market.registry.clone());
-                self.say(&attestor, &registry, &body);
-            }
+            self.attest_all();
         }
     }
 
-    /// Strangers close everything; then nothing is left but what the books say.
-    fn finish(&mut self) {
+    fn attest_all(&mut self) {
+        for worker in self.workers.clone() {
+            let body = self.market.quote_verified(&worker, self.market.measurement);
+            let (attestor, registry) = (self.market.attestor.clone(), self.market.registry.clone());
+            self.say(&attestor, &registry, &body);
+            self.send(&worker.owner, &worker.address, u128::from(TON), &FundGas { query_id: 1 });
+        }
+    }
+
+    /// Strangers close and delete everything.
+    fn end_every_job(&mut self) {
         while self.market.chain.deliver(|_| 0) {}
         self.observe();
         self.solvent();
-        let stranger = self.market.person("a stranger at the end");
         self.market.chain.wait(31 * 86_400);
+        let stranger = self.clients[0].clone();
         for job in self.jobs.clone() {
-            if self.market.status(&job).is_some_and(|s| !s.is_closed()) {
+            if self.market.status(&job).is_some_and(|status| !status.is_closed()) {
+                // What years of storage took has to be brought by somebody.
+                self.send(&stranger, &job.address, u128::from(TON), &FundGas { query_id: 1 });
+                while self.market.chain.deliver(|_| 0) {}
                 self.market.expire(&stranger, &job);
             }
             let status = self.market.status(&job);
             assert!(status.is_none_or(JobStatus::is_closed), "{} is {status:?} for ever", job.address);
         }
         self.observe();
-        for worker in &self.workers {
-            let state = self.market.worker_state(worker).unwrap();
-            assert_eq!(state.locked, Nanoton::ZERO, "a bond never came back");
-        }
-        self.market.chain.wait(self.market.network.params.audit_window_s + 1);
-        for job in self.jobs.clone() {
+        self.market.chain.wait(AUDIT_WINDOW_S + 1);
+        for job in std::mem::take(&mut self.jobs) {
             if self.market.job_state(&job).is_some() {
                 self.market.sweep(&stranger, &job);
             }
             assert_eq!(self.market.status(&job), None, "a closed job cannot be swept");
         }
         self.observe();
-        for worker in self.workers.clone() {
-            let state = self.market.worker_state(&worker).unwrap();
-            if !state.stake.is_zero() {
-                let amount = state.stake;
-                self.market.tell(
-                    &worker.owner,
-                    &worker.address,
-                    Nanoton::new(FEES),
-                    &RequestUnbond { query_id: 1, amount },
-                );
-            }
-        }
-        self.market.chain.wait(self.market.network.params.unbonding_s);
-        for worker in self.workers.clone() {
-            let value = Nanoton::new(FEES);
-            let (owner, address) = (&worker.owner, &worker.address);
-            self.market.tell(owner, address, value, &WithdrawEarnings { query_id: 1 });
-            self.market.tell(owner, address, value, &WithdrawUnbonded { query_id: 1 });
-            let state = self.market.worker_state(&worker).unwrap();
-            assert_eq!(
-                (state.stake, state.earnings, state.unbonding),
-                (Nanoton::ZERO, Nanoton::ZERO, Nanoton::ZERO),
-                "a worker cannot get its money out"
-            );
-        }
-        self.market.chain.assert_conserved();
-        for (job, releases) in &self.releases {
-            assert!(releases.refunds <= 1, "{job} refunded its client twice");
-            assert!(releases.to_worker <= 1, "{job} told its worker twice");
-            assert!(releases.shares <= 1, "{job} paid its model twice");
+        self.attest_all();
+        while self.market.chain.deliver(|_| 0) {}
+        self.observe();
+        self.books.clear();
+        self.externals.clear();
+        for worker in &self.workers {
+            let (cells, bits) = size(&self.market.chain.data(&worker.address).unwrap());
+            // The state itself; history and two offers are bounded, the keys by their number.
+            assert!(cells < 400 && bits < 150_000, "a worker has grown to {cells} cells");
         }
     }
 
-    /// Every contract can pay what its books say it owes.
+    /// Then nothing is left but what the books say.
+    fn finish(&mut self) {
+        self.end_every_job();
+        for worker in self.workers.clone() {
+            let state = self.market.worker_state(&worker).unwrap();
+            let (owner, address, value) = (&worker.owner, &worker.address, Nanoton::new(FEES));
+            if !state.stake.is_zero() {
+                let amount = state.stake;
+                self.market.tell(owner, address, value, &RequestUnbond { query_id: 1, amount });
+            }
+            self.market.fund_gas(&worker, Nanoton::new(5 * TON));
+        }
+        self.market.chain.wait(MAX_JOB_LIFE_S);
+        for worker in self.workers.clone() {
+            let (owner, address, value) = (&worker.owner, &worker.address, Nanoton::new(FEES));
+            self.market.tell(owner, address, value, &WithdrawUnbonded { query_id: 1 });
+            let state = self.market.worker_state(&worker).unwrap();
+            let left = (state.stake, state.unbonding);
+            assert_eq!(left, (Nanoton::ZERO, Nanoton::ZERO), "a worker cannot get its money out");
+        }
+        self.market.chain.assert_conserved();
+    }
+
+    /// Every contract can pay what it owes, but for the rent of the time since.
     fn solvent(&self) {
+        let prices = self.market.prices();
+        let age = |since: u32| u64::from(self.market.chain.now - since);
         for worker in &self.workers {
             let state = self.market.worker_state(worker).unwrap();
-            let owed = state.stake.get() + state.earnings.get() + state.unbonding.get();
+            let owed = state.stake.get() + state.unbonding.get();
             let held = self.market.chain.balance(&worker.address);
-            assert!(held >= owed, "a worker owes {owed} and holds {held}");
+            let rent = prices.storage(age(self.started), 150_000, 400).get();
+            assert!(held + rent >= owed, "a worker owes {owed} and holds {held}");
         }
-        let state = self.market.model_state().unwrap();
-        let owed = state.royalty.get() + state.fee.get();
-        let held = self.market.chain.balance(&self.market.model);
-        assert!(held >= owed, "the model owes {owed} and holds {held}");
-        for job in &self.jobs {
+        let recent = self.jobs.len().saturating_sub(200);
+        for job in &self.jobs[recent..] {
             let Some(state) = self.market.job_state(job) else {
                 continue;
             };
-            let owed = match state.status {
-                JobStatus::Open => state.terms.limits.deposit.get(),
-                JobStatus::Claimed => state.terms.limits.deposit.get() + state.claim.unwrap().bond.get(),
+            let owed = owed(&state);
+            let held = self.market.chain.balance(&job.address);
+            let rent = match self.books.get(&job.address) {
+                Some(book) if age(book.posted_at) > fees::RENT_JOB_S => {
+                    prices.storage(age(book.posted_at), fees::JOB_BITS, fees::JOB_CELLS).get()
+                }
                 _ => 0,
             };
-            let held = self.market.chain.balance(&job.address);
-            assert!(held >= owed, "a job owes {owed} and holds {held}");
+            assert!(
+                held + rent >= owed,
+                "a job that is {} owes {owed} and holds {held}",
+                state.status.name()
+            );
+            let (cells, bits) = size(&self.market.chain.data(&job.address).unwrap());
+            assert!(
+                cells <= fees::JOB_CELLS && bits <= fees::JOB_BITS,
+                "a job of {cells} cells, {bits} bits"
+            );
         }
     }
 
@@ -598,14 +813,14 @@ impl Run {
         self.jobs[from..].choose(&mut self.rng).cloned()
     }
 
-    /// Mostly a job that is in this state.
-    fn one_job_in(&mut self, status: JobStatus) -> Option<Job> {
+    /// Mostly a job that is in one of these states.
+    fn one_job_in(&mut self, statuses: &[JobStatus]) -> Option<Job> {
         if self.chance(15) {
             return self.one_job();
         }
         let recent = self.jobs.len().saturating_sub(40);
-        let fitting: Vec<&Job> =
-            self.jobs[recent..].iter().filter(|job| self.market.status(job) == Some(status)).collect();
+        let fits = |job: &&Job| self.market.status(job).is_some_and(|status| statuses.contains(&status));
+        let fitting: Vec<&Job> = self.jobs[recent..].iter().filter(fits).collect();
         fitting.choose(&mut self.rng).copied().cloned()
     }
 
@@ -621,42 +836,78 @@ impl Run {
         }
     }
 
+    /// Who holds the job, or whom its client had in mind.
     fn worker_of(&self, job: &Job) -> Worker {
-        self.workers.iter().find(|worker| worker.address == job.terms.worker).unwrap().clone()
+        let seller = self.market.job_state(job).and_then(|state| state.posting.seller.map(|s| s.worker));
+        let named = seller.unwrap_or(job.seller.worker);
+        let found = self.workers.iter().find(|worker| worker.address.address == named);
+        found.unwrap_or(&self.workers[0]).clone()
     }
 }
 
-/// The share that a job pays is the one its own model asks.
-fn right_royalty(market: &Market, tx: &Tx) {
-    let (Some(share), Some(data)) = (tx.sent::<SharePaid>(), market.chain.data(&tx.account)) else {
-        return;
-    };
-    let storage: JobStorage = from_cell(&data).unwrap();
-    let Some(state) = storage.state else { return };
-    let Some(settlement) = &state.settlement else { return };
-    let royalty_bps = if state.terms.model_id == market.model_id { ROYALTY_BPS } else { OTHER_ROYALTY_BPS };
-    assert_eq!(share.royalty, settlement.paid.share_bps(royalty_bps), "a publisher was cheated");
+/// What a job that is not closed has to hold.
+fn owed(state: &JobState) -> u128 {
+    let (deposit, bond, paid) = (state.deposit.get(), state.bond.get(), state.paid.get());
+    let share_bps = state.posting.seller.as_ref().map_or(0, |seller| seller.share_bps);
+    let share = Amount::new(paid).share_bps(share_bps).get();
+    match state.status {
+        JobStatus::Open => deposit.into(),
+        JobStatus::Awaiting | JobStatus::Claimed => u128::from(deposit) + u128::from(bond),
+        JobStatus::Session | JobStatus::Closing => u128::from(deposit - paid) + u128::from(share),
+        _ => 0,
+    }
 }
 
-fn releases(all: &mut BTreeMap<StdAddr, Releases>, tx: &Tx) {
-    let entry = all.entry(tx.account.clone()).or_default();
+fn book(books: &mut BTreeMap<StdAddr, Book>, tx: &Tx, now: u32, market: &Market) {
+    let opens = matches!(tx.operation().as_str(), "post_job" | "open_session" | "post_open_job");
+    if opens {
+        books.insert(tx.account.clone(), Book { posted_at: now, ..Book::default() });
+    }
+    let book = books.entry(tx.account.clone()).or_default();
+    let gas = market.prices().gas(fees::GAS_WORKER_PAID).get();
+    if tx.operation() == "take_job" {
+        book.bonds += tx.value;
+    }
+    if opens || tx.operation() == "top_up_job" {
+        book.deposit += tx.value;
+    }
     for sent in &tx.out {
-        if sent.read::<JobRefund>().is_some() {
-            entry.refunds += 1;
-        }
-        if sent.read::<JobPaid>().is_some()
-            || sent.read::<JobReturned>().is_some()
-            || sent.read::<JobForfeited>().is_some()
-        {
-            entry.to_worker += 1;
+        if let Some(paid) = sent.read::<JobPaid>() {
+            book.to_worker += sent.value - gas;
+            if tx.operation() == "post_receipt" {
+                book.answers += 1;
+            }
+            if paid.outcome == Outcome::Rejected as u8 || paid.outcome == Outcome::Undelivered as u8 {
+                book.returns += 1;
+            }
         }
         if sent.read::<SharePaid>().is_some() {
-            entry.shares += 1;
+            book.shares += 1;
+            book.to_model += sent.value;
+        }
+        if sent.read::<JobRefund>().is_some() {
+            book.refunds += 1;
         }
     }
+    assert!(book.refunds <= 1, "a job refunded its client twice");
+    assert!(book.shares <= 1, "a job paid its model twice");
+    assert!(book.answers + book.returns <= 1, "a job paid its worker twice");
+    assert!(book.to_worker + book.to_model <= book.deposit + book.bonds, "a job paid more than it took");
     if tx.destroyed {
-        // The client may post again at this address: another job.
-        assert!(entry.refunds <= 1 && entry.to_worker <= 1 && entry.shares <= 1);
-        all.remove(&tx.account);
+        books.remove(&tx.account);
     }
+}
+
+/// Cells and bits of a tree, each distinct cell once.
+fn size(root: &Cell) -> (u64, u64) {
+    let mut seen = std::collections::HashSet::new();
+    let mut queue = vec![root.clone()];
+    let mut bits = 0;
+    while let Some(cell) = queue.pop() {
+        if seen.insert(*cell.repr_hash()) {
+            bits += u64::from(cell.bit_len());
+            queue.extend((0..cell.reference_count()).filter_map(|at| cell.reference_cloned(at)));
+        }
+    }
+    (seen.len() as u64, bits)
 }

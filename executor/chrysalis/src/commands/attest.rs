@@ -242,7 +242,7 @@ async fn post_collateral(arguments: PostArguments) -> anyhow::Result<Exit> {
     let what: Vec<&str> = missing.iter().map(|posting| posting.what()).collect();
     let transfers = missing.iter().map(|posting| deploy::post_collateral(&at.network, posting));
     let transfers = transfers.collect::<Result<Vec<_>, _>>()?;
-    let facts = json!({ "posted": what, "attestor": at.network.params.attestation.attestor.to_string() });
+    let facts = json!({ "posted": what, "attestor": at.network.generation.params.attestor.to_string() });
     carry_out(&sender, &at.network, &transfers, facts, &arguments.way).await
 }
 
@@ -317,7 +317,7 @@ async fn carry_out(
     let steps = if transfers.is_empty() {
         Vec::new()
     } else if way.dry_run {
-        rehearse(sender, network.params.network_id, transfers).await?
+        rehearse(sender, network.id(), transfers).await?
     } else {
         let confirmed = sender.send(transfers).await?;
         trace::follow(&**sender.chain(), owner, confirmed.transaction, trace::Limits::default()).await?
@@ -356,7 +356,7 @@ async fn carry_out(
 fn name_of(network: &Network, owner: &StdAddr, worker: &str, account: &StdAddr) -> &'static str {
     match account {
         account if account == owner => "wallet",
-        account if *account == network.params.attestation.attestor => "Attestor",
+        account if *account == network.generation.params.attestor => "Attestor",
         account if *account == network.registry => "Registry",
         account if account.to_string() == worker => "Worker",
         _ => "Platform",

@@ -90,7 +90,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     let (stop, stopped) = oneshot::channel::<()>();
     let owner = market.worker_owner.wallet().address().clone();
     let worker_address = market.network.worker_address(&owner)?;
-    let identity_of_journal = Identity::new(worker_address.clone(), market.network.params.network_id);
+    let identity_of_journal = Identity::new(worker_address.clone(), market.network.id());
     let daemon = Worker {
         chain: market.chain.clone(),
         network: market.network.clone(),
@@ -130,8 +130,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
         market.chain.clone(),
         chain::SenderTiming::default(),
     );
-    let client =
-        Client::new(sender, market.network.clone(), code_ref(Contract::Registry), code(Contract::Job));
+    let client = Client::new(sender, market.network.clone(), code_ref(Contract::Registry));
     let judge = Judge { policy: policy.clone(), collateral: collateral.clone(), attestor: attestor.clone() };
     let trusted = client.check_worker(&worker_address, &judge).await?;
     let registration = registration(&market, &parties, &trusted).await?;
@@ -148,7 +147,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
             output: arguments.max_output_tokens,
         },
         deposit: None,
-        claim_within_s: 120,
+        open_for_s: 600,
         settle_within_s: 600,
     };
     let sealed = client.seal(&request, &trusted, random().random(), &mut random()).await?;
@@ -157,22 +156,15 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     let posted = Instant::now();
 
     stage.say("the worker answers:");
-    let mut claimed = None;
     let finished = tokio::select! {
-        finished = client.follow(&sealed.address, true, |event| {
-            if matches!(event.step, client::JobStep::Claimed { .. }) {
-                claimed = Some(Instant::now());
-            }
-        }) => finished?,
+        finished = client.follow(&sealed.address, true, |_| {}) => finished?,
         ended = &mut running => { ended??; bail!("the worker stopped before it answered"); }
     };
     let settled_at = Instant::now();
     if !arguments.json {
         println!();
     }
-    let claimed = claimed.unwrap_or(posted);
     let first = first_text.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(settled_at);
-    stage.measured("claim", posted, claimed);
     stage.measured("to first token", posted, first);
     stage.measured("decode, seal, receipt, settle", first, settled_at);
     stage.reset();
@@ -182,11 +174,12 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
         other => bail!("the job ended as {}, not settled", other.status().name()),
     };
     market.quiet().await?;
+    let earned = settled.paid.nanoton().saturating_sub(settled.share.nanoton());
     market.send_and_settle(&market.publisher, deploy::withdraw_shares(&market.network, &model_id)?).await?;
     market
         .send_and_settle(
             &market.worker_owner,
-            deploy::withdraw_earnings(&market.network, market.worker_owner.wallet().address())?,
+            deploy::withdraw_earnings(&market.network, market.worker_owner.wallet().address(), earned)?,
         )
         .await?;
     stage.done("withdraw royalty, fee and earnings");
@@ -214,7 +207,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
             hash: settled.receipt_hash.to_string(),
             input_tokens: settled.receipt.units.input,
             output_tokens: settled.receipt.units.output,
-            paid_nanoton: settled.paid.get(),
+            paid_nanoton: settled.paid.get().into(),
             royalty_nanoton: settled.royalty.get(),
             fee_nanoton: settled.fee.get(),
         },
@@ -324,7 +317,7 @@ async fn registration(
     parties: &Parties,
     trusted: &TrustedWorker,
 ) -> anyhow::Result<RegistrationReport> {
-    let (chain, attestor) = (&*market.chain, &market.network.params.attestation.attestor);
+    let (chain, attestor) = (&*market.chain, &market.network.generation.params.attestor);
     let first = &trusted.registration.attestor;
     let asked = first.in_message()?.context("no message started the Attestor's transaction")?;
     let owner = &trusted.view.owner;

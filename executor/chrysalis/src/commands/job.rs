@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use chain::ChainAccess;
 use clap::{Args, Subcommand};
-use client::{Finished, JobRequest, JobStep, JobStory, Outcome, outcome, read_story, reply_key};
+use client::{
+    Finished, JobRequest, JobStep, JobStory, Outcome, model_of, outcome, read_story, reply_key,
+};
 use contracts::job::JobStatus;
 use contracts::sealing::ChatMessage;
-use contracts::{HashBytes, Nanoton, Prices, Units};
+use contracts::network::WORKCHAIN;
+use contracts::{HashBytes, Nanoton, Prices, StdAddr, Units};
 use rand::RngExt;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -54,16 +57,16 @@ pub(crate) struct PostArguments {
     /// The most tokens of the answer.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     max_output_tokens: u32,
-    /// The most to pay for 1 000 prompt tokens, nanoTON; without it, what the worker asks now.
+    /// Refuse a worker that asks more for 1 000 prompt tokens, nanoTON.
     #[arg(long)]
     max_input_nanoton_per_1k: Option<Nanoton>,
-    /// The most to pay for 1 000 answer tokens, nanoTON; without it, what the worker asks now.
+    /// Refuse a worker that asks more for 1 000 answer tokens, nanoTON.
     #[arg(long)]
     max_output_nanoton_per_1k: Option<Nanoton>,
-    /// Time for the claim.
-    #[arg(long, default_value_t = 120)]
-    claim_within_s: u32,
-    /// Time from the claim to the receipt.
+    /// Time for a claim, or for the answer where the worker does not claim.
+    #[arg(long, default_value_t = 600)]
+    open_for_s: u32,
+    /// Time from a claim to the answer.
     #[arg(long, default_value_t = 600)]
     settle_within_s: u32,
     /// Follow the job to its end and print the answer.
@@ -158,7 +161,7 @@ async fn post(arguments: PostArguments) -> anyhow::Result<Exit> {
         },
         messages: vec![ChatMessage::new("user", prompt.as_str())],
         deposit: None,
-        claim_within_s: arguments.claim_within_s,
+        open_for_s: arguments.open_for_s,
         settle_within_s: arguments.settle_within_s,
     };
     let sealed = client.seal(&request, &trusted, random().random(), &mut random()).await?;
@@ -172,9 +175,9 @@ async fn post(arguments: PostArguments) -> anyhow::Result<Exit> {
                     "nonce": sealed.nonce.to_string(),
                     "worker": worker.to_string(),
                     "model_id": arguments.model_id,
-                    "deposit_nanoton": sealed.terms.limits.deposit.get(),
+                    "deposit_nanoton": sealed.terms.deposit.get(),
                     "value_nanoton": sealed.transfer.value_nanoton,
-                    "claim_by_s": sealed.terms.claim_by,
+                    "until_s": sealed.terms.until,
                 })
             );
         } else {
@@ -192,7 +195,7 @@ async fn status(arguments: StatusArguments) -> anyhow::Result<Exit> {
     let job = address(&arguments.job)?;
     let head = at.chain.head().await?;
     let story = read_story(&*at.chain, &job, &head).await?;
-    let described = describe(&story, head.time_s)?;
+    let described = describe(&at, &story).await?;
     if arguments.json {
         println!("{described:#}");
     } else {
@@ -218,11 +221,12 @@ async fn result(arguments: ResultArguments) -> anyhow::Result<Exit> {
     }
     let head = at.chain.head().await?;
     let story = read_story(&*at.chain, &job, &head).await?;
-    let key = reply_key(sender.wallet(), at.network.params.network_id, &job)?;
-    match outcome(&story, &at.network, &key)? {
+    let key = reply_key(sender.wallet(), at.network.id(), &job)?;
+    let model_id = model_of(&*at.chain, &at.network, &story).await?;
+    match outcome(&story, &at.network, &key, model_id.as_ref())? {
         Some(outcome) => show_outcome(&Finished { outcome, story }, arguments.json),
         None => {
-            let described = describe(&story, head.time_s)?;
+            let described = describe(&at, &story).await?;
             if arguments.json {
                 println!("{described:#}");
             } else {
@@ -260,7 +264,7 @@ async fn end(arguments: EndArguments, wanted: JobStatus) -> anyhow::Result<Exit>
     };
     let story = settle(&at, &job, &before).await?;
     let found = story.status().context("the job is gone")?;
-    let described = describe(&story, at.chain.head().await?.time_s)?;
+    let described = describe(&at, &story).await?;
     if arguments.json {
         println!("{described:#}");
     } else {
@@ -270,7 +274,7 @@ async fn end(arguments: EndArguments, wanted: JobStatus) -> anyhow::Result<Exit>
 }
 
 /// Waits until the job has taken, or refused, the order.
-async fn settle(at: &OpenNetwork, job: &contracts::StdAddr, before: &JobStory) -> anyhow::Result<JobStory> {
+async fn settle(at: &OpenNetwork, job: &StdAddr, before: &JobStory) -> anyhow::Result<JobStory> {
     let newest_known = before.events.last().map(|event| event.id.lt);
     for _ in 0..BLOCKS_TO_WAIT {
         let head = at.chain.head().await?;
@@ -283,8 +287,10 @@ async fn settle(at: &OpenNetwork, job: &contracts::StdAddr, before: &JobStory) -
     bail!("the job has not answered yet; see `chrysalis job status {job}`")
 }
 
-fn describe(story: &JobStory, now_s: u32) -> anyhow::Result<Value> {
-    let terms = story.terms().context("the job was never posted")?;
+async fn describe(at: &OpenNetwork, story: &JobStory) -> anyhow::Result<Value> {
+    let (_, posting) = story.posted().context("the job was never posted")?;
+    let model_id = model_of(&*at.chain, &at.network, story).await?;
+    let now_s = at.chain.head().await?.time_s;
     let deadline_s = story.deadline_s();
     let steps: Vec<Value> = story
         .events
@@ -292,9 +298,8 @@ fn describe(story: &JobStory, now_s: u32) -> anyhow::Result<Value> {
         .map(|event| {
             let mut step =
                 json!({ "step": event.step.name(), "at_s": event.at_s, "lt": event.id.lt.to_string() });
-            if let JobStep::Claimed { model_id, claim } = &event.step {
-                step["model_id"] = json!(model_id);
-                step["bond_nanoton"] = json!(claim.bond.get());
+            if let JobStep::Claimed { bond } = &event.step {
+                step["bond_nanoton"] = json!(bond.get());
             }
             step
         })
@@ -302,9 +307,9 @@ fn describe(story: &JobStory, now_s: u32) -> anyhow::Result<Value> {
     Ok(json!({
         "job": story.job.to_string(),
         "state": story.status().map_or("gone", JobStatus::name),
-        "worker": terms.worker.to_string(),
-        "model_id": terms.model_id,
-        "deposit_nanoton": terms.limits.deposit.get(),
+        "worker": StdAddr::new(WORKCHAIN, posting.seller.worker).to_string(),
+        "model_id": model_id,
+        "deposit_nanoton": posting.deposit.get(),
         "deadline_s": deadline_s,
         "overdue": deadline_s.is_some_and(|deadline_s| now_s > deadline_s),
         "steps": steps,

@@ -97,7 +97,7 @@ fn show(arguments: &ShowArguments) -> anyhow::Result<Exit> {
 
 async fn register(arguments: RegisterArguments) -> anyhow::Result<Exit> {
     let at = arguments.network.open()?;
-    let cap_bps = at.network.params.royalty_cap_bps;
+    let cap_bps = at.network.generation.params.royalty_cap_bps;
     if arguments.royalty_bps > cap_bps {
         anyhow::bail!("the network's royalty cap is {cap_bps} basis points; ask for less");
     }

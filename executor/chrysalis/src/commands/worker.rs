@@ -80,7 +80,7 @@ pub(crate) struct Operator {
 
 pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<Exit> {
     let operator = Operator::open(&arguments.operator)?;
-    let network_id = operator.network.params.network_id;
+    let network_id = operator.network.id();
     let keys = Arc::new(operator.keys(arguments.ephemeral_keys)?);
     let model = operator.model.clone();
     let engine = tokio::task::spawn_blocking(move || BurnEngine::load(&model)).await??;
@@ -130,7 +130,7 @@ impl Operator {
         };
         let data = DataDir::open(&base.join(&config.data_dir))?;
         let at = OpenNetwork::read(&base.join(&config.network))?;
-        let network_id = at.network.params.network_id;
+        let network_id = at.network.id();
 
         let mut sender = None;
         let owner = match (&arguments.owner_mnemonic, &arguments.owner) {
