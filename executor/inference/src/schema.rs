@@ -283,7 +283,14 @@ impl<'a> Compiler<'a> {
                 if least > most {
                     return Err(SchemaError::Empty("minimum", "maximum"));
                 }
-                Ok(json!({ "type": "integer", "minimum": least, "maximum": most }))
+                let range =
+                    |least: i64, most: i64| json!({ "type": "integer", "minimum": least, "maximum": most });
+                // In one range, the grammar would allow `-0`, which many readers take for a float.
+                Ok(if least < 0 && most >= 0 {
+                    json!({ "anyOf": [range(least, -1), range(0, most)] })
+                } else {
+                    range(least, most)
+                })
             }
             "number" => {
                 let bound = |keyword: &'static str, default: f64| match schema.get(keyword) {
