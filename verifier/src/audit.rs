@@ -6,26 +6,32 @@
 
 mod ledger;
 mod life;
+mod market;
 mod payments;
+mod seller;
+mod session;
 mod steps;
+mod story;
 
 use contracts::errors::RejectionReason;
 use contracts::job::{JobState, JobStatus, PostRejection};
+use contracts::network::WORKCHAIN;
 use contracts::registry::RegistryStorage;
-use contracts::wire::from_cell;
-use contracts::{Cell, HashBytes, Nanoton, Network, StdAddr};
+use contracts::wire::{from_cell, to_cell};
+use contracts::{Cell, HashBytes, Network, StdAddr};
 use serde::Serialize;
 
 pub use ledger::Ledger;
+pub use story::Story;
 
 use crate::check::{Party, Verdict, holds};
 use crate::quote::{Collateral, QuotePolicy};
-use crate::receipt::{ReceiptTerms, verify_receipt, verify_rejection};
+use crate::receipt::{ReceiptTerms, all, verify_receipt, verify_rejection};
 use crate::registration::{
-    AttestorAccount, AttestorTrust, RegistrationTrace, verify_attestor, verify_registration,
+    AttestorAccount, AttestorTrust, RegistrationTrace, read_registration, verify_attestor,
+    verify_registration,
 };
-use life::{End, Life, Taken};
-use steps::Step;
+use life::{Act, Event, Life};
 
 /// More transactions than a job's life and the refusals of strangers can explain.
 pub const MAX_TRANSACTIONS: usize = 10_000;
@@ -54,6 +60,11 @@ pub struct JobHistory {
     pub state: Option<JobState>,
     /// What the worker registered its keys with.
     pub registration: Option<WorkerRegistration>,
+    /// Data cell of the account of the model that the job names.
+    pub model: Option<Cell>,
+    /// The transaction in which the Worker took the offer of this model that was in force at the posting, or at the
+    /// claim of a job of the market: a root cell. Its check is left out where the caller has none.
+    pub offer: Option<Cell>,
 }
 
 /// The Registry's account, which lies at the address that the network names.
@@ -83,6 +94,8 @@ pub struct Audit {
     pub status: Option<JobStatus>,
     /// Where every nanoTON went; nothing where the history is not that of a job.
     pub ledger: Option<Ledger>,
+    /// What happened; nothing where the history is not that of a job.
+    pub story: Option<Story>,
     /// The checks.
     #[serde(flatten)]
     pub verdict: Verdict,
@@ -94,7 +107,7 @@ pub struct Audit {
 pub enum Conclusion {
     /// The job is over, and every check held.
     Holds,
-    /// The job is open or claimed, and every other check held: ask again later.
+    /// The job has not ended, and every other check held: ask again later.
     Unfinished,
     /// A check did not hold.
     Fails,
@@ -120,7 +133,7 @@ impl Audit {
 
 /// Audits the newest posting of a job as of `now_s`, Unix seconds.
 ///
-/// The check `ended` fails for a job that is open or claimed: [`Conclusion::Unfinished`] where nothing else does.
+/// The check `ended` fails for a job that has not ended: [`Conclusion::Unfinished`] where nothing else does.
 pub fn audit(history: &JobHistory, collateral: &Collateral, policy: &QuotePolicy, now_s: u64) -> Audit {
     let mut audit = Audit::default();
     let verdict = &mut audit.verdict;
@@ -141,23 +154,57 @@ pub fn audit(history: &JobHistory, collateral: &Collateral, policy: &QuotePolicy
     let life = Life::read(history, &steps);
     verdict.add(
         "life",
-        "the job was posted, claimed and ended once each at most, in this order",
+        "the job was posted once and ended once at most, and took every message in a state that allows it",
         Party::Chain,
         life.as_ref().map(|life| life.status().name().to_owned()).map_err(Clone::clone),
     );
     let Ok(life) = life else { return audit };
     audit.status = Some(life.status());
-    audit.ledger = Some(Ledger::of(&history.network, &life, &steps, history.balance_nanoton));
+    audit.ledger = Some(Ledger::of(&life, &steps, history.balance_nanoton));
+    audit.story = Some(Story::of(&life));
     verdict.add(ENDED, "the job is over: nobody can be paid any more", Party::Worker, ended(&life, now_s));
     check_registry(verdict, history, &life);
     check_posting(verdict, history, &life);
+    market::check_market(verdict, &history.network, &life);
     check_state(verdict, history, &life);
-    if let Some(taken) = &life.taken {
-        check_claim(verdict, history, &life, taken);
+    verdict.add(
+        "logs_agree",
+        "the job told the world at every step what it did, and nothing else",
+        Party::Chain,
+        story::logs(&life),
+    );
+    check_claims(verdict, &life);
+    session::check_redemptions(verdict, &history.job, &life);
+    check_clients_steps(verdict, &life);
+    check_ending(verdict, history, &life);
+    check_equivocations(verdict, history, &life);
+    verdict.add(
+        "payments",
+        match life.status() {
+            JobStatus::Settled => {
+                "worker and model got what receipts, prices, vouchers and deposit allow, the client all the rest"
+            }
+            JobStatus::Rejected => "the deposit went back to the client, the bond to the worker, in one transaction",
+            JobStatus::Expired => "the deposit, and the bond of a worker that did not answer, went to the client",
+            JobStatus::Cancelled => "the deposit went back to the client",
+            _ => "nothing was paid that is not due yet",
+        },
+        Party::Contracts,
+        payments::payments(&life, &steps),
+    );
+    if let Some(finding) = payments::bounces(&life) {
+        verdict.add(
+            "bounces_forwarded",
+            "a payment that its receiver could not take went to the client",
+            Party::Contracts,
+            finding,
+        );
     }
-    check_ending(verdict, history, &life, &steps);
-    if let Some(taken) = &life.taken {
-        check_registration(verdict, history, &life, taken, collateral, policy, now_s);
+    seller::check_seller(verdict, history, &life);
+    // Of a job that ended without the worker's doing, its registration is none of the audit's business.
+    let is_open = !life.status().is_closed() && life.seller().is_some();
+    if life.worker_took_part() || (is_open && history.registration.is_some()) {
+        check_registration(verdict, history, &life, collateral, policy, now_s);
     }
     audit
 }
@@ -165,20 +212,24 @@ pub fn audit(history: &JobHistory, collateral: &Collateral, policy: &QuotePolicy
 const ENDED: &str = "ended";
 
 fn ended(life: &Life<'_>, now_s: u64) -> Result<String, String> {
-    let deadline_s = life.deadline_s();
-    let is_over = now_s > u64::from(deadline_s);
-    match life.status() {
-        JobStatus::Open if is_over => {
-            Err(format!("not finished: nobody claimed it by {deadline_s}; anybody may expire it now"))
-        }
-        JobStatus::Open => Err(format!("not finished: open, its worker may claim it until {deadline_s}")),
-        JobStatus::Claimed if is_over => Err(format!(
-            "not finished: claimed, and no receipt came by {deadline_s}; anybody may expire it now"
-        )),
-        JobStatus::Claimed => Err(format!("not finished: claimed, a receipt is due by {deadline_s}")),
-        status if life.swept => Ok(format!("{}, and swept since", status.name())),
-        status => Ok(status.name().to_owned()),
-    }
+    let state = life.state();
+    let until = state.until;
+    let is_over = now_s > u64::from(until);
+    let (due, what) = match state.status {
+        JobStatus::Open if state.posting.seller.is_none() => ("a bid", "no worker took it"),
+        JobStatus::Open => ("a claim or an answer", "nobody claimed or answered it"),
+        JobStatus::Awaiting => ("the client's input", "no input came"),
+        JobStatus::Claimed => ("a receipt", "no receipt came"),
+        JobStatus::Session | JobStatus::Closing => ("its last receipt", "it was not closed"),
+        status if life.swept => return Ok(format!("{}, and swept since", status.name())),
+        status => return Ok(status.name().to_owned()),
+    };
+    let status = state.status.name();
+    Err(if is_over {
+        format!("not finished: {status}, {what} by {until}; anybody may expire it now")
+    } else {
+        format!("not finished: {status}, it waits for {due} until {until}")
+    })
 }
 
 fn check_registry(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>) {
@@ -196,23 +247,24 @@ fn check_registry(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>) 
     let storage = registry.map(|registry| {
         from_cell::<RegistryStorage>(&registry.data).map_err(|_| "its storage does not parse".to_owned())
     });
-    let params = match &storage {
-        None => missing(),
-        Some(Err(error)) => Err(error.clone()),
-        Some(Ok(storage)) => holds(
-            storage.params.hash() == history.network.params.hash(),
-            storage.params.hash().to_string(),
-            "the Registry has other params",
+    let expected = to_cell(&history.network.generation);
+    let generation = match (&storage, expected) {
+        (None, _) => missing(),
+        (Some(Err(error)), _) => Err(error.clone()),
+        (_, Err(error)) => Err(error.to_string()),
+        (Some(Ok(storage)), Ok(expected)) => holds(
+            storage.generation.hash() == *expected.repr_hash(),
+            storage.generation.hash().to_string(),
+            "the Registry has another generation",
         ),
     };
     verdict.add(
-        "registry_params",
-        "fee, caps, stakes, windows and the children's codes are those the Registry was deployed with",
+        "registry_generation",
+        "fee, caps, stakes and the codes of the other contracts are those the Registry was deployed with",
         Party::Chain,
-        params,
+        generation,
     );
-    let (Some(taken), Some(registry)) = (&life.taken, registry) else { return };
-    let measurement = taken.message.claim.measurement;
+    let (Some(measurement), Some(registry)) = (stated_measurement(history, life), registry) else { return };
     let listed = storage.unwrap_or_else(missing_storage).and_then(|storage| {
         match storage.measurements.get(measurement) {
             Ok(Some(from_s)) => holds(
@@ -236,6 +288,18 @@ fn missing_storage() -> Result<RegistryStorage, String> {
     Err("the Registry was not read".to_owned())
 }
 
+/// Of the claim; of an answer without one, of the registration.
+fn stated_measurement(history: &JobHistory, life: &Life<'_>) -> Option<HashBytes> {
+    if !life.worker_took_part() {
+        return None;
+    }
+    let registered = || {
+        let trace = &history.registration.as_ref()?.trace;
+        read_registration(&history.network, trace).ok().map(|found| found.attestation.measurement)
+    };
+    life.takes().last().map(|(_, take)| take.measurement).or_else(registered)
+}
+
 fn check_posting(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>) {
     let address = history.network.job_address(&life.client, life.nonce);
     verdict.add(
@@ -248,7 +312,7 @@ fn check_posting(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>) {
     );
     verdict.add(
         "posted_by_client",
-        "terms and input came from the client's wallet",
+        "the terms, and the input where there was one, came from the client's wallet",
         Party::Client,
         holds(
             life.post.from.as_ref() == Some(&life.client),
@@ -256,14 +320,14 @@ fn check_posting(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>) {
             "the posting came from somebody else",
         ),
     );
-    let deposit = life.posting.terms.limits.deposit;
+    let deposit = life.posted.deposit.get();
     verdict.add(
         "deposit",
-        "the client brought what the terms promise the worker",
+        "the client brought what it promises the worker",
         Party::Client,
         holds(
-            !deposit.is_zero() && life.post.value >= deposit.get(),
-            format!("{} nanoTON", deposit.get()),
+            deposit > 0 && life.post.value >= u128::from(deposit),
+            format!("{deposit} nanoTON"),
             "the posting brought less than the deposit",
         ),
     );
@@ -275,198 +339,166 @@ fn check_state(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>) {
         None if life.swept => Ok("the account is gone".to_owned()),
         None => Err("the contract's state was not read".to_owned()),
         Some(_) if life.swept => Err("the account has a state though it was swept".to_owned()),
-        Some(state) => state_agrees(state, life),
+        Some(state) => state_agrees(state, life.state()),
     };
     verdict.add(
         "state_agrees",
-        "the contract's own storage tells the same posting, claim and end as its transactions",
+        "the contract's own storage tells the same posting, money and status as its transactions",
         Party::Chain,
         finding,
     );
 }
 
-fn state_agrees(state: &JobState, life: &Life<'_>) -> Result<String, String> {
-    let closed_at = life.end_step().map_or(0, |step| step.at_s);
-    let posting = (state.posted_lt, state.posted_at, state.input_hash, state.terms.hash())
-        == (life.post.lt, life.post.at_s, life.posting.input_hash(), life.posting.terms.hash());
-    let claim = match (&state.claim, &life.taken) {
-        (None, None) => true,
-        (Some(stored), Some(taken)) => {
-            let mut claimed = (*taken.message.claim).clone();
-            claimed.settle_by = life.deadline_s();
-            **stored == claimed
-        }
-        _ => false,
-    };
-    let settlement = match (&state.settlement, &life.end) {
-        (Some(stored), End::Settled(_, post)) => {
-            (stored.receipt_hash, stored.result_hash) == (post.receipt.hash(), *post.result.repr_hash())
-        }
-        (Some(stored), End::Rejected(_, post)) => {
-            let amounts = [stored.paid, stored.royalty, stored.fee];
-            stored.receipt_hash == post.rejection.hash() && amounts == [Nanoton::ZERO; 3]
-        }
-        (None, End::Settled(..) | End::Rejected(..)) | (Some(_), _) => false,
-        (None, _) => true,
-    };
+fn state_agrees(stored: &JobState, told: &JobState) -> Result<String, String> {
     for (agrees, what) in [
-        (state.status == life.status(), "status"),
-        (posting, "posting"),
-        (claim, "claim"),
-        (settlement, "settlement"),
-        (state.closed_at == closed_at, "time of the end"),
+        (stored.status == told.status, "status"),
+        (stored.posting == told.posting, "posting"),
+        (stored.until == told.until, "deadline"),
+        (stored.deposit == told.deposit, "deposit"),
+        (stored.bond == told.bond, "bond"),
+        (stored.paid == told.paid, "sum of payments"),
+        (stored.sequence == told.sequence, "sequence"),
     ] {
         if !agrees {
             return Err(format!("it has another {what}"));
         }
     }
-    Ok(state.status.name().to_owned())
+    Ok(stored.status.name().to_owned())
 }
 
-fn check_claim(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>, taken: &Taken<'_>) {
-    let (terms, claim) = (&life.posting.terms, &taken.message.claim);
-    let limits = &terms.limits;
-    let address = history.network.worker_address(&claim.worker_owner);
+fn check_claims(verdict: &mut Verdict, life: &Life<'_>) {
+    let claims: Vec<_> = life.takes().collect();
+    if claims.is_empty() {
+        return;
+    }
+    let came = |(act, _): &(&Act<'_>, _)| {
+        let seller = act.after.posting.seller.as_deref();
+        let worker = seller.map(|seller| StdAddr::new(WORKCHAIN, seller.worker));
+        let is_its = worker.is_some() && act.step.from == worker;
+        if is_its { Ok(()) } else { Err("the claim came from another contract".to_owned()) }
+    };
+    let count = format!("{} claims", claims.len());
     verdict.add(
         "worker_address",
-        "the claim came from the Worker contract of the terms, with the code the manifest names",
+        "every claim came from the Worker contract that the job, or the bid, names",
         Party::Worker,
-        address.map_err(|error| error.to_string()).and_then(|address| {
-            let right = address == terms.worker && taken.step.from.as_ref() == Some(&address);
-            holds(right, address.to_string(), "the claim came from another contract")
-        }),
+        all(&claims, &count, came),
     );
+    let in_time = |(act, _): &(&Act<'_>, _)| {
+        let is_market = act.before.posting.market().is_some();
+        let holds = is_market || act.step.at_s <= act.before.until;
+        if holds { Ok(()) } else { Err("the claim came after the time for it".to_owned()) }
+    };
     verdict.add(
-        "claim_within_terms",
-        "model, price, measurement and time of the claim are what the client asked for",
+        "claimed_in_time",
+        "the job was claimed within the time the client set",
         Party::Contracts,
-        holds(
-            taken.message.model_id == terms.model_id
-                && claim.prices.at_most(&limits.max_prices)
-                && (terms.measurement == HashBytes::ZERO || terms.measurement == claim.measurement)
-                && taken.step.at_s <= terms.claim_by,
-            format!(
-                "input {} output {} nanoTON per 1 000",
-                claim.prices.input.get(),
-                claim.prices.output.get()
-            ),
-            "the claim goes beyond the terms",
-        ),
+        all(&claims, &count, in_time),
     );
-    let bond = history.network.params.min_bond_for(limits.deposit);
+    let least = life.posted.posting.limits.least_bond;
+    let bonded = |(act, take): &(&Act<'_>, &contracts::job::TakeJob)| {
+        let bond = take.bond;
+        let came = act.step.value >= u128::from(bond.get());
+        if !bond.is_zero() && bond >= least && came {
+            Ok(())
+        } else {
+            Err("the bond is too low or did not come".to_owned())
+        }
+    };
+    let bond = format!("{} nanoTON", claims.last().map_or(0, |(_, take)| take.bond.get()));
     verdict.add(
         "bond",
         "the worker put up what it would have lost by not answering",
         Party::Contracts,
-        holds(
-            claim.bond >= bond && taken.message.bond == claim.bond && taken.step.value >= claim.bond.get(),
-            format!("{} nanoTON", claim.bond.get()),
-            "the bond is too low or did not come",
-        ),
+        all(&claims, &bond, bonded),
     );
 }
 
-/// What the end was, by whom and when, and what it paid.
-fn check_ending(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>, steps: &[Step]) {
-    let terms = &life.posting.terms;
-    let deadline_s = life.deadline_s();
-    let in_time = |verdict: &mut Verdict, name, proves, step: &Step| {
-        verdict.add(
-            name,
-            proves,
-            Party::Contracts,
-            holds(step.at_s <= deadline_s, format!("by {deadline_s}"), "it came after the deadline"),
-        );
+/// Of a session: what its client alone may do.
+fn check_clients_steps(verdict: &mut Verdict, life: &Life<'_>) {
+    let steps: Vec<_> =
+        life.acts.iter().filter(|act| matches!(act.event, Event::CloseAsked | Event::ToppedUp(_))).collect();
+    if steps.is_empty() {
+        return;
+    }
+    let right = |act: &&Act<'_>| {
+        let brought = match &act.event {
+            Event::ToppedUp(more) => act.step.value >= u128::from(more.amount.get()),
+            _ => true,
+        };
+        if act.step.from.as_ref() == Some(&life.client) && brought {
+            Ok(())
+        } else {
+            Err(format!("at lt {}: it was somebody else, or brought less", act.step.lt))
+        }
     };
-    match (&life.end, &life.taken) {
-        (End::Settled(step, post), Some(taken)) => {
+    verdict.add(
+        "session_steps_by_client",
+        "the client alone added to the deposit, with money, and asked for the session's end",
+        Party::Contracts,
+        all(&steps, &format!("{} steps", steps.len()), right),
+    );
+}
+
+/// What the end was, by whom and when.
+fn check_ending(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>) {
+    let Some(end) = life.end() else { return };
+    let until = end.before.until;
+    let in_time = |verdict: &mut Verdict, name, proves| {
+        let is_in_time = end.step.at_s <= until;
+        let finding = holds(is_in_time, format!("by {until}"), "it came after the deadline");
+        verdict.add(name, proves, Party::Contracts, finding);
+    };
+    let receipt_key = end.before.posting.seller.as_ref().map(|seller| seller.receipt_key);
+    match (&end.event, receipt_key) {
+        (Event::Answered(post), Some(receipt_key)) => {
             verdict.extend(verify_receipt(
                 post,
                 &ReceiptTerms {
-                    network_id: history.network.params.network_id,
                     job: &history.job,
                     posted_lt: life.post.lt,
-                    receipt_key: &taken.message.claim.receipt_key,
-                    max_units: &terms.limits.max_units,
+                    receipt_key: &receipt_key,
+                    max_units: &life.posted.posting.limits.max_units,
                 },
             ));
-            in_time(verdict, "settled_in_time", "the receipt came before the deadline", step);
+            in_time(verdict, "settled_in_time", "the receipt came before the deadline");
         }
-        (End::Rejected(step, post), Some(taken)) => {
-            check_rejection(verdict, history, life, taken, post);
-            in_time(verdict, "rejected_in_time", "the rejection came before the deadline", step);
+        (Event::Rejected(post), Some(receipt_key)) => {
+            check_rejection(verdict, history, life, &receipt_key, post);
+            in_time(verdict, "rejected_in_time", "the rejection came before the deadline");
         }
-        (End::Cancelled(step), _) => verdict.add(
+        (Event::Cancelled, _) => verdict.add(
             "cancelled_by_client",
-            "the client took the job back, before anybody had claimed it",
+            "the client took the job back, before anybody had claimed or answered it",
             Party::Contracts,
             holds(
-                step.from.as_ref() == Some(&life.client),
+                end.step.from.as_ref() == Some(&life.client),
                 life.client.to_string(),
                 "somebody else took it back",
             ),
         ),
-        (End::Expired(step), taken) => verdict.add(
+        (Event::Expired, _) => verdict.add(
             "expired_after_deadline",
-            "the job was ended for want of a claim, or of a receipt, after the time for it and not before",
+            "the job was ended after the time for what it waited for, and not before",
             Party::Contracts,
             holds(
-                step.at_s > deadline_s,
-                format!(
-                    "no {} by {deadline_s}",
-                    if taken.is_some() { "receipt or rejection" } else { "claim" }
-                ),
-                format!("it was ended at {}, and there was time until {deadline_s}", step.at_s),
+                end.step.at_s > until,
+                format!("{} until {until}", end.before.status.name()),
+                format!("it was ended at {}, and there was time until {until}", end.step.at_s),
             ),
         ),
-        _ => return,
+        _ => {}
     }
-    let left = left_after_end(life, steps);
-    verdict.add(
-        "payments",
-        match life.status() {
-            JobStatus::Settled => {
-                "the payment is min(receipt, units × prices, deposit), split as the protocol says, in one transaction"
-            }
-            JobStatus::Rejected => "the deposit went back to the client, the bond to the worker, in one transaction",
-            JobStatus::Expired => "the deposit, and the bond of a worker that did not answer, went to the client",
-            _ => "the deposit went back to the client",
-        },
-        Party::Contracts,
-        left.and_then(|left| payments::payments(&history.network, life, left)),
-    );
-    if let Some(finding) = payments::bounces(life) {
-        verdict.add(
-            "bounces_forwarded",
-            "a payment that its receiver could not take went to the receiver's owner or to the client",
-            Party::Contracts,
-            finding,
-        );
-    }
-}
-
-/// What the account had after the transaction that ended the job.
-fn left_after_end(life: &Life<'_>, steps: &[Step]) -> Result<u128, String> {
-    let end = life.end_step().ok_or("the job has not ended")?;
-    let balances = steps::balances(steps)?;
-    let at = steps.iter().position(|step| step.lt == end.lt).ok_or("the end is not in the history")?;
-    balances.get(at).copied().ok_or_else(|| "the end is not in the history".to_owned())
 }
 
 fn check_rejection(
     verdict: &mut Verdict,
     history: &JobHistory,
     life: &Life<'_>,
-    taken: &Taken<'_>,
+    receipt_key: &HashBytes,
     post: &PostRejection,
 ) {
-    verdict.extend(verify_rejection(
-        post,
-        history.network.params.network_id,
-        &history.job,
-        life.post.lt,
-        &taken.message.claim.receipt_key,
-    ));
+    verdict.extend(verify_rejection(post, &history.job, life.post.lt, receipt_key));
     let code = post.rejection.reason;
     let reason = RejectionReason::from_code(code);
     verdict.add(
@@ -477,19 +509,48 @@ fn check_rejection(
     );
 }
 
+/// Two receipts of one sequence, where somebody showed them.
+fn check_equivocations(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>) {
+    let reports: Vec<_> = (life.acts.iter())
+        .filter_map(|act| match &act.event {
+            Event::Equivocated(report) => Some((act, report)),
+            _ => None,
+        })
+        .collect();
+    if reports.is_empty() {
+        return;
+    }
+    let shown = |(act, report): &(&Act<'_>, &Box<contracts::job::ReportEquivocation>)| {
+        let seller = act.before.posting.seller.as_ref().ok_or("nobody served the job")?;
+        for signed in [&report.one, &report.other] {
+            signed.verify(&seller.receipt_key).map_err(|error| error.to_string())?;
+            if signed.receipt.job != history.job || signed.receipt.posted_lt != life.post.lt {
+                return Err("a receipt of another job or posting".to_owned());
+            }
+        }
+        let (one, other) = (&report.one.receipt, &report.other.receipt);
+        holds(one.sequence == other.sequence && one.hash() != other.hash(), "", "they do not contradict")
+            .map(drop)
+    };
+    verdict.add(
+        "equivocation",
+        "the worker signed two receipts of one sequence for this job, and lost stake for it where its Worker took the report",
+        Party::Contracts,
+        all(&reports, &format!("{} reports", reports.len()), shown),
+    );
+}
+
 fn check_registration(
     verdict: &mut Verdict,
     history: &JobHistory,
     life: &Life<'_>,
-    taken: &Taken<'_>,
     collateral: &Collateral,
     policy: &QuotePolicy,
     now_s: u64,
 ) {
-    let (claim, claimed_at_s) = (&taken.message.claim, taken.step.at_s);
     let network = &history.network;
     verdict.extend(verify_attestor(network, history.attestor.as_ref(), &history.attestor_trust));
-    let Some(registration) = &history.registration else {
+    let (Some(registration), Some(seller)) = (&history.registration, life.seller()) else {
         verdict.add(
             REGISTRATION,
             REGISTRATION_PROVES,
@@ -509,23 +570,23 @@ fn check_registration(
     verdict.extend(checks);
     let Some(registered) = registered else { return };
     let attestation = &registered.attestation;
-    let (owner, worker) = (&claim.worker_owner, &life.posting.terms.worker);
+    let engaged_at_s = life.engaged_at_s();
+    let stated = life.takes().last().map_or(attestation.measurement, |(_, take)| take.measurement);
     verdict.add(
         REGISTRATION,
         REGISTRATION_PROVES,
         Party::Worker,
         holds(
-            (&registered.owner, &registered.worker) == (owner, worker)
-                && attestation.receipt_key == claim.receipt_key
-                && attestation.measurement == claim.measurement
-                && registered.at_s <= claimed_at_s
-                && attestation.expires_at > claimed_at_s,
+            registered.worker == StdAddr::new(WORKCHAIN, seller.worker)
+                && attestation.receipt_key == seller.receipt_key
+                && attestation.measurement == stated
+                && registered.at_s <= engaged_at_s
+                && attestation.expires_at > engaged_at_s,
             format!("registration {}", registered.request.registration_seqno),
-            "it is of another worker, key or measurement, or was not in force at the claim",
+            "it is of another worker, key or measurement, or was not in force at the posting or claim",
         ),
     );
 }
 
 const REGISTRATION: &str = "registration";
-const REGISTRATION_PROVES: &str =
-    "the key and the image of the claim were registered by this worker before the claim, and in force at it";
+const REGISTRATION_PROVES: &str = "the key and the image were registered by this worker before the posting, or the claim, and in force at it";

@@ -12,7 +12,8 @@ mod receipt;
 mod registration;
 
 pub use audit::{
-    Audit, Conclusion, JobHistory, Ledger, MAX_TRANSACTIONS, RegistryAccount, WorkerRegistration, audit,
+    Audit, Conclusion, JobHistory, Ledger, MAX_TRANSACTIONS, RegistryAccount, Story, WorkerRegistration,
+    audit,
 };
 pub use check::{Check, Party, Verdict};
 pub use proof::{ProofError, raw_quote};

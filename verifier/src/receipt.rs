@@ -9,13 +9,11 @@ use crate::check::{Party, Verdict, holds};
 /// What the chain has on the job that a receipt is for.
 #[derive(Debug, Clone, Copy)]
 pub struct ReceiptTerms<'a> {
-    /// TON's global id.
-    pub network_id: i32,
     /// The job's address.
     pub job: &'a StdAddr,
     /// Logical time of its posting.
     pub posted_lt: u64,
-    /// The key attested at the claim.
+    /// The key that the posting, or the winning bid, names.
     pub receipt_key: &'a HashBytes,
     /// What the client allowed.
     pub max_units: &'a Units,
@@ -27,7 +25,7 @@ pub fn verify_receipt(posted: &PostReceipt, terms: &ReceiptTerms<'_>) -> Verdict
     let mut verdict = Verdict::default();
     verdict.add(
         "receipt_signature",
-        "the receipt was signed with the key attested at the claim",
+        "the receipt was signed with the key that the job names",
         Party::Worker,
         verify_cell(receipt.cell(), &posted.signature, terms.receipt_key)
             .map(|()| format!("receipt {}", receipt.hash()))
@@ -35,27 +33,26 @@ pub fn verify_receipt(posted: &PostReceipt, terms: &ReceiptTerms<'_>) -> Verdict
     );
     verdict.add(
         "receipt_names_this_job",
-        "the receipt is of this job, this posting and this network, and the only one",
+        "the receipt is of this job and this posting, and the only one",
         Party::Worker,
         holds(
-            receipt.network_id == terms.network_id
-                && receipt.job == *terms.job
+            receipt.job == *terms.job
                 && receipt.posted_lt == terms.posted_lt
                 && receipt.sequence == 1
                 && receipt.is_final,
             format!("posted at lt {}", receipt.posted_lt),
-            "it is of another job, posting or network",
+            "it is of another job or posting",
         ),
     );
-    let result_hash = *posted.result.repr_hash();
+    let (content_hash, result_hash) = (posted.content.hash(), *posted.result.repr_hash());
     verdict.add(
         "result_posted",
-        "the ciphertext beside the receipt is the one it commits to",
+        "the receipt commits to the content beside it, and the content to the ciphertext",
         Party::Worker,
         holds(
-            receipt.body.result_hash == result_hash,
+            receipt.content_hash == content_hash && posted.content.result_hash == result_hash,
             result_hash.to_string(),
-            format!("the receipt names {}", receipt.body.result_hash),
+            "the receipt names another content, or the content another result",
         ),
     );
     verdict.add(
@@ -71,10 +68,9 @@ pub fn verify_receipt(posted: &PostReceipt, terms: &ReceiptTerms<'_>) -> Verdict
     verdict
 }
 
-/// Whether the rejection is signed with the key attested at the claim, and of this job and posting.
+/// Whether the rejection is signed with the key that the job names, and of this job and posting.
 pub fn verify_rejection(
     posted: &PostRejection,
-    network_id: i32,
     job: &StdAddr,
     posted_lt: u64,
     receipt_key: &HashBytes,
@@ -83,7 +79,7 @@ pub fn verify_rejection(
     let mut verdict = Verdict::default();
     verdict.add(
         "rejection_signature",
-        "the rejection was signed with the key attested at the claim",
+        "the rejection was signed with the key that the job names",
         Party::Worker,
         verify_cell(rejection.cell(), &posted.signature, receipt_key)
             .map(|()| format!("rejection {}", rejection.hash()))
@@ -91,13 +87,22 @@ pub fn verify_rejection(
     );
     verdict.add(
         "rejection_names_this_job",
-        "the rejection is of this job, this posting and this network",
+        "the rejection is of this job and this posting",
         Party::Worker,
         holds(
-            rejection.network_id == network_id && rejection.job == *job && rejection.posted_lt == posted_lt,
+            rejection.job == *job && rejection.posted_lt == posted_lt,
             format!("posted at lt {}", rejection.posted_lt),
-            "it is of another job, posting or network",
+            "it is of another job or posting",
         ),
     );
     verdict
+}
+
+/// `Ok` with `found` where `check` holds of each.
+pub(crate) fn all<T>(
+    items: &[T],
+    found: &str,
+    check: impl Fn(&T) -> Result<(), String>,
+) -> Result<String, String> {
+    items.iter().try_for_each(check).map(|()| found.to_owned())
 }

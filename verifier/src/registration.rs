@@ -89,7 +89,7 @@ impl Registered {
 /// # Errors
 /// The first thing that is not as it has to be.
 pub fn read_registration(network: &Network, trace: &RegistrationTrace) -> Result<Registered, String> {
-    let attestor = Taken::read("Attestor", &network.params.attestation.attestor, &trace.attestor)?;
+    let attestor = Taken::read("Attestor", &network.generation.params.attestor, &trace.attestor)?;
     let asked: VerifyQuote = attestor.message()?;
     let owner = attestor.from.clone();
     if asked.answer_to != network.registry {
@@ -152,7 +152,7 @@ pub fn verify_attestor(
 ) -> Verdict {
     let mut verdict = Verdict::default();
     let missing = || "the Attestor was not read".to_owned();
-    let attestor = &network.params.attestation.attestor;
+    let attestor = &network.generation.params.attestor;
     verdict.add(
         "attestor_code",
         "quotes are verified on chain by the published contract, which has no owner and cannot change",
@@ -227,7 +227,7 @@ pub fn verify_registration(
             "the Attestor found something else",
         ),
     );
-    verdict.extend(verify_binding(&facts, &registered.binding(network.params.network_id)));
+    verdict.extend(verify_binding(&facts, &registered.binding(network.id())));
     (verdict, Some(registered))
 }
 
@@ -260,10 +260,10 @@ fn attestor_root(account: &AttestorAccount, attestor: &StdAddr, root_der: &[u8])
 }
 
 /// A transaction that succeeded, as far as a registration needs it.
-struct Taken {
+pub(crate) struct Taken {
     whose: &'static str,
-    at_s: u32,
-    from: StdAddr,
+    pub(crate) at_s: u32,
+    pub(crate) from: StdAddr,
     message_hash: HashBytes,
     body: Cell,
     sent: Vec<HashBytes>,
@@ -273,7 +273,7 @@ struct Taken {
 const MAX_OUT_MESSAGES: usize = 255;
 
 impl Taken {
-    fn read(whose: &'static str, account: &StdAddr, cell: &Cell) -> Result<Self, String> {
+    pub(crate) fn read(whose: &'static str, account: &StdAddr, cell: &Cell) -> Result<Self, String> {
         let malformed = |_| format!("the {whose}'s transaction does not parse");
         let transaction = cell.parse::<Transaction>().map_err(malformed)?;
         if transaction.account != account.address {
@@ -309,7 +309,7 @@ impl Taken {
         })
     }
 
-    fn message<M: contracts::Message>(&self) -> Result<M, String> {
+    pub(crate) fn message<M: contracts::Message>(&self) -> Result<M, String> {
         M::from_cell(&self.body)
             .map_err(|_| format!("the {} was sent something else than {}", self.whose, M::NAME))
     }

@@ -806,9 +806,9 @@ async fn shares_earnings_and_stake_are_withdrawn() {
     ];
     world.owner.send(&withdraw).await.unwrap();
     world.quiet().await;
-    // Of 8 400 one part in six; that the Model's rent is rounded up may cost a few nanoTON.
+    // Of 8 400 one part in six, and of the gas that the payment brought and did not need.
     let treasury = world.handle.balance(&network.generation.params.treasury).unwrap();
-    assert!((1_390..=1_400).contains(&treasury), "{treasury}");
+    assert!((1_400..110_000).contains(&treasury), "{treasury}");
     let head = world.chain.head().await.unwrap();
     let view = client::read_worker(&*world.chain, network, &world.worker.address, &head).await.unwrap();
     assert_eq!((view.state.unbonding.get(), view.state.stake), (6 * TON, Nanoton::ZERO));

@@ -19,3 +19,4 @@ mod rejection;
 mod session;
 mod stake;
 mod sweep;
+mod traces;

@@ -1,6 +1,7 @@
 //! Where every nanoTON of a job went.
 
-use contracts::{Network, StdAddr};
+use contracts::StdAddr;
+use contracts::network::WORKCHAIN;
 use serde::Serialize;
 
 use super::life::Life;
@@ -13,7 +14,7 @@ pub struct Ledger {
     pub received_nanoton: u128,
     /// Sent to the client.
     pub to_client_nanoton: u128,
-    /// Sent to the Worker of the terms: notices, the bond, the pay.
+    /// Sent to the Worker that serves, or to those of the market that held the job before it: bonds and pay.
     pub to_worker_nanoton: u128,
     /// Sent to the Model: royalty and fee.
     pub to_model_nanoton: u128,
@@ -21,14 +22,24 @@ pub struct Ledger {
     pub to_others_nanoton: u128,
     /// Taken by the chain: gas, rent, and the fees of messages.
     pub to_chain_nanoton: u128,
-    /// On the account still: rent.
+    /// On the account still.
     pub left_nanoton: u128,
 }
 
 impl Ledger {
-    pub(super) fn of(network: &Network, life: &Life<'_>, steps: &[Step], left: u128) -> Self {
-        let worker = &life.posting.terms.worker;
-        let model: Option<StdAddr> = network.model_address(&life.posting.terms.model_id).ok();
+    pub(super) fn of(life: &Life<'_>, steps: &[Step], left: u128) -> Self {
+        let mut workers = Vec::new();
+        let mut model = None;
+        let states = std::iter::once(&life.posted).chain(life.acts.iter().map(|act| &act.after));
+        for state in states {
+            if let Some(seller) = &state.posting.seller {
+                let worker = StdAddr::new(WORKCHAIN, seller.worker);
+                if !workers.contains(&worker) {
+                    workers.push(worker);
+                }
+                model = Some(StdAddr::new(WORKCHAIN, seller.model));
+            }
+        }
         let mut ledger = Self { left_nanoton: left, ..Self::default() };
         let add = |sum: &mut u128, amount: u128| *sum = sum.saturating_add(amount);
         for step in steps {
@@ -38,7 +49,7 @@ impl Ledger {
                 add(&mut ledger.to_chain_nanoton, sent.forward_fee);
                 let place = if sent.to == life.client {
                     &mut ledger.to_client_nanoton
-                } else if sent.to == *worker {
+                } else if workers.contains(&sent.to) {
                     &mut ledger.to_worker_nanoton
                 } else if Some(&sent.to) == model.as_ref() {
                     &mut ledger.to_model_nanoton

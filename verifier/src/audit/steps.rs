@@ -23,8 +23,13 @@ pub(super) struct Step {
     pub(super) body: Cell,
     pub(super) deployed_with: Option<Cell>,
     pub(super) sent: Vec<Sent>,
+    /// All that the chain took, the gas and the rent included.
     pub(super) fees: u128,
-    pub(super) sent_external: bool,
+    pub(super) gas_used: u64,
+    pub(super) gas_fees: u128,
+    pub(super) rent: u128,
+    /// Bodies of the messages to nobody.
+    pub(super) logs: Vec<Cell>,
 }
 
 /// A message that a transaction sent.
@@ -43,6 +48,17 @@ impl Step {
             return None;
         }
         slice.load_u32().ok()
+    }
+
+    /// What `gas` would have cost in this transaction, rounded up.
+    pub(super) fn price_of(&self, gas: u64) -> u128 {
+        let total = self.gas_fees.saturating_mul(u128::from(gas));
+        if self.gas_used == 0 { 0 } else { total.div_ceil(u128::from(self.gas_used)) }
+    }
+
+    /// The fees that travel with the messages.
+    pub(super) fn forward_fees(&self) -> u128 {
+        self.sent.iter().fold(0, |sum, sent| sum.saturating_add(sent.forward_fee))
     }
 
     /// What left the account with the messages: values and the fees that travel with them.
@@ -87,9 +103,6 @@ pub(super) fn balances(steps: &[Step]) -> Result<Vec<u128>, String> {
     let mut held: u128 = 0;
     let mut after = Vec::with_capacity(steps.len());
     for step in steps {
-        if step.sent_external {
-            return Err("a message to the outer world, whose fee is not known here".into());
-        }
         held = held
             .saturating_add(step.value)
             .checked_sub(step.sent_total().saturating_add(step.fees))
@@ -117,12 +130,14 @@ pub(super) fn conservation(steps: &[Step], balance: u128) -> Result<String, Stri
 
 fn read_step(transaction: &Transaction) -> Result<Step, CellError> {
     let info = transaction.load_info()?;
-    let succeeded = match &info {
-        TxInfo::Ordinary(info) => {
-            !info.aborted && matches!(&info.compute_phase, ComputePhase::Executed(run) if run.success)
+    let (mut succeeded, mut gas_used, mut gas_fees, mut rent) = (false, 0, 0, 0);
+    if let TxInfo::Ordinary(info) = &info {
+        rent = info.storage_phase.as_ref().map_or(0, |phase| phase.storage_fees_collected.into_inner());
+        if let ComputePhase::Executed(run) = &info.compute_phase {
+            succeeded = !info.aborted && run.success;
+            (gas_used, gas_fees) = (run.gas_used.into_inner(), run.gas_fees.into_inner());
         }
-        TxInfo::TickTock(_) => false,
-    };
+    }
     let mut step = Step {
         lt: transaction.lt,
         at_s: transaction.now,
@@ -135,7 +150,10 @@ fn read_step(transaction: &Transaction) -> Result<Step, CellError> {
         deployed_with: None,
         sent: Vec::new(),
         fees: transaction.total_fees.tokens.into_inner(),
-        sent_external: false,
+        gas_used,
+        gas_fees,
+        rent,
+        logs: Vec::new(),
     };
     if let Some(cell) = &transaction.in_msg {
         let message = cell.parse::<Message<'_>>()?;
@@ -164,7 +182,8 @@ fn read_step(transaction: &Transaction) -> Result<Step, CellError> {
                 forward_fee: info.fwd_fee.into_inner(),
                 body: CellBuilder::build_from(message.body)?,
             }),
-            _ => step.sent_external = true,
+            MsgInfo::ExtOut(_) => step.logs.push(CellBuilder::build_from(message.body)?),
+            MsgInfo::ExtIn(_) => return Err(CellError::InvalidData),
         }
     }
     Ok(step)
