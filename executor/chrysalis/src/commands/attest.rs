@@ -92,7 +92,7 @@ pub(crate) struct PlatformArguments {
     #[arg(long, value_name = "FILE", requires = "pccs", conflicts_with_all = ["fmspc", "ca"])]
     quote: Option<PathBuf>,
     /// The FMSPC of the platforms that it is fetched for, in hexadecimal.
-    #[arg(long, value_name = "HEX", requires_all = ["pccs", "ca"])]
+    #[arg(long, value_name = "HEX", requires = "pccs", requires = "ca")]
     fmspc: Option<String>,
     /// Who issued their PCK certificates: platform or processor.
     #[arg(long, requires = "fmspc")]
