@@ -14,6 +14,7 @@ const fixtures = [];
 const run = Executor.prototype.runTransaction;
 Executor.prototype.runTransaction = async function (args) {
     const done = await run.call(this, args);
+    // What has libraries keeps its own list.
     if (!args.ignoreChksig && args.libs == null) record(args, done.result);
     return done;
 };
@@ -65,10 +66,11 @@ const wanted = process.argv.slice(2);
 for (const name of ['wallets', 'contracts', 'opcodes', 'attestor']) {
     if (wanted.length > 0 && !wanted.includes(name)) continue;
     seen.clear();
-    await import(`./${name}.mjs`);
-    const list = fixtures.splice(0);
+    const own = await import(`./${name}.mjs`);
+    const list = own.fixtures ?? fixtures;
     list.sort((a, b) => (a.name < b.name ? -1 : 1));
     writeFileSync(new URL(`${name}.json`, folder), JSON.stringify(list, null, 1) + '\n');
     console.error(`${name}: ${list.length} fixtures`);
+    fixtures.length = 0;
 }
 process.exit(0);

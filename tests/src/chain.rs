@@ -1,5 +1,6 @@
 //! A chain of accounts: messages delivered one by one through the TVM, a virtual clock, and every nanoTON counted.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use contracts::fees::FeePrices;
@@ -31,6 +32,45 @@ pub struct Chain {
     collected: u128,
     /// Every transaction of a contract so far, oldest first.
     pub log: Vec<Tx>,
+}
+
+/// One message as it met its account, for the official emulator.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// Contract, operation and outcome, and which of that kind.
+    pub name: String,
+    pub now: u32,
+    pub lt: u64,
+    /// A `ShardAccount`.
+    pub account: Cell,
+    pub message: Cell,
+}
+
+thread_local! {
+    static RECORDED: RefCell<Option<BTreeMap<String, Case>>> = const { RefCell::new(None) };
+}
+
+/// From now on the chains of this thread keep up to two cases of every kind.
+pub fn record() {
+    RECORDED.set(Some(BTreeMap::new()));
+}
+
+/// What was kept since [`record`].
+pub fn recorded() -> Vec<Case> {
+    RECORDED.take().map(BTreeMap::into_values).into_iter().flatten().collect()
+}
+
+fn keep(kind: &str, now: u32, lt: u64, account: &ShardAccount, message: &Cell) {
+    RECORDED.with_borrow_mut(|recorded| {
+        let Some(recorded) = recorded else { return };
+        let Some(name) =
+            (0..2).map(|count| format!("{kind} #{count}")).find(|name| !recorded.contains_key(name))
+        else {
+            return;
+        };
+        let account = CellBuilder::build_from(account).expect("an account fits");
+        recorded.insert(name.clone(), Case { name, now, lt, account, message: message.clone() });
+    });
 }
 
 /// An account that accepts everything and signs by being asked: a wallet without its code.
@@ -395,7 +435,18 @@ impl Chain {
     ) -> Result<(), Refused> {
         let empty = self.engine.empty_account();
         let before = self.contracts.get(to).unwrap_or(&empty);
-        let executed = self.engine.execute(to, before, message, envelope.is_none(), self.now, self.lt)?;
+        let (lt, external) = (self.lt, envelope.is_none());
+        let executed = match self.engine.execute(to, before, message.clone(), external, self.now, lt) {
+            Ok(executed) => executed,
+            Err(refused) => {
+                // Without an exit code no transaction was tried.
+                if let Some(exit_code) = refused.exit_code {
+                    let kind = kind(before, &body, false, &format!("refused {exit_code}"));
+                    keep(&kind, self.now, lt, before, &message);
+                }
+                return Err(refused);
+            }
+        };
         let transaction: Transaction = executed.transaction;
         self.lt = executed.end_lt;
         let TxInfo::Ordinary(info) = transaction.info.load().expect("a transaction has info") else {
@@ -405,6 +456,10 @@ impl Chain {
             ComputePhase::Executed(phase) => (Some(phase.exit_code), u64::from(phase.gas_used)),
             ComputePhase::Skipped(_) => (None, 0),
         };
+        let action_code = info.action_phase.as_ref().map(|phase| phase.result_code);
+        let outcome = format!("{exit_code:?} {action_code:?}").replace("Some", "").replace(['(', ')'], "");
+        let bounced = envelope.as_ref().is_some_and(|envelope| envelope.bounced);
+        keep(&kind(before, &body, bounced, &outcome), self.now, lt, before, &message);
         let (mut out, mut logs) = (Vec::new(), Vec::new());
         for message in transaction.out_msgs.values() {
             let message = message.expect("out messages are well formed");
@@ -434,10 +489,10 @@ impl Chain {
             lt: transaction.lt,
             from: envelope.as_ref().map(|envelope| envelope.from.clone()),
             value: envelope.as_ref().map_or(0, |envelope| envelope.value),
-            bounced: envelope.as_ref().is_some_and(|envelope| envelope.bounced),
+            bounced,
             body,
             exit_code,
-            action_code: info.action_phase.as_ref().map(|phase| phase.result_code),
+            action_code,
             aborted: info.aborted,
             gas_used,
             fees,
@@ -468,6 +523,40 @@ pub fn gas_by_operation(log: &[Tx], names: &HashMap<StdAddr, &'static str>) -> B
         *entry = tx.gas_used.max(*entry);
     }
     gas
+}
+
+/// Of a message: whose code it met, what it asked and what came of it.
+fn kind(account: &ShardAccount, body: &Cell, bounced: bool, outcome: &str) -> String {
+    let state = account.load_account().ok().flatten().map(|account| account.state);
+    let code = match state {
+        Some(AccountState::Active(init)) => init.code.map_or_else(|| "no code".to_owned(), code_name),
+        Some(AccountState::Frozen(_)) => "frozen".to_owned(),
+        Some(AccountState::Uninit) => "uninit".to_owned(),
+        None => "nothing".to_owned(),
+    };
+    let operation = operation(body, bounced);
+    format!("{code} {operation} {outcome}")
+}
+
+fn code_name(code: Cell) -> String {
+    use contracts::artifacts::{self, Contract};
+    let of =
+        |contract: &Contract| [artifacts::code(*contract), artifacts::library(*contract)].contains(&code);
+    Contract::ALL.iter().find(|contract| of(contract)).map_or("unknown code", |found| found.name()).to_owned()
+}
+
+fn operation(body: &Cell, bounced: bool) -> String {
+    let opcode = body.as_slice().ok().and_then(|mut slice| {
+        if bounced {
+            slice.skip_first(32, 0).ok()?;
+        }
+        slice.get_u32(0).ok()
+    });
+    let name = match opcode {
+        Some(code) => opcodes::name(code).map_or_else(|| "unknown".to_owned(), str::to_owned),
+        None => "transfer".to_owned(),
+    };
+    if bounced { format!("bounced {name}") } else { name }
 }
 
 fn contract_balance(account: &ShardAccount) -> u128 {

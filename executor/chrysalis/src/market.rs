@@ -61,7 +61,8 @@ impl Market {
             handle.give(wallet.address(), tons * TON)?;
             Ok(WalletSender::new(wallet, chain.clone(), SenderTiming::default()))
         };
-        let (owner, publisher, worker_owner, client) = (sender(1_000)?, sender(10)?, sender(100)?, sender(10)?);
+        let (owner, publisher, worker_owner, client) =
+            (sender(1_000)?, sender(10)?, sender(100)?, sender(10)?);
         let treasury = Wallet::from_seed(&random().random(), network_id)?.address().clone();
         for wallet in [&owner, &publisher, &worker_owner, &client] {
             wait_for_balance(&handle, wallet.wallet().address()).await?;

@@ -60,8 +60,8 @@ impl NetworkArguments {
 impl WalletArguments {
     pub(crate) fn sender(&self, at: &OpenNetwork) -> anyhow::Result<WalletSender<LiteserverChain>> {
         let words = Zeroizing::new(read(&self.mnemonic, "mnemonic")?);
-        let wallet = Wallet::from_mnemonic(&words, at.network.id())
-            .context("the mnemonic file is not usable")?;
+        let wallet =
+            Wallet::from_mnemonic(&words, at.network.id()).context("the mnemonic file is not usable")?;
         Ok(WalletSender::new(wallet, at.chain.clone(), SenderTiming::default()))
     }
 }

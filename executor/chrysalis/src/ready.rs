@@ -14,7 +14,8 @@ use chain::{ChainAccess, GlobalConfig, LiteserverChain, SenderTiming, Timing, Wa
 use client::deploy;
 use contracts::artifacts::{Contract, artifact, code, code_ref, libraries};
 use contracts::network_file::{
-    FORMAT, GenerationFile, Liteserver as LiteserverEntry, MeasurementEntry, NetworkFile, NetworkKind, QuoteRoot,
+    FORMAT, GenerationFile, Liteserver as LiteserverEntry, MeasurementEntry, NetworkFile, NetworkKind,
+    QuoteRoot,
 };
 use contracts::{Network, StdAddr};
 use localnet::{Liteserver, LocalnetHandle};

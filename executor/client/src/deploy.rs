@@ -268,7 +268,9 @@ fn libraries_rent(libraries: &[Cell], time_s: u64) -> Result<Nanoton, ClientErro
     for library in libraries {
         let Some(size) = library.compute_unique_stats(MAX_LIBRARY_CELLS) else {
             let most = MAX_LIBRARY_CELLS;
-            return Err(ClientError::Request(format!("a library has more than {most} cells; make it smaller")));
+            return Err(ClientError::Request(format!(
+                "a library has more than {most} cells; make it smaller"
+            )));
         };
         cells += u128::from(size.cell_count);
         bits += u128::from(size.bit_count);

@@ -2,13 +2,15 @@
 
 use chain::{AccountTx, AccountView, ChainAccess, McBlock, TxId};
 use contracts::job::{JobState, JobStorage, Posting};
+use contracts::model::RoyaltyQuoted;
 use contracts::network::WORKCHAIN;
-use contracts::{Network, StdAddr};
+use contracts::worker::Attestation;
+use contracts::{Message, Network, StdAddr};
 
 use crate::attestor::{AttestorView, read_attestor};
 use crate::error::ClientError;
 use crate::follow::MAX_JOB_TRANSACTIONS;
-use crate::story::JobStory;
+use crate::story::{JobStep, JobStory};
 use crate::worker::{MAX_WALK, Registration, newest_registration};
 
 /// A job's whole history, as of one masterchain block.
@@ -34,11 +36,17 @@ pub struct CollectedJob {
     pub registry: AccountView,
     /// The Attestor as of the same block; `None` where there is none.
     pub attestor: Option<AttestorView>,
-    /// The registration of the seller's receipt key, as it was when the job was posted; `None` where there was none.
+    /// The registration of the seller's receipt key, as it was when the job was posted, or claimed on the market;
+    /// `None` where there was none.
     pub registration: Option<Registration>,
     /// The masterchain block that the quote names, as the chain has it; `None` where the chain has no such
     /// block (any more).
     pub attested_block: Option<McBlock>,
+    /// The account of the Model that the job names; `None` where it names none.
+    pub model: Option<AccountView>,
+    /// The Worker's transaction that took the offer in force when the job was posted, or claimed on the market; `None`
+    /// where there was none.
+    pub offer: Option<AccountTx>,
 }
 
 /// Collects the history of the job at `job`.
@@ -78,7 +86,9 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
         Err(ClientError::NotOurs { .. } | ClientError::Wire(_)) => None,
         Err(error) => return Err(error),
     };
-    let registration = sellers_registration(chain, network, &state.posting, &as_of).await?;
+    let SellerHistory { registration, offer } =
+        seller_history(chain, network, &state.posting, &story, &as_of).await?;
+    let model = model_account(chain, &state.posting, &as_of).await?;
     let attested_block = match &registration {
         Some(found) => match chain.block(found.attestation.evidence.mc_seqno).await {
             Ok(block) => Some(block),
@@ -100,24 +110,80 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
         attestor,
         registration,
         attested_block,
+        model,
+        offer,
     })
 }
 
-/// The newest registration of the receipt key that the job names, before its posting; of a job of the market, which names
-/// nobody when posted, at all.
-async fn sellers_registration<C: ChainAccess + ?Sized>(
+/// What the chain has on the worker that a job names, as it was when the job was posted, or claimed on the market.
+#[derive(Debug, Default)]
+struct SellerHistory {
+    registration: Option<Registration>,
+    offer: Option<AccountTx>,
+}
+
+async fn seller_history<C: ChainAccess + ?Sized>(
     chain: &C,
     network: &Network,
     posting: &Posting,
+    story: &JobStory,
     as_of: &McBlock,
-) -> Result<Option<Registration>, ClientError> {
-    let Some(seller) = &posting.seller else { return Ok(None) };
+) -> Result<SellerHistory, ClientError> {
+    let Some(seller) = &posting.seller else { return Ok(SellerHistory::default()) };
     let worker = StdAddr::new(WORKCHAIN, seller.worker);
-    let mut from = chain.account(&worker, as_of).await?.last;
-    if posting.market().is_none() {
-        from = older_than(chain, &worker, from, posting.posted_lt).await?;
+    let model = StdAddr::new(WORKCHAIN, seller.model);
+    let claimed = story.events.iter().rev().find(|event| matches!(event.step, JobStep::Claimed { .. }));
+    let named_lt = match (posting.market(), claimed) {
+        (Some(_), Some(claimed)) => claimed.id.lt,
+        _ => posting.posted_lt,
+    };
+    let newest = chain.account(&worker, as_of).await?.last;
+    let before = older_than(chain, &worker, newest, named_lt).await?;
+    let has_key = |taken: &Attestation| taken.receipt_key == seller.receipt_key;
+    Ok(SellerHistory {
+        registration: newest_registration(chain, network, &worker, before, has_key).await?,
+        offer: newest_offer(chain, &worker, &model, before).await?,
+    })
+}
+
+/// The newest transaction, walking back from `from`, in which `worker` took the royalty that `model` quoted: its offer.
+async fn newest_offer<C: ChainAccess + ?Sized>(
+    chain: &C,
+    worker: &StdAddr,
+    model: &StdAddr,
+    mut from: Option<TxId>,
+) -> Result<Option<AccountTx>, ClientError> {
+    let mut walked = 0;
+    while let Some(newest) = from
+        && walked < MAX_WALK
+    {
+        let page = chain.latest_transactions(worker, newest, PAGE).await?;
+        for transaction in &page {
+            let Some(message) = transaction.in_message()? else { continue };
+            let is_quote = message.from.as_ref() == Some(model)
+                && !message.bounced
+                && RoyaltyQuoted::from_cell(&message.body).is_ok();
+            if is_quote && transaction.result()?.succeeded {
+                return Ok(Some(transaction.clone()));
+            }
+        }
+        walked += page.len();
+        from = page.last().and_then(AccountTx::previous);
     }
-    newest_registration(chain, network, &worker, from, |taken| taken.receipt_key == seller.receipt_key).await
+    Ok(None)
+}
+
+/// The Model that a job names, or whose workers its client wants.
+async fn model_account<C: ChainAccess + ?Sized>(
+    chain: &C,
+    posting: &Posting,
+    as_of: &McBlock,
+) -> Result<Option<AccountView>, ClientError> {
+    let named = posting.seller.as_ref().map(|seller| seller.model);
+    let Some(account) = named.or_else(|| posting.market().map(|market| market.network.model)) else {
+        return Ok(None);
+    };
+    Ok(Some(chain.account(&StdAddr::new(WORKCHAIN, account), as_of).await?))
 }
 
 /// The newest transaction of `account` whose logical time is below `lt`.

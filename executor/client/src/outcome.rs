@@ -2,10 +2,10 @@
 
 use contracts::errors::RejectionReason;
 use contracts::job::JobStatus;
+use contracts::money::{Amount, ShareSplit};
 use contracts::receipt::{Dtype, Receipt, ReceiptContent};
 use contracts::sealing::{DecryptionKey, Output, ResultContext, SealError, open_result};
 use contracts::transcript::transcript;
-use contracts::money::{Amount, ShareSplit};
 use contracts::{HashBytes, Nanoton, Network};
 
 use crate::error::ClientError;
@@ -138,11 +138,7 @@ fn settled(
     let content = &post.content;
     let fee_bps = network.generation.fee_bps;
     let shares = ShareSplit::of(split.share.nanoton(), seller.share_bps.saturating_sub(fee_bps), fee_bps);
-    let context = ResultContext {
-        network_id: network.id(),
-        job: story.job.clone(),
-        posted_lt: posted.id.lt,
-    };
+    let context = ResultContext { network_id: network.id(), job: story.job.clone(), posted_lt: posted.id.lt };
     let answer =
         post.sealed_result().map_err(SealError::from).and_then(|sealed| open_result(&sealed, key, &context));
     let transcript_matches = match (&answer, Dtype::from_wire(content.dtype), model_id) {

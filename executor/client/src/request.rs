@@ -152,12 +152,8 @@ impl JobRequest {
         let address = posting.network.job_address(client, posting.nonce)?;
         let reply_to = reply_key(posting.wallet, network_id, &address)?;
         let input = Input::new(reply_to.public(), self.messages.clone(), self.max_output_tokens);
-        let context = InputContext {
-            network_id,
-            job: address.clone(),
-            model_id: terms.model_id,
-            until: terms.until,
-        };
+        let context =
+            InputContext { network_id, job: address.clone(), model_id: terms.model_id, until: terms.until };
         let sealed = seal_input(&input, posting.encryption_key, &context, rng)?;
         if posting.value < terms.deposit.nanoton() {
             return Err(ClientError::Request("the message does not even bring the deposit".into()));

@@ -31,8 +31,8 @@ use contracts::sealing::{
 use contracts::transcript::transcript;
 use contracts::worker::ClaimJob;
 use contracts::{
-    Cell, CodeRef, Generation, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, SigningKey, StdAddr,
-    Units,
+    Cell, CodeRef, Generation, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, SigningKey,
+    StdAddr, Units,
 };
 use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
 use rand::SeedableRng;
@@ -139,7 +139,10 @@ impl World {
         let registry_code = code(Contract::Registry);
         let network = registry.network(registry.address(&registry_code).unwrap());
         let librarian = deploy::librarian(&libraries()).unwrap();
-        owner.send(&[librarian, attestor, deploy::registry(&registry_code, &registry).unwrap()]).await.unwrap();
+        owner
+            .send(&[librarian, attestor, deploy::registry(&registry_code, &registry).unwrap()])
+            .await
+            .unwrap();
         let model =
             deploy::register_model(&network, &code(Contract::Model), &MODEL, 500, Unit::Token, "{}").unwrap();
         let stake =
@@ -256,6 +259,8 @@ impl World {
             balance_nanoton: found.account.balance_nanoton(),
             state: Some(found.state),
             registration,
+            model: found.model.as_ref().and_then(|view| view.data().cloned()),
+            offer: found.offer.map(|transaction| transaction.cell),
         };
         let policy = self.judge().policy;
         audit(&history, self.platform.collateral(), &policy, u64::from(found.as_of.time_s))

@@ -8,6 +8,7 @@ use client::{
 };
 use contracts::errors::RejectionReason;
 use contracts::job::{JobStatus, PostJob, PostReceipt, PostRejection, TakeJob};
+use contracts::librarian::library_cell;
 use contracts::money::Amount;
 use contracts::receipt::{Dtype, Receipt, ReceiptContent, Rejection, generate_signing_key, public_key};
 use contracts::registry::{PlatformPolicy, RegistryStorage};
@@ -17,10 +18,9 @@ use contracts::sealing::{
 use contracts::transcript::transcript;
 use contracts::wire::Ref;
 use contracts::worker::Offer;
-use contracts::librarian::library_cell;
 use contracts::{
-    Cell, CodeRef, Codes, Generation, HashBytes, Message, Nanoton, Network, Params, Prices, SigningKey, StdAddr,
-    Units,
+    Cell, CodeRef, Codes, Generation, HashBytes, Message, Nanoton, Network, Params, Prices, SigningKey,
+    StdAddr, Units,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -245,7 +245,8 @@ fn an_answer_for_another_key_is_told_apart_from_a_bad_history() {
     let post = world.post_receipt(&job, &stranger);
     let mut unreadable = story.clone();
     unreadable.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(post))));
-    let Some(Outcome::Settled(settled)) = outcome(&unreadable, &world.network, &key, Some(&MODEL)).unwrap() else {
+    let Some(Outcome::Settled(settled)) = outcome(&unreadable, &world.network, &key, Some(&MODEL)).unwrap()
+    else {
         panic!("settled")
     };
     assert!(settled.answer.is_err() && !settled.transcript_matches);
@@ -254,13 +255,20 @@ fn an_answer_for_another_key_is_told_apart_from_a_bad_history() {
     forged.signature.0[5] ^= 1;
     let mut history = story.clone();
     history.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(forged))));
-    assert!(outcome(&history, &world.network, &key, Some(&MODEL)).unwrap_err().to_string().contains("signature"));
+    assert!(
+        outcome(&history, &world.network, &key, Some(&MODEL)).unwrap_err().to_string().contains("signature")
+    );
 
     let mut swapped = world.post_receipt(&job, &key.public());
     swapped.result = world.post_receipt(&job, &key.public()).result;
     let mut history = story;
     history.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(swapped))));
-    assert!(outcome(&history, &world.network, &key, Some(&MODEL)).unwrap_err().to_string().contains("receipt names"));
+    assert!(
+        outcome(&history, &world.network, &key, Some(&MODEL))
+            .unwrap_err()
+            .to_string()
+            .contains("receipt names")
+    );
 }
 
 #[test]

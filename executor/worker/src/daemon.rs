@@ -563,10 +563,9 @@ async fn read_next<C: ChainAccess + ?Sized>(
 /// A server's fault passes or another server answers; ours does not.
 fn is_final(error: &WorkerError) -> bool {
     match error {
-        WorkerError::Chain(error) => matches!(
-            error,
-            ChainError::HistoryMismatch { .. } | ChainError::Caller(_)
-        ),
+        WorkerError::Chain(error) => {
+            matches!(error, ChainError::HistoryMismatch { .. } | ChainError::Caller(_))
+        }
         _ => true,
     }
 }

@@ -63,10 +63,17 @@ mod tests {
         let cost = prices.registration();
         let brought = client::amounts::REGISTRATION;
         assert!(cost <= brought, "a registration needs {cost}");
-        assert!(brought.get() < 2 * cost.get(), "a registration needs {cost}: what it brings is needlessly much");
+        assert!(
+            brought.get() < 2 * cost.get(),
+            "a registration needs {cost}: what it brings is needlessly much"
+        );
         let posting = prices
             .gas(prices.gas.gas_limit)
-            .checked_add(prices.storage(fees::RENT_COLLATERAL_S, fees::COLLATERAL_BITS, fees::COLLATERAL_CELLS))
+            .checked_add(prices.storage(
+                fees::RENT_COLLATERAL_S,
+                fees::COLLATERAL_BITS,
+                fees::COLLATERAL_CELLS,
+            ))
             .unwrap();
         assert!(posting <= client::amounts::POSTING, "a posting may need {posting}");
     }

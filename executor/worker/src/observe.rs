@@ -195,9 +195,8 @@ async fn read_posted<C: ChainAccess + ?Sized>(
     seen: &mut Observation,
 ) -> Result<(), WorkerError> {
     let view = chain.account(sender, &seen.block).await?;
-    let is_job = view
-        .code()
-        .is_some_and(|code| code.repr_hash() == scope.network.generation.job_code.repr_hash());
+    let is_job =
+        view.code().is_some_and(|code| code.repr_hash() == scope.network.generation.job_code.repr_hash());
     let (true, Some(newest), Some(storage)) = (is_job, view.last, job_storage(&view)) else { return Ok(()) };
     if scope.network.job_address(&storage.client, storage.nonce)? != *sender {
         return Ok(());

@@ -80,8 +80,7 @@ pub fn open(
     check_shape(&input)?;
     let mut prompt_ids = Zeroizing::new(engine.tokenize(&input.messages).map_err(|error| error.reason())?);
     let context_tokens = context_limit.map_or(info.context_tokens, |limit| limit.min(info.context_tokens));
-    let max_output_tokens =
-        output_limit(posted, prompt_ids.len(), input.max_output_tokens, context_tokens)?;
+    let max_output_tokens = output_limit(posted, prompt_ids.len(), input.max_output_tokens, context_tokens)?;
     Ok(Opened { reply_key: input.reply_key, prompt_ids: std::mem::take(&mut prompt_ids), max_output_tokens })
 }
 
@@ -211,11 +210,7 @@ fn shorter(made: u32, size: usize, reserved: usize) -> Option<u32> {
     (fewer < made).then_some(fewer)
 }
 
-fn sign(
-    signer: Signer<'_>,
-    posted: &PostedJob,
-    result: &Sealing,
-) -> Result<SignedReceipt, WireError> {
+fn sign(signer: Signer<'_>, posted: &PostedJob, result: &Sealing) -> Result<SignedReceipt, WireError> {
     let content = ReceiptContent {
         result_hash: *to_cell(&result.sealed)?.repr_hash(),
         transcript: result.transcript,

@@ -40,6 +40,15 @@ fn measure() -> BTreeMap<String, u64> {
     gas
 }
 
+/// Every operation but those of [`a_worker_with_a_history`].
+pub(crate) fn every_operation() {
+    jobs();
+    sessions();
+    open_jobs();
+    accounts();
+    registry();
+}
+
 fn used(market: &Market) -> Vec<(String, u64)> {
     let named = |tx: &Tx| {
         let name = market.names.get(&tx.account)?;

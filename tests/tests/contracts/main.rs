@@ -4,6 +4,7 @@
 mod artefacts;
 mod attest;
 mod cancel;
+mod cases;
 mod claim;
 mod equivocation;
 mod expire;

@@ -101,6 +101,11 @@ fn a_long_random_run() {
     );
 }
 
+/// A run of so many steps, whatever becomes of it.
+pub(crate) fn run(seed: u64, steps: u64) {
+    run_or_shrink(seed, steps);
+}
+
 /// What succeeded how often. A run that fails is shortened first.
 fn run_or_shrink(seed: u64, steps: u64) -> BTreeMap<String, u64> {
     let all: Vec<u64> = (0..steps).collect();

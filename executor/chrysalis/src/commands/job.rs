@@ -6,12 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use chain::ChainAccess;
 use clap::{Args, Subcommand};
-use client::{
-    Finished, JobRequest, JobStep, JobStory, Outcome, model_of, outcome, read_story, reply_key,
-};
+use client::{Finished, JobRequest, JobStep, JobStory, Outcome, model_of, outcome, read_story, reply_key};
 use contracts::job::JobStatus;
-use contracts::sealing::ChatMessage;
 use contracts::network::WORKCHAIN;
+use contracts::sealing::ChatMessage;
 use contracts::{HashBytes, Nanoton, Prices, StdAddr, Units};
 use rand::RngExt;
 use serde_json::{Value, json};

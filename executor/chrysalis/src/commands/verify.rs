@@ -96,6 +96,8 @@ pub(crate) fn audit_collected(
         balance_nanoton: collected.account.balance_nanoton(),
         state: Some(collected.state.clone()),
         registration,
+        model: collected.model.as_ref().and_then(|view| view.data().cloned()),
+        offer: collected.offer.as_ref().map(|transaction| transaction.cell.clone()),
     };
     audit(&history, collateral, policy, now_s)
 }

@@ -22,8 +22,8 @@ use contracts::job::JobStatus;
 
 pub use decide::{Decision, Declined, Delay, decide};
 pub use types::{
-    AttestedKeys, Due, Effect, End, Event, Job, JobFacts, JobKey, OfferFacts, Order, Phase, Policy, PostedJob,
-    ServedModel, SignedReceipt, WorkerFacts,
+    AttestedKeys, Due, Effect, End, Event, Job, JobFacts, JobKey, OfferFacts, Order, Phase, Policy,
+    PostedJob, ServedModel, SignedReceipt, WorkerFacts,
 };
 
 /// Everything the worker remembers. What has to outlive the process is `jobs`; the rest is read from the chain again.

@@ -156,7 +156,11 @@ fn a_small_job_is_answered_without_a_claim_and_dropped_where_the_client_takes_it
     let mut state = ready();
     let (key, other) = (small(20).key, small(21).key);
     assert_eq!(see(&mut state, small(20)), [Effect::OpenInput { key: key.clone() }]);
-    assert_eq!(see(&mut state, small(21)), [Effect::OpenInput { key: other.clone() }], "none waits for another");
+    assert_eq!(
+        see(&mut state, small(21)),
+        [Effect::OpenInput { key: other.clone() }],
+        "none waits for another"
+    );
     assert!(step(&policy, &mut state, Event::JobRead { key: key.clone(), facts: open() }).is_empty());
     step(&policy, &mut state, Event::InputOpened { key: key.clone() });
     step(&policy, &mut state, Event::InputOpened { key: other.clone() });
@@ -166,7 +170,10 @@ fn a_small_job_is_answered_without_a_claim_and_dropped_where_the_client_takes_it
     let cancelled = JobFacts { status: JobStatus::Cancelled, until: START_S + 9_000 };
     for key in [key, other] {
         let read = Event::JobRead { key: key.clone(), facts: cancelled.clone() };
-        assert_eq!(step(&policy, &mut state, read), [Effect::Forget { key: key.clone(), end: End::Cancelled }]);
+        assert_eq!(
+            step(&policy, &mut state, read),
+            [Effect::Forget { key: key.clone(), end: End::Cancelled }]
+        );
         let answered = Event::Answered { key: key.clone(), receipt: SignedReceipt(vec![2]) };
         assert!(step(&policy, &mut state, answered).is_empty(), "an answer too late is dropped");
         assert!(step(&policy, &mut state, Event::Tick { now_s: START_S + 30 }).is_empty());

@@ -104,8 +104,7 @@ fn a_receipt_says_what_was_served_and_the_client_can_read_the_answer() {
 
 #[test]
 fn an_answer_is_cut_to_what_is_paid_and_fits() {
-    let limit =
-        |posted: &PostedJob, input, asked, context| output_limit(posted, input, asked, context);
+    let limit = |posted: &PostedJob, input, asked, context| output_limit(posted, input, asked, context);
     let job = posted();
     assert_eq!(limit(&job, 4, 5, 100), Ok(5), "as asked");
     assert_eq!(limit(&job, 4, 90, 100), Ok(20), "as the terms allow");
@@ -132,8 +131,7 @@ fn what_cannot_be_served_is_refused_by_its_reason() {
     let (keys, reply) = (Keys::generate(&mut rand::rng()), DecryptionKey::generate(&mut rand::rng()));
     let other = Keys::generate(&mut rand::rng());
     let signer = signer(&keys);
-    let refusal =
-        |posted: &PostedJob, input: &[u8]| open(signer, &Words, posted, input, None).err();
+    let refusal = |posted: &PostedJob, input: &[u8]| open(signer, &Words, posted, input, None).err();
     let good = sealed(&keys, say(4), 5, &reply);
     assert_eq!(refusal(&posted(), &good), None);
     let moved = PostedJob { until: 1_001, ..posted() };

@@ -38,7 +38,9 @@ async fn jobs_on_terms_that_the_worker_never_offered_and_notices_of_no_job_are_l
     for large in [false, true] {
         lies.push(market.post_with("one two", &key, large, |seller| seller.share_bps += 1).await);
         lies.push(market.post_with("one two", &key, large, |seller| seller.share_bps -= 1).await);
-        lies.push(market.post_with("one two", &key, large, |seller| seller.receipt_key = HashBytes([7; 32])).await);
+        lies.push(
+            market.post_with("one two", &key, large, |seller| seller.receipt_key = HashBytes([7; 32])).await,
+        );
         lies.push(market.post_with("one two", &key, large, |seller| seller.model = HashBytes([7; 32])).await);
         lies.push(market.post_with("one two", &key, large, |seller| seller.settle_within_s = 30).await);
         let cheaper = |seller: &mut contracts::job::Seller| {

@@ -24,10 +24,10 @@ use contracts::sealing::{
 use contracts::wire::{Snake, from_cell};
 use contracts::worker::{ClaimJob, WorkerState, WorkerStorage};
 use contracts::{Generation, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, StdAddr, Units};
+use dcap_qvl::QuoteCollateralV3 as Collateral;
 use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
 use tdx_simulator::{SimulatedPlatform, TdIdentity};
 use tokio::runtime::Runtime;
-use dcap_qvl::QuoteCollateralV3 as Collateral;
 use worker::attestation::read_quote;
 use worker::{
     AttestationError, AttestationSource, CollateralSource, Engine, EngineError, EngineInfo, Generated,
@@ -212,7 +212,8 @@ pub(crate) fn network(network_id: i32) -> (Network, RegistryStorage, Transfer) {
     let policy = PlatformPolicy::initial(0);
     let platform_code = artifacts::library(Contract::Platform);
     let storage =
-        RegistryStorage::initial(registrar, 1, 60, generation, &[measurement], policy, platform_code).unwrap();
+        RegistryStorage::initial(registrar, 1, 60, generation, &[measurement], policy, platform_code)
+            .unwrap();
     let registry = storage.address(&artifacts::code(Contract::Registry)).unwrap();
     (storage.network(registry), storage, attestor)
 }
@@ -237,14 +238,13 @@ pub(crate) fn start_worker(
     let owner = sender(&chain, OWNER_SEED, network_id);
     let address = owner.wallet().address().clone();
     let identity = Identity::new(network.worker_address(&address).unwrap(), network_id);
-    let config =
-        WorkerConfig {
-            resend_every_s: 2,
-            drain_s: 20,
-            max_jobs: 2,
-            claim_above_nanoton: CLAIM_ABOVE,
-            ..WorkerConfig::at_prices(PRICES)
-        };
+    let config = WorkerConfig {
+        resend_every_s: 2,
+        drain_s: 20,
+        max_jobs: 2,
+        claim_above_nanoton: CLAIM_ABOVE,
+        ..WorkerConfig::at_prices(PRICES)
+    };
     let quotes = Arc::new(Quotes::new());
     Worker {
         chain,
@@ -395,8 +395,7 @@ impl Market {
         let sealed = seal_input(&input, encryption_key, &context, &mut rand::rng()).unwrap();
         let post = PostJob::new(nonce, until, amount(deposit), limits, seller, &sealed).unwrap();
         let init = self.network.job_state_init(client, nonce).unwrap();
-        let transfer =
-            Transfer::new(address.clone(), TON, post.to_cell().unwrap()).with_state_init(init);
+        let transfer = Transfer::new(address.clone(), TON, post.to_cell().unwrap()).with_state_init(init);
         self.client.send(&[transfer]).await.unwrap();
         Posted { address, reply }
     }
