@@ -119,3 +119,19 @@ impl fmt::Debug for TlsKey {
         f.write_str("TlsKey")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_the_tls_library_holds_shows_no_key() {
+        let secret = [0xc9; 32];
+        let identity = Identity::session(SigningKey::from_bytes(&secret)).unwrap();
+        let signer = identity.certified().key.choose_scheme(&[SignatureScheme::ED25519]).unwrap();
+        let shown = format!("{:?} {signer:?}", identity.certified().key).to_lowercase();
+        assert!(shown.contains("tlskey"));
+        assert!(!shown.contains("201, 201, 201") && !shown.contains("c9c9c9"), "{shown}");
+    }
+}
