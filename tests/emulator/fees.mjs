@@ -119,7 +119,7 @@ async function open(job, value, body) {
     job.lt = trace.transactions.find(({ inMessage }) => inMessage.info.type === 'internal' && inMessage.info.dest.equals(job.address)).lt;
     return trace;
 }
-const post = (job, value, { waitS = 120, settleWithinS } = {}) => open(job, value, terms(message(0x43480401), DEPOSIT, bc.now + waitS).storeRef(seller(settleWithinS)).storeRef(sealed(PAYLOAD_BYTES)).endCell());
+const post = (job, value, { waitS = 120, inputBytes = PAYLOAD_BYTES } = {}) => open(job, value, terms(message(0x43480401), DEPOSIT, bc.now + waitS).storeRef(seller()).storeRef(sealed(inputBytes)).endCell());
 function claim(job, market) {
     const body = b().storeUint(modelId, 256).storeCoins(BOND);
     if (market) body.storeBit(1).storeUint(600, 32); else body.storeBit(0);
@@ -137,6 +137,10 @@ function answer(job, resultBytes = PAYLOAD_BYTES) {
 {
     const job = jobAt();
     rows['Directed job, answered without a claim'] = cost(await post(job, TON / 5n), await answer(job));
+}
+{
+    const job = jobAt();
+    rows['Directed job, answered without a claim, with 2 540 bytes of input and of result'] = cost(await post(job, TON / 5n, { inputBytes: 2540 }), await answer(job, 2540));
 }
 {
     const job = jobAt();
