@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use contracts::network::{AttestationParams, CodeRef, Codes};
+use contracts::librarian::library_cell_of;
+use contracts::network::{CodeRef, Codes, Generation};
 use contracts::{HashBytes, Nanoton, Network, Params, Ref, StdAddr};
 use tycho_types::boc::de::BocHeader;
 use tycho_types::cell::{Cell, CellFamily};
@@ -28,6 +29,8 @@ pub fn audit(bytes: &[u8]) {
         balance_nanoton: 0,
         state: None,
         registration: None,
+        model: None,
+        offer: None,
     };
     let policy = QuotePolicy::production(Vec::new());
     assert!(!verifier::audit(&history, &COLLATERAL, &policy, 1_750_500_000).verdict.all_passed());
@@ -41,24 +44,23 @@ static NETWORK: LazyLock<Network> = LazyLock::new(network);
 
 fn network() -> Network {
     let code = |byte| CodeRef { hash: HashBytes([byte; 32]), depth: 3 };
-    let codes = Codes { worker: code(1), model: code(2), job: code(3) };
+    let codes = Codes { worker: code(1), model: code(2), platform: HashBytes([4; 32]) };
     let params = Params {
-        network_id: -3,
         treasury: StdAddr::new(0, HashBytes([4; 32])),
-        fee_bps: 250,
         royalty_cap_bps: 1_000,
         min_stake: Nanoton::new(1),
-        min_bond: Nanoton::new(1),
-        bond_bps: 1_000,
         unbonding_s: 1,
-        audit_window_s: 1,
-        codes: Ref::new(codes).expect("codes fit"),
-        attestation: Ref::new(AttestationParams {
-            attestor: StdAddr::new(0, HashBytes([6; 32])),
-            ttl_s: 86_400,
-            platform: code(4),
-        })
-        .expect("they fit"),
+        attestor: StdAddr::new(0, HashBytes([6; 32])),
+        attestation_ttl_s: 86_400,
     };
-    Network { registry: StdAddr::new(0, HashBytes([5; 32])), params: Ref::new(params).expect("params fit") }
+    let generation = Generation {
+        network_id: -3,
+        fee_bps: 250,
+        bond_bps: 1_000,
+        min_bond: Nanoton::new(1),
+        job_code: library_cell_of(&HashBytes([3; 32])),
+        codes: Ref::new(codes).expect("codes fit"),
+        params: Ref::new(params).expect("params fit"),
+    };
+    Network { registry: StdAddr::new(0, HashBytes([5; 32])), generation }
 }

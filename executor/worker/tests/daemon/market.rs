@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chain::{
@@ -79,14 +79,17 @@ pub(crate) const ANSWER_CANARY: &str = "answer-canary-6b1f";
 /// A simulated machine, the same in every process.
 pub(crate) struct Quotes(SimulatedPlatform, TdIdentity);
 
+/// One time for all quotes of a run: those of another second carry other collateral.
+static STARTED_AT_S: LazyLock<u64> =
+    LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+
 impl Quotes {
     pub(crate) fn new() -> Self {
         Self::of_image("worker test")
     }
 
     pub(crate) fn of_image(name: &str) -> Self {
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        Self(SimulatedPlatform::new(&[23; 32], now_s).unwrap(), TdIdentity::of_image(name))
+        Self(SimulatedPlatform::new(&[23; 32], *STARTED_AT_S).unwrap(), TdIdentity::of_image(name))
     }
 
     fn attestor(&self) -> AttestorStorage {

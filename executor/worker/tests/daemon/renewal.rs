@@ -72,7 +72,7 @@ async fn is_answered(market: &Market, job: &Posted) {
         .iter()
         .find_map(|tx| PostReceipt::from_cell(&tx.in_message().unwrap()?.body).ok())
         .unwrap();
-    receipt.verify(&state.claim.as_ref().unwrap().receipt_key).unwrap();
+    receipt.verify(&state.posting.seller.as_ref().unwrap().receipt_key).unwrap();
     let answer = market.open_answer(job, &state, &receipt.sealed_result().unwrap());
     assert!(answer.text.contains(ANSWER_CANARY));
 }
@@ -93,14 +93,14 @@ async fn an_attestation_is_renewed_under_a_job() {
     market.skip_time(HALF_LIFE_S - 60).await;
     let before = market.worker_state().await.unwrap();
     assert_eq!(before.registration_seqno, first.registration_seqno);
-    let job = market.post("one two three", &attested.encryption_key).await;
+    let job = market.post_of("one two three", &attested.encryption_key, true).await;
     until("the claim", async || gated.0.is_working.load(Ordering::SeqCst)).await;
     let under_way = market.worker_state().await.unwrap();
     assert_eq!(
         under_way.registration_seqno, first.registration_seqno,
         "it was renewed too early to test anything"
     );
-    assert!(under_way.locked.get() > 0);
+    assert_eq!(market.job(&job.address).await.unwrap().status, JobStatus::Claimed);
 
     market.skip_time(120).await;
     until("the renewal", async || {
@@ -111,14 +111,13 @@ async fn an_attestation_is_renewed_under_a_job() {
     let again = renewed.attestation.unwrap();
     assert!(again.expires_at >= attested.expires_at + HALF_LIFE_S);
     assert_eq!((again.receipt_key, again.encryption_key), (attested.receipt_key, attested.encryption_key));
-    assert_eq!(renewed.locked, under_way.locked, "the claim is still held");
+    assert_eq!(market.job(&job.address).await.unwrap().status, JobStatus::Claimed);
 
     gated.open();
     is_answered(&market, &job).await;
     let next = market.post("four five", &again.encryption_key).await;
     is_answered(&market, &next).await;
     running.abort();
-    let after = market.worker_state().await.unwrap();
-    assert_eq!((after.record.settled, after.record.rejected, after.record.expired), (2, 0, 0));
-    assert_eq!(after.locked.get(), 0);
+    let record = market.record().await;
+    assert_eq!((record.claims, record.settled, record.bonds_back), (1, 2, 0));
 }
