@@ -6,6 +6,7 @@ mod full_disk;
 mod hostile;
 mod large_result;
 mod live;
+mod lost_journal;
 mod market;
 mod outage;
 mod registration;
