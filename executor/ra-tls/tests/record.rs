@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use contracts::attestor::Bytes;
-use contracts::worker::{Attestation, Evidence, WorkerRecord, WorkerState};
+use contracts::worker::{Attestation, Evidence, WorkerHistory, WorkerState};
 use contracts::{HashBytes, Nanoton, Ref, StdAddr};
 use ra_tls::evidence::ExpectedWorker;
 
@@ -11,15 +11,15 @@ fn the_attested_registration_is_the_one_before_the_next() {
     let worker = StdAddr::new(0, HashBytes([3; 32]));
     let mut state = WorkerState {
         stake: Nanoton::default(),
-        locked: Nanoton::default(),
-        earnings: Nanoton::default(),
         unbonding: Nanoton::default(),
         unbonding_until: 0,
         claim_seqno: 4,
         registration_seqno: 1,
-        record: WorkerRecord::default(),
+        slashed: 0,
+        paused: false,
         attestation: None,
         offers: Default::default(),
+        history: Ref::new(WorkerHistory { operator: None, receipt_keys: Default::default() }).unwrap(),
     };
     assert_eq!(ExpectedWorker::of_state(-239, worker.clone(), &state), None);
     let evidence = Evidence {
