@@ -33,6 +33,8 @@ pub struct Bytes<const N: usize>(pub [u8; N]);
 
 /// Serial number of a certificate, without the zero byte that DER puts before a high bit.
 pub type Serial = Bytes<20>;
+/// SubjectKeyIdentifier of a certificate.
+pub type KeyId = Bytes<20>;
 /// Family, model, stepping, platform type and custom SKU of a processor.
 pub type Fmspc = Bytes<6>;
 /// Sixteen security version numbers, component 1 first.
@@ -40,8 +42,6 @@ pub type Svns = Bytes<16>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct AttestorStorage {
-    /// SHA-256 of the DER Name that is every PCK certificate's subject.
-    pub pck_subject: HashBytes,
     pub trust: Ref<Trust>,
     /// SHA-256 of the public key x ‖ y → authority.
     pub authorities: Dict<HashBytes, Ref<Authority>>,
@@ -51,9 +51,8 @@ pub struct AttestorStorage {
 
 impl AttestorStorage {
     /// As deployed: nothing posted yet.
-    pub fn initial(pck_subject: HashBytes, trust: Trust) -> Result<Self, WireError> {
+    pub fn initial(trust: Trust) -> Result<Self, WireError> {
         Ok(Self {
-            pck_subject,
             trust: Ref::new(trust)?,
             authorities: Dict::new(),
             root_crl: None,
@@ -73,12 +72,18 @@ pub struct Trust {
     pub roles: Ref<RoleNames>,
 }
 
-/// SHA-256 of DER Names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
+/// SHA-256 of DER Names, and what PCK certificates have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct RoleNames {
     pub platform_ca: HashBytes,
     pub processor_ca: HashBytes,
     pub tcb_signer: HashBytes,
+    /// The DER Name that is every PCK certificate's subject, in one piece.
+    pub pck_subject: Ref<Pieces>,
+    /// The extension with the CRL distribution points of certificates by the platform CA, in one piece.
+    pub platform_points: Ref<Pieces>,
+    /// The same of the processor CA's.
+    pub processor_points: Ref<Pieces>,
 }
 
 /// What an [`Authority`] may sign.
@@ -96,14 +101,20 @@ pub struct Authority {
     pub role: Role,
     pub x: HashBytes,
     pub y: HashBytes,
-    /// SHA-256 of the DER Name.
-    pub subject: HashBytes,
     /// Unix time.
     pub not_before: u32,
     /// Unix time.
     pub not_after: u32,
     pub serial: Serial,
+    /// Its certificate's subject key identifier.
+    pub key_id: KeyId,
     pub crl: Option<Ref<Crl>>,
+    /// Its DER Name, in one piece.
+    pub name: Ref<Pieces>,
+    /// Of the PCK certificates it issues, as [`RoleNames`] has it.
+    pub pck_subject: Option<Ref<Pieces>>,
+    /// Of the PCK certificates it issues, as [`RoleNames`] has it.
+    pub points: Option<Ref<Pieces>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
@@ -255,30 +266,133 @@ pub struct P256Witness {
     pub slope: HashBytes,
 }
 
+/// What varies in a quote. The contract puts the rest around it; `prover::statement` gives the whole texts back.
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct QuoteProof {
     /// The attestation key.
     pub key_x: HashBytes,
     pub key_y: HashBytes,
-    /// Who issued the PCK certificate: SHA-256 of its public key x ‖ y.
-    pub authority: HashBytes,
-    /// Of `pck`.
-    pub pck_pieces: u8,
-    /// Header and report.
-    pub signed: Ref<Pieces>,
-    pub qe_report: Ref<Pieces>,
-    /// The signed part of the PCK certificate.
-    pub pck: Ref<Pieces>,
-    pub signatures: Ref<QuoteSignatures>,
+    /// The quoting enclave's.
+    pub authentication_data: HashBytes,
+    pub td: Ref<TdStatement>,
+    pub qe: Ref<QeStatement>,
+    pub pck: Ref<PckStatement>,
+}
+
+/// Format and report of a quote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TdFormat {
+    V4 = 0,
+    V5Td10 = 1,
+    V5Td15 = 2,
+    V5Td15Ex = 3,
+}
+
+/// Of header and report (Intel, *TDX DCAP Quoting Library API*, A.3). MRSIGNERSEAM and MRSERVICETD are zero.
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct TdStatement {
+    pub format: TdFormat,
+    /// Bytes 8 to 11 of the header.
+    pub versions: Bytes<4>,
+    pub user_data: Bytes<20>,
+    pub tee_tcb_svn: Svns,
+    pub mrseam: Bytes<48>,
+    pub seam_attributes: Bytes<8>,
+    pub td_attributes: Bytes<8>,
+    pub xfam: Bytes<8>,
+    pub measured: Ref<TdMeasured>,
+    /// Where it is not zero.
+    pub configuration: Option<Ref<TdConfiguration>>,
+    /// TEE_TCB_SVN2 and, of an extended report, the last 237 bytes: 110 with it, 127 in a piece of their own.
+    pub extension: Option<Ref<Pieces>>,
+    pub signature: Ref<P256Signature>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
-pub struct QuoteSignatures {
-    /// The quoting enclave's.
-    pub authentication_data: HashBytes,
-    pub quote: Ref<P256Signature>,
-    pub qe_report: Ref<P256Signature>,
-    pub pck: Ref<P256Signature>,
+pub struct TdMeasured {
+    pub mrtd: Bytes<48>,
+    pub rtmr0: Bytes<48>,
+    pub rest: Ref<TdRegisters>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct TdRegisters {
+    pub rtmr1: Bytes<48>,
+    pub rtmr2: Bytes<48>,
+    pub rest: Ref<TdLast>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct TdLast {
+    pub rtmr3: Bytes<48>,
+    pub report_data: Bytes<64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct TdConfiguration {
+    pub mrconfigid: Bytes<48>,
+    /// Where it is not zero.
+    pub owner: Option<Ref<TdOwner>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct TdOwner {
+    pub mrowner: Bytes<48>,
+    pub mrownerconfig: Bytes<48>,
+}
+
+/// Of the quoting enclave's report. What it reserves is zero.
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct QeStatement {
+    pub cpu_svn: Svns,
+    pub miscselect: Bytes<4>,
+    pub attributes: Bytes<16>,
+    pub mrenclave: HashBytes,
+    pub mrsigner: HashBytes,
+    /// Little-endian.
+    pub isv_prod_id: Bytes<2>,
+    /// Little-endian.
+    pub isv_svn: Bytes<2>,
+    pub signature: Ref<P256Signature>,
+}
+
+/// Of a PCK certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct PckStatement {
+    pub x: HashBytes,
+    pub y: HashBytes,
+    /// In DER.
+    pub validity: Bytes<32>,
+    pub serial: Serial,
+    /// The extension with the CRL distribution points, in one piece, where it is not its issuer's usual one.
+    pub points: Option<Ref<Pieces>>,
+    pub platform: Ref<PckPlatform>,
+    pub signature: Ref<P256Signature>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct PckPlatform {
+    /// SHA-256 of the issuer's public key x ‖ y.
+    pub issuer: HashBytes,
+    pub key_id: KeyId,
+    pub ppid: Bytes<16>,
+    pub svns: Svns,
+    pub pce_svn: u16,
+    pub pce_id: u16,
+    pub fmspc: Fmspc,
+    pub sgx_type: u8,
+    /// In certificates by the platform CA.
+    pub instance: Option<PckInstance>,
+}
+
+/// Which machine, and how it is configured: each flag zero or 255.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
+pub struct PckInstance {
+    pub id: Bytes<16>,
+    pub dynamic_platform: u8,
+    pub cached_keys: u8,
+    pub smt_enabled: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
@@ -403,6 +517,24 @@ impl<'a> Load<'a> for Role {
         match slice.load_u8()? {
             1 => Ok(Self::PckIssuer),
             2 => Ok(Self::TcbSigner),
+            _ => Err(CellError::InvalidData),
+        }
+    }
+}
+
+impl Store for TdFormat {
+    fn store_into(&self, builder: &mut CellBuilder, _: &dyn CellContext) -> Result<(), CellError> {
+        builder.store_u8(*self as u8)
+    }
+}
+
+impl<'a> Load<'a> for TdFormat {
+    fn load_from(slice: &mut CellSlice<'a>) -> Result<Self, CellError> {
+        match slice.load_u8()? {
+            0 => Ok(Self::V4),
+            1 => Ok(Self::V5Td10),
+            2 => Ok(Self::V5Td15),
+            3 => Ok(Self::V5Td15Ex),
             _ => Err(CellError::InvalidData),
         }
     }
@@ -533,9 +665,20 @@ mod tests {
         SvnLevel { isv_svn, needs: needs::OUT_OF_DATE, advisories: HashBytes([3; 32]) }
     }
 
+    fn piece(byte: u8) -> Ref<Pieces> {
+        Ref::new(Pieces::new(vec![vec![byte; 114]]).unwrap()).unwrap()
+    }
+
     fn storage() -> AttestorStorage {
         let hash = |byte| HashBytes([byte; 32]);
-        let roles = RoleNames { platform_ca: hash(1), processor_ca: hash(2), tcb_signer: hash(3) };
+        let roles = RoleNames {
+            platform_ca: hash(1),
+            processor_ca: hash(2),
+            tcb_signer: hash(3),
+            pck_subject: piece(8),
+            platform_points: piece(9),
+            processor_points: piece(10),
+        };
         let trust = Trust {
             root_x: hash(4),
             root_y: hash(5),
@@ -543,7 +686,7 @@ mod tests {
             root_serial: Bytes([7; 20]),
             roles: Ref::new(roles).unwrap(),
         };
-        AttestorStorage::initial(hash(8), trust).unwrap()
+        AttestorStorage::initial(trust).unwrap()
     }
 
     #[test]
@@ -557,11 +700,14 @@ mod tests {
             role: Role::TcbSigner,
             x: HashBytes([1; 32]),
             y: HashBytes([2; 32]),
-            subject: HashBytes([3; 32]),
             not_before: 4,
             not_after: 5,
             serial: Bytes([6; 20]),
+            key_id: Bytes([7; 20]),
             crl: Some(Ref::new(crl.clone()).unwrap()),
+            name: piece(3),
+            pck_subject: Some(piece(4)),
+            points: None,
         };
         storage.authorities.set(HashBytes([1; 32]), Ref::new(authority).unwrap()).unwrap();
         storage.root_crl = Some(Ref::new(crl).unwrap());

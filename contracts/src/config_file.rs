@@ -26,6 +26,12 @@ pub struct WorkerSection {
     /// Path of a GGUF file or a Hugging Face directory.
     pub model: String,
     pub attestation: AttestationSource,
+    /// Base address of a PCS or PCCS that has this machine's collateral; without it, a file has to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pccs_url: Option<String>,
+    /// Path of a PEM file with the authorities that the server proves itself by; without it, the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pccs_authority: Option<String>,
     /// What the worker asks, in nanoTON per 1 000 units.
     pub prices_nanoton_per_1k: Prices,
     /// Stake to hold; missing stake is added on start.

@@ -63,7 +63,7 @@ function prevBlocks({ lastMcBlocks, prevKeyBlock, lastMcBlocks100 }) {
 const folder = new URL('fixtures/', import.meta.url);
 mkdirSync(folder, { recursive: true });
 const wanted = process.argv.slice(2);
-for (const name of ['wallets', 'contracts', 'opcodes']) {
+for (const name of ['wallets', 'contracts', 'opcodes', 'attestor']) {
     if (wanted.length > 0 && !wanted.includes(name)) continue;
     seen.clear();
     const own = await import(`./${name}.mjs`);

@@ -2,7 +2,7 @@
 // taken back, in transactions and in get-methods. `npm ci && node libraries.mjs`.
 
 import { createRequire } from 'node:module';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 const require = createRequire(import.meta.url);
 const { Blockchain, Executor } = require('@ton/sandbox');
 const { Address, beginCell, Dictionary, external, loadMessage, loadTransaction, Cell, toNano } = require('@ton/core');
@@ -158,6 +158,13 @@ const spread = (count, start = 0) => {
     };
     return make(count);
 };
+
+// 40 cells of 27 176 bits, about what a contract of some size has.
+const ofJobSize = (() => {
+    let cell = number(3);
+    for (let i = 0; i < 39; i++) cell = beginCell().storeBuffer(Buffer.alloc(87, i)).storeRef(cell).endCell();
+    return cell;
+})();
 
 // ---- Code as a library ----
 for (const workchain of [0, -1]) {
@@ -495,11 +502,40 @@ for (const workchain of [0, -1]) {
     await call('action of a library, then a malformed one', account, { body: body('d430 ed55', [list(library(2, content), bits(1, 32))]) });
 }
 
+{
+    // Lists of actions by chance, each upon what the ones before left. RANDOM=2000 makes more of them.
+    let seed = 20261121;
+    const below = (count) => { seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0; return Math.floor((seed / 2 ** 32) * count); };
+    const cells = [content, shows, counter, reference(content), number(1), number(2)];
+    const modes = [0, 1, 2, 2, 1, 16, 17, 18, 3, 20];
+    const actions = [
+        () => bits(0x26fa1dd4, 32).storeUint(modes[below(10)], 7).storeUint(1, 1).storeRef(cells[below(6)]),
+        () => bits(0x26fa1dd4, 32).storeUint(modes[below(10)], 7).storeUint(0, 1).storeBuffer(cells[below(6)].hash()),
+        () => bits(0x26fa1dd4, 32).storeUint(modes[below(3)], 7).storeUint(1, 1).storeRef(cells[below(6)]),
+        () => bits(0x0ec3c86d, 32).storeUint([0, 1, 64, 3, 17][below(5)], 8).storeRef(message(['0.01', '0.5', '9000'][below(3)])),
+        () => bits(0xad4de08e, 32).storeRef([actor, actor, hex('30 d4 01 d0 ed1e d8 00').endCell()][below(3)]),
+        () => bits(0x36e6b809, 32).storeUint([0, 2, 4][below(3)], 8).storeCoins(toNano(['0.1', '1', '900'][below(3)])).storeBit(0),
+        () => bits(0x0ec3c86d, 32).storeUint(160, 8).storeRef(message('0')),
+    ];
+    const count = Number(process.env.RANDOM ?? 60);
+    for (const workchain of [0, -1]) {
+        let account = null;
+        for (let at = 0; at < count; at++) {
+            if (account === null || at % 15 === 0) account = await deploy(null, { code: actor, workchain, body: body('', []), value: '50' });
+            let list = beginCell().endCell();
+            for (let n = below(5); n >= 0; n--) list = beginCell().storeRef(list).storeBuilder(actions[below(below(8) === 0 ? 7 : 6)]()).endCell();
+            await call(`actions by chance ${at}${workchain === 0 ? '' : ', masterchain'}`, account, { body: body('d430 ed55', [list]), value: ['0.3', '2'][below(2)], bounce: below(3) > 0 });
+        }
+    }
+}
+
 // ---- Deployment of others: a message that carries a library cell as code ----
 {
     const child = { code: reference(counter), data: number(1) };
     const whole = { code: counter, data: number(1) };
-    for (const [name, init] of [['library cell', child], ['code itself', whole]]) {
+    const large = { code: ofJobSize, data: number(1) };
+    const small = { code: reference(ofJobSize), data: number(1) };
+    for (const [name, init] of [['library cell', child], ['code itself', whole], ['library cell of large code', small], ['large code itself', large]]) {
         const cell = initCell(init);
         const out = beginCell().storeUint(0x18, 6).storeAddress(new Address(0, cell.hash())).storeCoins(toNano('0.5'))
             .storeUint(0, 1 + 4 + 4 + 64 + 32).storeBit(1).storeBit(1).storeRef(cell).storeBit(0).endCell();
@@ -513,7 +549,7 @@ for (const workchain of [0, -1]) {
 
 // ---- Storage ----
 {
-    const code = (() => { let cell = number(3); for (let i = 0; i < 39; i++) cell = beginCell().storeBuffer(Buffer.alloc(87, i)).storeRef(cell).endCell(); return cell; })();
+    const code = ofJobSize;
     for (const workchain of [0, -1]) {
         const where = workchain === 0 ? '' : ' of the masterchain';
         const account = await deploy(null, { code: actor, workchain, body: body(setLibrary(2), [code]), value: '50' });
@@ -555,6 +591,27 @@ for (const workchain of [0, -1]) {
             await call(`an account${where} that froze at a message with ${name} state`, account, { body: body('', []) });
         }
     }
+}
+
+// ---- The Librarian ----
+{
+    const read = (name) => Cell.fromBase64(JSON.parse(readFileSync(new URL(`../../contracts/artifacts/${name}.json`, import.meta.url))).code_boc64);
+    const code = read('Librarian');
+    const data = (...cells) => cells.reduce((builder, cell) => builder.storeRef(cell), beginCell()).endCell();
+    const librarian = await deploy('Librarian, deployed', { code, data: data(ofJobSize), workchain: -1, value: '5' });
+    await call('Librarian, a message', librarian, { body: number(1) });
+    await call('Librarian, deployed again', librarian, { init: { code, data: data(ofJobSize) } });
+    await callExternal('Librarian, an external message', librarian, { body: number(1) });
+    await get('getter, Librarian', librarian);
+    const none = data();
+    await deploy('Librarian, of nothing', { code, data: none, workchain: -1, value: '5' });
+    await deploy('Librarian, of four, two of them equal', { code, data: data(ofJobSize, content, counter, content), workchain: -1, value: '5' });
+    await deploy('Librarian, of too large a library', { code, data: data(spread(1001, 70_000)), workchain: -1, value: '50' });
+    await deploy('Librarian, of a good library and one too large', { code, data: data(content, spread(1001, 80_000)), workchain: -1, value: '50' });
+    await deploy('Librarian, of a library cell', { code, data: data(reference(content)), workchain: -1, value: '5' });
+    await deploy('Librarian, with bits in its data', { code, data: beginCell().storeUint(99, 32).storeRef(content).endCell(), workchain: -1, value: '5' });
+    await deploy('Librarian, with too little', { code, data: data(content, shows), workchain: -1, value: '0.005' });
+    await deploy('Librarian, of the basechain', { code, data: data(content), value: '5' });
 }
 
 fixtures.sort((a, b) => (a.name < b.name ? -1 : 1));

@@ -3,6 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use contracts::attestor::{P256Signature, QuoteProof};
+use prover::certificate::Certificate;
+use prover::pem::certificates;
+use prover::statement::{pck_text, qe_text, td_text};
 
 const QE_REPORT_CERTIFICATION_DATA: u16 = 6;
 const PCK_CHAIN: u16 = 5;
@@ -13,6 +16,9 @@ const ECDSA_WITH_SHA256: [u8; 12] = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProofError {
+    /// Without it the certificate cannot be put together.
+    #[error("the issuer's chain does not begin with a certificate; whoever supplied it is at fault")]
+    NoIssuer,
     /// Longer than any quote.
     #[error("its parts are longer than those of any quote; whoever sent it is at fault")]
     TooLong,
@@ -24,26 +30,27 @@ pub enum ProofError {
 /// # Errors
 /// [`ProofError`].
 pub fn raw_quote(proof: &QuoteProof, issuer_chain: &str) -> Result<Vec<u8>, ProofError> {
-    let signatures = &proof.signatures;
-    let certificate = certificate(&proof.pck.concat(), &signatures.pck)?;
+    let chain = certificates(issuer_chain).map_err(|_| ProofError::NoIssuer)?;
+    let issuer = chain.first().and_then(|der| Certificate::from_der(der).ok()).ok_or(ProofError::NoIssuer)?;
+    let certificate = certificate(&pck_text(&proof.pck, &issuer), &proof.pck.signature)?;
     let chain = format!("{}{}", pem(&certificate), issuer_chain.trim_start());
 
-    let mut certification = proof.qe_report.concat();
-    certification.extend(raw_signature(&signatures.qe_report));
+    let mut certification = qe_text(proof);
+    certification.extend(raw_signature(&proof.qe.signature));
     certification.extend(32_u16.to_le_bytes());
-    certification.extend(signatures.authentication_data.0);
+    certification.extend(proof.authentication_data.0);
     certification.extend(PCK_CHAIN.to_le_bytes());
     certification.extend(length(chain.len())?);
     certification.extend(chain.into_bytes());
 
-    let mut data = raw_signature(&signatures.quote).to_vec();
+    let mut data = raw_signature(&proof.td.signature).to_vec();
     data.extend(proof.key_x.0);
     data.extend(proof.key_y.0);
     data.extend(QE_REPORT_CERTIFICATION_DATA.to_le_bytes());
     data.extend(length(certification.len())?);
     data.extend(certification);
 
-    let mut quote = proof.signed.concat();
+    let mut quote = td_text(&proof.td);
     quote.extend(length(data.len())?);
     quote.extend(data);
     Ok(quote)

@@ -126,9 +126,9 @@ pub fn read_registration(network: &Network, trace: &RegistrationTrace) -> Result
         && attestation.measurement == verified.report.measurement
         && evidence.mc_seqno == request.mc_seqno
         && (evidence.quote_digest, evidence.authority) == (origin.quote_digest, origin.authority)
-        && asked.quote.authority == origin.authority
+        && asked.quote.pck.platform.issuer == origin.authority
         && (evidence.serial, evidence.ppid) == (verified.report.serial, ppid);
-    let quote_digest = HashBytes(Sha256::digest(asked.quote.signed.concat()).into());
+    let quote_digest = HashBytes(Sha256::digest(prover::statement::td_text(&asked.quote.td)).into());
     if !agrees || quote_digest != origin.quote_digest {
         return Err("the Worker took another attestation than was verified".into());
     }
@@ -249,7 +249,7 @@ fn attestor_root(account: &AttestorAccount, attestor: &StdAddr, root_der: &[u8])
         return Err("it trusts another root than the network file names".into());
     }
     // The address commits to the code and to what was trusted when it was deployed.
-    let initial = AttestorStorage::initial(storage.pck_subject, trust.clone().into_value())
+    let initial = AttestorStorage::initial(trust.clone().into_value())
         .and_then(|initial| to_cell(&initial))
         .map_err(|error| error.to_string())?;
     holds(

@@ -5,7 +5,7 @@ mod history;
 
 use std::time::{Duration, Instant};
 
-use contracts::attestor::{P256Signature, Pieces, QuoteProof, QuoteSignatures, VerifyQuote};
+use contracts::attestor::{P256Signature, QuoteProof, VerifyQuote};
 use contracts::{Cell, HashBytes, Message as _, Ref};
 use history::{Ending, NOW_S, Plan};
 use proptest::prelude::*;
@@ -70,16 +70,20 @@ proptest! {
 
     #[test]
     fn a_changed_byte_in_the_proven_quote_is_never_accepted(
-        part in 0usize..8, at in any::<prop::sample::Index>(), flip in 1u8..,
+        part in 0usize..10, at in any::<prop::sample::Index>(), flip in 1u8..,
     ) {
         let change = move |proof: &mut QuoteProof| {
             let bytes: &mut [u8] = match part {
-                0 => return proof.signed = in_pieces(&proof.signed, at, flip),
-                1 => return proof.qe_report = in_pieces(&proof.qe_report, at, flip),
-                2 => return proof.pck = in_pieces(&proof.pck, at, flip),
+                0 => return change_in(&mut proof.td, |td| change_in(&mut td.measured, |held| turn(&mut held.mrtd.0, at, flip))),
+                1 => return change_in(&mut proof.qe, |qe| turn(&mut qe.mrenclave.0, at, flip)),
+                2 => return change_in(&mut proof.pck, |pck| turn(&mut pck.serial.0, at, flip)),
                 3 => &mut proof.key_x.0,
                 4 => &mut proof.key_y.0,
-                _ => return proof.signatures = in_signatures(&proof.signatures, part, at, flip),
+                5 => return change_in(&mut proof.td, |td| turn_signature(&mut td.signature, at, flip)),
+                6 => return change_in(&mut proof.qe, |qe| turn_signature(&mut qe.signature, at, flip)),
+                7 => return change_in(&mut proof.pck, |pck| turn_signature(&mut pck.signature, at, flip)),
+                8 => return change_in(&mut proof.pck, |pck| change_in(&mut pck.platform, |held| turn(&mut held.svns.0, at, flip))),
+                _ => return change_in(&mut proof.td, |td| turn(&mut td.user_data.0, at, flip)),
             };
             bytes[at.index(bytes.len())] ^= flip;
         };
@@ -156,40 +160,22 @@ fn a_balance_at_the_end_of_the_range_overflows_nothing() {
     assert!(!judge(&history).all_passed());
 }
 
-fn in_pieces(pieces: &Pieces, at: prop::sample::Index, flip: u8) -> Ref<Pieces> {
-    let mut pieces = pieces.as_slice().to_vec();
-    let total = pieces.iter().map(Vec::len).sum();
-    let mut position = at.index(total);
-    for piece in &mut pieces {
-        match piece.get_mut(position) {
-            Some(byte) => {
-                *byte ^= flip;
-                break;
-            }
-            None => position -= piece.len(),
-        }
-    }
-    Ref::new(Pieces::new(pieces).unwrap()).unwrap()
+fn change_in<T: Clone + tycho_types::cell::Store>(held: &mut Ref<T>, change: impl FnOnce(&mut T)) {
+    let mut value = (**held).clone();
+    change(&mut value);
+    *held = Ref::new(value).unwrap();
 }
 
-fn in_signatures(
-    signatures: &QuoteSignatures,
-    part: usize,
-    at: prop::sample::Index,
-    flip: u8,
-) -> Ref<QuoteSignatures> {
-    let mut changed = signatures.clone();
-    let which = match part {
-        5 => &mut changed.quote,
-        6 => &mut changed.qe_report,
-        _ => &mut changed.pck,
-    };
-    let mut signature: P256Signature = (**which).clone();
-    let position = at.index(64);
-    let half = if position < 32 { &mut signature.r.0 } else { &mut signature.s.0 };
-    half[position % 32] ^= flip;
-    *which = Ref::new(signature).unwrap();
-    Ref::new(changed).unwrap()
+fn turn(bytes: &mut [u8], at: prop::sample::Index, flip: u8) {
+    bytes[at.index(bytes.len())] ^= flip;
+}
+
+fn turn_signature(signature: &mut Ref<P256Signature>, at: prop::sample::Index, flip: u8) {
+    change_in(signature, |signature| {
+        let position = at.index(64);
+        let half = if position < 32 { &mut signature.r.0 } else { &mut signature.s.0 };
+        half[position % 32] ^= flip;
+    });
 }
 
 /// The Attestor's transaction with another proof in its message.

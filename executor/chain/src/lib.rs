@@ -1,4 +1,4 @@
-//! Chain access: liteserver client, masterchain-final watcher, V5R1 wallet.
+//! Chain access: proven reads through the `ton` crate's LiteClient, masterchain-final watcher, V5R1 wallet.
 //!
 //! [`ChainAccess`] is what the rest of the executor sees; nothing else in it knows ADNL or TL.
 

@@ -22,6 +22,10 @@ struct World {
 
 impl World {
     async fn new(mode: BlockMode) -> Self {
+        Self::with_timing(mode, Timing::default()).await
+    }
+
+    async fn with_timing(mode: BlockMode, timing: Timing) -> Self {
         let options = LocalnetOptions::default();
         let network_id = options.global_id;
         let handle = LocalnetHandle::new(options, mode, Clock::Virtual).unwrap();
@@ -31,7 +35,7 @@ impl World {
         tokio::spawn(server.serve());
         let runner = handle.clone();
         tokio::spawn(async move { runner.run().await });
-        let timing = Timing { retry_for: Duration::from_secs(3), ..Timing::default() };
+        let timing = Timing { retry_for: Duration::from_secs(3), ..timing };
         Self { handle, chain: Arc::new(LiteserverChain::new(&config, timing)), network_id }
     }
 
@@ -199,6 +203,30 @@ async fn blocks_are_found_by_number_and_waited_for() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     world.handle.advance().unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().seqno, head.seqno + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_number_may_wait_for_a_block() {
+    let timing = Timing { query_timeout: Duration::from_millis(500), ..Timing::default() };
+    let world = World::with_timing(BlockMode::Manual, timing).await;
+    let head = world.chain.head().await.unwrap();
+    let wait_all = |timeout| {
+        let chain = world.chain.clone();
+        let waits = (0..40).map(move |_| {
+            let chain = chain.clone();
+            tokio::spawn(async move { chain.wait_block(head.seqno + 1, timeout).await })
+        });
+        futures_util::future::join_all(waits.collect::<Vec<_>>())
+    };
+    for late in wait_all(Duration::from_millis(2_500)).await {
+        assert!(matches!(late.unwrap(), Err(ChainError::Timeout { request: "waitMasterchainSeqno", .. })));
+    }
+    let waiting = wait_all(Duration::from_secs(30));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.handle.advance().unwrap();
+    for found in waiting.await {
+        assert_eq!(found.unwrap().unwrap().seqno, head.seqno + 1);
+    }
 }
 
 async fn drain(watcher: &mut Watcher, world: &World) -> Vec<TxId> {

@@ -15,7 +15,7 @@ use client::{
     WorkerEvidence, collect_job, deploy, posted_jobs, read_story,
 };
 use contracts::artifacts::{Contract, code, code_ref, codes, libraries, library};
-use contracts::attestor::{AttestorStorage, Pieces, QuoteProof};
+use contracts::attestor::{AttestorStorage, QuoteProof};
 use contracts::errors::RejectionReason;
 use contracts::job::{JobStatus, PostReceipt, PostRejection};
 use contracts::measurement::KeyBinding;
@@ -641,11 +641,17 @@ async fn an_altered_quote_does_not_register_and_changes_nothing() {
     let before = client.check_worker(&world.worker.address, &world.judge()).await.unwrap();
     let spoils: [Spoil; 3] = [
         |proof| proof.key_x.0[7] ^= 1,
-        |proof| proof.authority.0[0] ^= 1,
         |proof| {
-            let mut pieces = proof.signed.as_slice().to_vec();
-            pieces[1][40] ^= 1;
-            proof.signed = Ref::new(Pieces::new(pieces).unwrap()).unwrap();
+            let mut pck = (*proof.pck).clone();
+            let mut platform = (*pck.platform).clone();
+            platform.issuer.0[0] ^= 1;
+            pck.platform = Ref::new(platform).unwrap();
+            proof.pck = Ref::new(pck).unwrap();
+        },
+        |proof| {
+            let mut td = (*proof.td).clone();
+            td.mrseam.0[40] ^= 1;
+            proof.td = Ref::new(td).unwrap();
         },
     ];
     for spoil in spoils {

@@ -1,5 +1,7 @@
 //! Where a PCS answers, and what it is asked.
 
+use std::str::FromStr;
+
 use hyper::Uri;
 
 use crate::document::Kind;
@@ -131,6 +133,14 @@ impl Address {
             Kind::QeIdentity => "tdx/certification/v4/qe/identity".to_owned(),
         };
         Self { path: format!("{}/{path}", self.path), ..self.clone() }
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
     }
 }
 

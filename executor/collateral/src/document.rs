@@ -106,8 +106,8 @@ pub(crate) struct Root {
 }
 
 impl Kind {
-    /// All that a quote's verification needs.
-    pub const ALL: [Self; 4] = [Self::RootCrl, Self::PckCrl, Self::TcbInfo, Self::QeIdentity];
+    /// All that a quote's verification needs. Last what another server may have to be asked for.
+    pub const ALL: [Self; 4] = [Self::PckCrl, Self::TcbInfo, Self::QeIdentity, Self::RootCrl];
 
     /// The headers that may carry the signer's certificates (Intel, *PCS API v4*), the usual one first.
     fn chain_headers(self) -> &'static [&'static str] {

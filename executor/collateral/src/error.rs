@@ -39,18 +39,18 @@ pub enum CollateralError {
         reason: String,
     },
     /// The server gave no answer.
-    #[error("the collateral server {server} gave no {kind}: {source}")]
+    #[error("the collateral server {server} gave no {kind}: {cause}")]
     Http {
         /// Scheme, host and port.
         server: String,
         /// What was asked for.
         kind: Kind,
         /// Why.
-        source: HttpError,
+        cause: HttpError,
     },
     /// The server gave something else.
     #[error(
-        "the collateral server {server} gave a {kind} that is of no use: {source}; ask its operator, or another server"
+        "the collateral server {server} gave a {kind} that is of no use: {cause}; ask its operator, or another server"
     )]
     Document {
         /// Scheme, host and port.
@@ -58,6 +58,6 @@ pub enum CollateralError {
         /// What was asked for.
         kind: Kind,
         /// Why.
-        source: DocumentError,
+        cause: DocumentError,
     },
 }

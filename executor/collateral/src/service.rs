@@ -146,7 +146,7 @@ impl Pccs {
         let address = self.address.of(kind, platform);
         match (self.fetched_from(&address, &self.tls, kind, platform, now_s).await, &self.root_list) {
             // Intel's service has the root's list elsewhere.
-            (Err(CollateralError::Http { source: HttpError::Status { .. }, .. }), Some(elsewhere))
+            (Err(CollateralError::Http { cause: HttpError::Status { .. }, .. }), Some(elsewhere))
                 if kind == Kind::RootCrl =>
             {
                 let tls = tls::config(None, elsewhere.is_https())?;
@@ -164,12 +164,12 @@ impl Pccs {
         platform: &Platform,
         now_s: u64,
     ) -> Result<Document, CollateralError> {
-        let answer = get(address, tls, &self.limits).await.map_err(|source| CollateralError::Http {
+        let answer = get(address, tls, &self.limits).await.map_err(|cause| CollateralError::Http {
             server: address.server(),
             kind,
-            source,
+            cause,
         })?;
-        let wrong = |source| CollateralError::Document { server: address.server(), kind, source };
+        let wrong = |cause| CollateralError::Document { server: address.server(), kind, cause };
         let document = Document::of_answer(kind, &answer.headers, &answer.body).map_err(wrong)?;
         document.check(kind, &self.root, platform, now_s).map_err(wrong)?;
         Ok(document)

@@ -8,6 +8,7 @@ use zeroize::Zeroize;
 use crate::engine::{FinishReason, GenerateParams, Generation, TokenLogprobs};
 use crate::error::GenerateError;
 use crate::sampling::Sampler;
+use crate::schema_tokens::Constraint;
 use crate::stop::StopStrings;
 use crate::text::{Text, TextStream};
 
@@ -41,6 +42,17 @@ pub(crate) enum Next {
 }
 
 impl<'a> Answer<'a> {
+    /// What `params` ask of an answer's form, ready for one answer. May take long where nobody asked for it before.
+    ///
+    /// # Errors
+    /// [`GenerateError::Schema`].
+    pub(crate) fn constraint(
+        text: &Text,
+        params: &GenerateParams,
+    ) -> Result<Option<Constraint>, GenerateError> {
+        Ok(params.json_schema.as_ref().map(|schema| text.constraint(schema)).transpose()?)
+    }
+
     /// An answer of at most `most` tokens, at least one, to a prompt.
     ///
     /// # Errors
@@ -49,13 +61,14 @@ impl<'a> Answer<'a> {
         text: &'a Text,
         prompt_ids: &[u32],
         params: &GenerateParams,
+        constraint: Option<Constraint>,
         most: usize,
     ) -> Result<Self, GenerateError> {
         Ok(Self {
             text,
             stream: text.stream(),
             stop: StopStrings::new(&params.stop)?,
-            sampler: Sampler::new(params.sampling, prompt_ids),
+            sampler: Sampler::new(params.sampling, prompt_ids).constrained(constraint),
             prompt_tokens: prompt_ids.len(),
             most,
             top_logprobs: params.top_logprobs,
@@ -68,10 +81,10 @@ impl<'a> Answer<'a> {
     /// Chooses the next token.
     ///
     /// # Errors
-    /// [`GenerateError::Backend`] where no logit is a number, [`GenerateError::Tokenizer`].
+    /// [`GenerateError::Backend`] where no logit is a number, [`GenerateError::Schema`], [`GenerateError::Tokenizer`].
     pub(crate) fn choose(&mut self, logits: &[f32]) -> Result<Next, GenerateError> {
         let position = self.prompt_tokens + self.output_ids.len();
-        let id = self.sampler.choose(logits, position).ok_or(GenerateError::Backend)?;
+        let id = self.sampler.choose(logits, position).ok_or_else(|| self.sampler.failure())?;
         if self.text.stop_ids.contains(&id) {
             return Ok(Next::End);
         }

@@ -75,18 +75,17 @@ impl HostCache {
         }
     }
 
-    /// Puts keys and values of a batch, `[kv_heads, tokens, size]` each, to their sequences'. The blocks must have been
+    /// Puts keys and values of a batch, `[tokens, kv_heads, size]` each, to their sequences'. The blocks must have been
     /// reserved.
     pub(crate) fn append(&mut self, layer: usize, keys: &[f32], values: &[f32], batch: &[Rows<'_>]) {
         let (size, kv_heads) = (self.size, self.kv_heads);
-        let tokens = keys.len() / kv_heads / size;
         for rows in batch {
             for token in 0..rows.count {
                 let position = rows.start + token;
                 let block = rows.blocks[position / BLOCK_TOKENS] as usize;
                 let within = position % BLOCK_TOKENS;
                 for head in 0..kv_heads {
-                    let from = (head * tokens + rows.first + token) * size;
+                    let from = ((rows.first + token) * kv_heads + head) * size;
                     let (key, value) = (&keys[from..from + size], &values[from..from + size]);
                     let at = self.head_at(layer, head);
                     let (into_keys, into_values) =
@@ -100,7 +99,7 @@ impl HostCache {
         }
     }
 
-    /// What the tokens of a batch see: `queries` are `[heads, tokens, size]`, the result is `[tokens, heads × size]`.
+    /// What the tokens of a batch see: `queries` and the result are `[tokens, heads, size]`.
     pub(crate) fn attend(
         &self,
         layer: usize,
@@ -110,7 +109,6 @@ impl HostCache {
         look: Look,
     ) -> Vec<f32> {
         let size = self.size;
-        let tokens = queries.len() / heads / size;
         let group = heads / self.kv_heads;
         let mut mixed = vec![0.0f32; queries.len()];
         let mut tasks = Vec::new();
@@ -135,7 +133,7 @@ impl HostCache {
             let mut at = [0; TILE];
             for ((query, at), row) in gathered.chunks_exact_mut(size).zip(&mut at).zip(*first..) {
                 let (head, token) = (*kv_head * group + row / rows.count, row % rows.count);
-                let from = (head * tokens + rows.first + token) * size;
+                let from = ((rows.first + token) * heads + head) * size;
                 query.copy_from_slice(&queries[from..from + size]);
                 *at = rows.start + token;
             }
@@ -233,8 +231,10 @@ pub(crate) fn attend_in_order<const N: usize>(work: &Work<'_>, at: [usize; N], o
         for (number, keys) in keys.iter().enumerate() {
             for row in 0..N {
                 let query = queries[row * size + number];
-                for lane in 0..LANES {
+                let mut lane = 0;
+                while lane < LANES {
                     scores[row][lane] = query.mul_add(keys[lane], scores[row][lane]);
+                    lane += 1;
                 }
             }
         }
@@ -255,10 +255,12 @@ pub(crate) fn attend_in_order<const N: usize>(work: &Work<'_>, at: [usize; N], o
     let mut sums = [[0.0f32; LANES]; N];
     for scores in &mut scores {
         for row in 0..N {
-            for lane in 0..LANES {
+            let mut lane = 0;
+            while lane < LANES {
                 let weight = exp(scores[row][lane] - most[row]);
                 scores[row][lane] = weight;
                 sums[row][lane] += weight;
+                lane += 1;
             }
         }
     }
@@ -274,7 +276,8 @@ pub(crate) fn attend_in_order<const N: usize>(work: &Work<'_>, at: [usize; N], o
             let values = work.values(block);
             let from = first.max(block * LANES) % LANES;
             let to = (last + 1).min((block + 1) * LANES) - block * LANES;
-            for position in from..to {
+            let mut position = from;
+            while position < to {
                 let start = position * size + part;
                 let value: [f32; LANES] = match values[start..].first_chunk::<LANES>() {
                     Some(value) if width == LANES => *value,
@@ -282,10 +285,13 @@ pub(crate) fn attend_in_order<const N: usize>(work: &Work<'_>, at: [usize; N], o
                 };
                 for row in 0..N {
                     let weight = scores[row][position];
-                    for lane in 0..LANES {
+                    let mut lane = 0;
+                    while lane < LANES {
                         mixed[row][lane] = weight.mul_add(value[lane], mixed[row][lane]);
+                        lane += 1;
                     }
                 }
+                position += 1;
             }
         }
         for row in 0..N {
@@ -369,7 +375,7 @@ mod tests {
             for at in 0..tokens {
                 let first = look.window.map_or(0, |window| (at + 1).saturating_sub(window));
                 let row = |from: &[f32], head: usize, token: usize| -> Vec<f64> {
-                    let start = (head * tokens + token) * size;
+                    let start = (token * (from.len() / tokens / size) + head) * size;
                     from[start..start + size].iter().map(|number| f64::from(*number)).collect()
                 };
                 let query = row(q, head, at);
@@ -393,13 +399,9 @@ mod tests {
         out
     }
 
-    /// `[heads, tokens, size]`: the tokens of `range` alone.
+    /// `[tokens, heads, size]`: the tokens of `range` alone.
     fn cut(from: &[f32], heads: usize, size: usize, range: std::ops::Range<usize>) -> Vec<f32> {
-        let tokens = from.len() / heads / size;
-        (0..heads)
-            .flat_map(|head| &from[(head * tokens + range.start) * size..(head * tokens + range.end) * size])
-            .copied()
-            .collect()
+        from[range.start * heads * size..range.end * heads * size].to_vec()
     }
 
     #[test]

@@ -102,7 +102,9 @@ impl Engine {
         // Nothing after a token that cannot stand in an answer, or beyond the limit, can be scored.
         let scored = output_ids.iter().take(most).take_while(|id| is_token(**id)).count();
         let mut audit = Audit::new(output_ids.len(), tolerance_logits);
-        let mut sampler = Sampler::new(params.sampling, prompt_ids);
+        let schema = params.json_schema.as_ref();
+        let constraint = schema.map(|schema| self.text.constraint(schema)).transpose()?;
+        let mut sampler = Sampler::new(params.sampling, prompt_ids).constrained(constraint);
         let mut ending_margin = f32::INFINITY;
         let (before, all) = (prompt_ids.len() - 1, [prompt_ids, &output_ids[..scored]].concat());
         self.model.sequence().append(&all, before, &mut |at, logits| {
@@ -111,7 +113,7 @@ impl Engine {
             if let Some(claimed) = next.filter(|_| index < scored) {
                 let found = sampler
                     .compare(logits, at + 1, std::iter::once(claimed), tolerance_logits)
-                    .ok_or(GenerateError::Backend)?;
+                    .ok_or_else(|| sampler.failure())?;
                 audit.token(index, found.chosen, claimed, found.margin);
                 sampler.accept(claimed);
                 return Ok(());
@@ -121,7 +123,7 @@ impl Engine {
                 ending_margin = found.margin;
             }
             if let Some(claimed) = next.filter(|_| index < most) {
-                let expected = sampler.choose(logits, at + 1).ok_or(GenerateError::Backend)?;
+                let expected = sampler.choose(logits, at + 1).ok_or_else(|| sampler.failure())?;
                 audit.token(index, expected, claimed, f32::INFINITY);
             }
             Ok(())

@@ -73,8 +73,15 @@ struct Gated<B: Backend> {
 
 /// True where a query must not look: `[kv_heads, group × tokens, keys]`.
 type Mask<B> = Tensor<B, 3, Bool>;
-/// Cosines and sines: `[1, tokens, head_size / 2]` each.
-type Turns<B> = (Tensor<B, 3>, Tensor<B, 3>);
+/// The masks of a batch's sequences in layers of one window.
+type Masks<B> = (Option<usize>, Vec<Option<Mask<B>>>);
+/// Cosines and sines of the tokens' positions.
+enum Turns<B: Backend> {
+    /// `[tokens, head_size / 2]` each.
+    Host { cosines: Vec<f32>, sines: Vec<f32> },
+    /// `[1, tokens, head_size / 2]` each.
+    Tensors((Tensor<B, 3>, Tensor<B, 3>)),
+}
 
 /// Sequences of one model.
 struct Sequences<'a, B: Backend> {
@@ -95,7 +102,7 @@ struct Batch<'a, B: Backend> {
     /// One for each of the shape's rotations.
     turns: Vec<Turns<B>>,
     /// One for each of `rows` and each window of a layer. Empty where the backend does not attend.
-    masks: Vec<(Option<usize>, Vec<Option<Mask<B>>>)>,
+    masks: Vec<Masks<B>>,
 }
 
 impl<B: Backend> Decoder<B> {
@@ -185,26 +192,30 @@ impl<B: Backend> Decoder<B> {
         let turns = batch.turns.get(rotation).ok_or(GenerateError::Backend)?;
         let tokens = x.dims()[0];
         let device = &self.device;
-        let split = |flat: Tensor<B, 2>, heads: usize, norm: Option<&Tensor<B, 1>>| {
-            let flat = match norm {
-                Some(norm) => self
-                    .rms_norm(flat.reshape([tokens * heads, head_size]), norm)
-                    .reshape([tokens, heads, head_size]),
-                None => flat.reshape([tokens, heads, head_size]),
-            };
-            flat.swap_dims(0, 1)
+        let normed = |flat: Tensor<B, 2>, heads: usize, norm: Option<&Tensor<B, 1>>| match norm {
+            Some(norm) => self
+                .rms_norm(flat.reshape([tokens * heads, head_size]), norm)
+                .reshape([tokens, heads * head_size]),
+            None => flat,
         };
-        let q = rotate(split(layer.q.apply(x.clone(), device)?, heads, layer.q_norm.as_ref()), turns);
-        let k = rotate(split(layer.k.apply(x.clone(), device)?, kv_heads, layer.k_norm.as_ref()), turns);
-        let v = split(layer.v.apply(x, device)?, kv_heads, None);
-        let mixed = match cache {
-            KeysAndValues::Host(cache) => {
-                cache.append(index, &values(k)?, &values(v)?, &batch.rows);
+        let q = normed(layer.q.apply(x.clone(), device)?, heads, layer.q_norm.as_ref());
+        let k = normed(layer.k.apply(x.clone(), device)?, kv_heads, layer.k_norm.as_ref());
+        let v = layer.v.apply(x, device)?;
+        let split =
+            |flat: Tensor<B, 2>, heads: usize| flat.reshape([tokens, heads, head_size]).swap_dims(0, 1);
+        let mixed = match (cache, turns) {
+            (KeysAndValues::Host(cache), Turns::Host { cosines, sines }) => {
+                let (mut q, mut k) = (values(q)?, values(k)?);
+                turn(&mut q, head_size, cosines, sines);
+                turn(&mut k, head_size, cosines, sines);
+                cache.append(index, &k, &values(v)?, &batch.rows);
                 let look = Look { scale: self.shape.attention_scale, cap: self.shape.attention_cap, window };
-                let mixed = cache.attend(index, &values(q)?, heads, &batch.rows, look);
+                let mixed = cache.attend(index, &q, heads, &batch.rows, look);
                 tensor(mixed, [tokens, heads * head_size], device)
             }
-            KeysAndValues::Tensors(cache) => {
+            (KeysAndValues::Tensors(cache), Turns::Tensors(turns)) => {
+                let (q, k) = (rotate(split(q, heads), turns), rotate(split(k, kv_heads), turns));
+                let v = split(v, kv_heads);
                 let masks = batch.masks.iter().find(|(of, _)| *of == window).map(|(_, masks)| masks);
                 let masks = masks.ok_or(GenerateError::Backend)?;
                 let mut mixed = Vec::with_capacity(batch.rows.len());
@@ -220,6 +231,7 @@ impl<B: Backend> Decoder<B> {
                 }
                 Tensor::cat(mixed, 0)
             }
+            _ => return Err(GenerateError::Backend),
         };
         layer.o.apply(mixed, device)
     }
@@ -329,8 +341,11 @@ impl<B: Backend> Decoder<B> {
                 sines.push(angle.sin() as f32);
             }
         }
+        if self.multiply == Multiply::Stored {
+            return Turns::Host { cosines, sines };
+        }
         let table = |values: Vec<f32>| tensor(values, [1, tokens, half], &self.device);
-        (table(cosines), table(sines))
+        Turns::Tensors((table(cosines), table(sines)))
     }
 
     /// True where a query must not look: `[kv_heads, group × tokens, start + tokens]`. None where it may everywhere.
@@ -382,7 +397,7 @@ impl<B: Backend> Sequences<'_, B> {
         let shape = &decoder.shape;
         let mut x = decoder.embed(tokens)?;
         let turns = shape.rotations.iter().map(|rotation| decoder.turns(rotation, &rows)).collect();
-        let mut masks: Vec<(Option<usize>, Vec<Option<Mask<B>>>)> = Vec::new();
+        let mut masks: Vec<Masks<B>> = Vec::new();
         match &mut self.cache {
             KeysAndValues::Host(cache) => cache.reserve(&rows),
             KeysAndValues::Tensors(cache) => {
@@ -518,11 +533,28 @@ fn gelu_tanh<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
 }
 
 /// Rotary position embedding (arXiv 2104.09864) of `[heads, tokens, head_size]`, halves as in Hugging Face.
-fn rotate<B: Backend>(x: Tensor<B, 3>, (cosines, sines): &Turns<B>) -> Tensor<B, 3> {
+fn rotate<B: Backend>(x: Tensor<B, 3>, (cosines, sines): &(Tensor<B, 3>, Tensor<B, 3>)) -> Tensor<B, 3> {
     let [heads, tokens, size] = x.dims();
     let first = x.clone().slice([0..heads, 0..tokens, 0..size / 2]);
     let second = x.slice([0..heads, 0..tokens, size / 2..size]);
     let turned_first = first.clone() * cosines.clone() - second.clone() * sines.clone();
     let turned_second = second * cosines.clone() + first * sines.clone();
     Tensor::cat(vec![turned_first, turned_second], 2)
+}
+
+/// The same, of `[tokens, heads, size]` where it lies.
+fn turn(x: &mut [f32], size: usize, cosines: &[f32], sines: &[f32]) {
+    let half = size / 2;
+    let tokens = cosines.len() / half;
+    let turns = cosines.chunks_exact(half).zip(sines.chunks_exact(half));
+    for (x, (cosines, sines)) in x.chunks_exact_mut(x.len() / tokens).zip(turns) {
+        for head in x.chunks_exact_mut(size) {
+            let (first, second) = head.split_at_mut(half);
+            for ((first, second), (cosine, sine)) in
+                first.iter_mut().zip(second).zip(cosines.iter().zip(sines))
+            {
+                (*first, *second) = (*first * cosine - *second * sine, *second * cosine + *first * sine);
+            }
+        }
+    }
 }

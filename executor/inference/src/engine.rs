@@ -14,6 +14,7 @@ use crate::files::ModelFiles;
 use crate::gguf::{Gguf, TensorKind};
 use crate::model::Model;
 use crate::sampling::Sampling;
+use crate::schema::JsonSchema;
 use crate::text::{ChatMessage, Text};
 use crate::weights::{FeedForwardWeights, GatedWeights, Weights};
 use crate::{gguf_model, hugging_face};
@@ -63,6 +64,8 @@ pub struct GenerateParams {
     pub stop: Vec<String>,
     /// With the log-probability of each token and of this many alternatives, at most [`MAX_TOP_LOGPROBS`].
     pub top_logprobs: Option<usize>,
+    /// What the answer's JSON must be. An answer that a limit or a stop string cuts short is only its beginning.
+    pub json_schema: Option<JsonSchema>,
 }
 
 impl GenerateParams {
@@ -79,6 +82,7 @@ impl fmt::Debug for GenerateParams {
             .field("sampling", &self.sampling)
             .field("stop_strings", &self.stop.len())
             .field("top_logprobs", &self.top_logprobs)
+            .field("json_schema", &self.json_schema.is_some())
             .finish()
     }
 }
@@ -205,7 +209,7 @@ impl Engine {
     /// The token ids of a conversation, up to the opening of the model's turn.
     ///
     /// # Errors
-    /// [`GenerateError::Template`], [`GenerateError::Tokenizer`].
+    /// [`GenerateError::Template`], [`GenerateError::Tokenizer`], [`GenerateError::Parameter`] beyond 16 MiB.
     pub fn tokenize_chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, GenerateError> {
         self.text.prompt(messages)
     }
@@ -213,7 +217,7 @@ impl Engine {
     /// The token ids of a text as it stands. The names of control tokens in it become those tokens.
     ///
     /// # Errors
-    /// [`GenerateError::Tokenizer`].
+    /// [`GenerateError::Tokenizer`], [`GenerateError::Parameter`] beyond 16 MiB.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, GenerateError> {
         self.text.encode(text)
     }
@@ -229,7 +233,8 @@ impl Engine {
         on_token: &mut dyn FnMut(TokenEvent<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, GenerateError> {
         let most = self.most_output_tokens(prompt_ids, params)?;
-        let mut answer = Answer::new(&self.text, prompt_ids, params, most)?;
+        let constraint = Answer::constraint(&self.text, params)?;
+        let mut answer = Answer::new(&self.text, prompt_ids, params, constraint, most)?;
         let began = Instant::now();
         let mut sequence = self.model.sequence();
         let mut logits = sequence.step(prompt_ids)?;

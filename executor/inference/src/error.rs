@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::schema::SchemaError;
+
 /// The files are at fault, or what they ask for is not built.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -69,6 +71,9 @@ pub enum GenerateError {
     /// A parameter out of range, by its name.
     #[error("client: the parameter {0} is out of range")]
     Parameter(&'static str),
+    /// An answer cannot be held to the JSON schema.
+    #[error("client: the JSON schema cannot be followed: {0}")]
+    Schema(#[from] SchemaError),
     /// A token id outside the vocabulary.
     #[error("caller: token {0} is outside the vocabulary")]
     UnknownToken(u32),

@@ -1,13 +1,17 @@
-//! Text generation on burn: GGUF and safetensors loading, tokenizers, chat templates, decoders of the Llama, Qwen and
-//! Gemma families, sampling, and the audit of an answer.
+//! Models on burn. Text generation: GGUF and safetensors loading, tokenizers, chat templates, decoders of the Llama, Qwen
+//! and Gemma families, sampling, answers held to a JSON schema, and the audit of an answer. Sentence embeddings by BERT,
+//! speech to text by Whisper.
 //!
-//! [`ModelFiles`] reads and hashes, [`Engine`] loads and answers. Nothing here logs; no error, no `Debug` carries a
-//! prompt or an answer.
+//! [`ModelFiles`] reads and hashes; [`Engine`] answers, [`Embedder`] embeds, [`Transcriber`] transcribes. Nothing
+//! here logs; no error, no `Debug` carries a prompt or an answer.
 
 mod answer;
 mod attention;
+mod audio;
+mod audio_mel;
 mod audit;
 mod backend;
+mod ctranslate2;
 mod decoder;
 mod embedding;
 mod embedding_model;
@@ -23,6 +27,8 @@ mod matrix;
 mod model;
 mod philox;
 mod sampling;
+mod schema;
+mod schema_tokens;
 mod serving;
 mod shape;
 mod stop;
@@ -31,9 +37,13 @@ mod text;
 mod tokenizer_file;
 mod vocabulary;
 mod weights;
+mod whisper;
+mod whisper_files;
+mod whisper_model;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 
+pub use audio::{Audio, AudioError, MAX_AUDIO_S, SAMPLES_PER_S};
 pub use audit::{AuditVerdict, Departure, Ending};
 pub use backend::Device;
 pub use decoder::Multiply;
@@ -45,7 +55,9 @@ pub use engine::{
 pub use error::{GenerateError, LoadError};
 pub use files::{ModelFile, ModelFiles};
 pub use sampling::Sampling;
+pub use schema::{JsonSchema, SchemaError};
 pub use serving::{
     Piece, PromptIds, Scope, ServeError, ServeLimits, ServeLoad, ServeRequest, Served, Server, Stream,
 };
 pub use text::ChatMessage;
+pub use whisper::{Segment, TranscribeParams, Transcriber, TranscriberInfo, Transcript};

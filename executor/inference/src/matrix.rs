@@ -12,7 +12,9 @@ use rayon::prelude::*;
 use crate::gguf::TensorKind;
 
 /// Rows one task works on.
-const ROWS_PER_TASK: usize = 32;
+const ROWS_PER_TASK: usize = 48;
+/// Rows that are whole in f32 at a time, where they meet more than one position.
+const ROWS_EXPANDED: usize = 12;
 /// Accumulators of a dot product: a multiple of every vector width in use, and the numbers that a quantised block
 /// expands at once.
 const LANES: usize = 32;
@@ -114,6 +116,8 @@ impl Matrix {
     /// `x · Wᵀ`: `x` is `[n, columns]`, the result `[n, rows]`, both row by row.
     pub(crate) fn multiply(&self, x: &[f32]) -> Vec<f32> {
         let n = x.len() / self.columns;
+        let padded = (n > 1 && !self.columns.is_multiple_of(LANES)).then(|| pad_rows(x, self.columns));
+        let x = padded.as_deref().unwrap_or(x);
         // Transposed while it is made, so that every task writes one contiguous piece.
         let mut transposed = vec![0.0f32; self.rows * n];
         transposed.par_chunks_mut(ROWS_PER_TASK * n).enumerate().for_each(|(task, piece)| {
@@ -136,71 +140,201 @@ impl Matrix {
     }
 }
 
+/// Rows of `columns` numbers, filled up with zeros to a multiple of [`LANES`].
+fn pad_rows(x: &[f32], columns: usize) -> Vec<f32> {
+    let width = columns.next_multiple_of(LANES);
+    let mut out = vec![0.0f32; x.len() / columns * width];
+    for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(columns)) {
+        out[..columns].copy_from_slice(x);
+    }
+    out
+}
+
+/// The work of a task: `piece` is `[rows, n]`. Where `n` is more than one, `x` has rows of whole [`LANES`].
 fn rows_times(matrix: &Matrix, first: usize, x: &[f32], n: usize, piece: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if crate::wide::rows_times(matrix, first, x, n, piece) {
-        return;
-    }
-    rows_times_in_order::<2>(matrix, first, x, n, piece);
-}
-
-/// The work of a task, `TILE` positions at once. Inlined into callers that may use wider vectors; the order of
-/// additions within a sum is in the code and the same for every `TILE`.
-#[inline(always)]
-pub(crate) fn rows_times_in_order<const TILE: usize>(
-    matrix: &Matrix,
-    first: usize,
-    x: &[f32],
-    n: usize,
-    piece: &mut [f32],
-) {
-    match matrix.kind {
-        TensorKind::F32 => rows_of::<TILE, F32, 128>(matrix, first, x, n, piece),
-        TensorKind::F16 => rows_of::<TILE, F16, 64>(matrix, first, x, n, piece),
-        TensorKind::Bf16 => rows_of::<TILE, Bf16, 64>(matrix, first, x, n, piece),
-        TensorKind::Q8_0 => rows_of::<TILE, Q8_0, 34>(matrix, first, x, n, piece),
-        TensorKind::Q4_0 => rows_of::<TILE, Q4_0, 18>(matrix, first, x, n, piece),
-        TensorKind::Q4_1 => rows_of::<TILE, Q4_1, 20>(matrix, first, x, n, piece),
-        TensorKind::Q5_0 => rows_of::<TILE, Q5_0, 22>(matrix, first, x, n, piece),
-        TensorKind::Q5_1 => rows_of::<TILE, Q5_1, 24>(matrix, first, x, n, piece),
-        TensorKind::Q4K => rows_of::<TILE, Q4K, 144>(matrix, first, x, n, piece),
-        TensorKind::Q5K => rows_of::<TILE, Q5K, 176>(matrix, first, x, n, piece),
-        TensorKind::Q6K => rows_of::<TILE, Q6K, 210>(matrix, first, x, n, piece),
-        // `Matrix::new` lets no other kind in.
-        TensorKind::Other(_) => piece.fill(0.0),
-    }
-}
-
-#[inline(always)]
-fn rows_of<const TILE: usize, K: Kind<BYTES>, const BYTES: usize>(
-    matrix: &Matrix,
-    first: usize,
-    x: &[f32],
-    n: usize,
-    piece: &mut [f32],
-) {
-    let columns = matrix.columns;
     if n == 1 {
-        for (index, out) in piece.iter_mut().enumerate() {
-            *out = row_times::<K, BYTES>(matrix.row(first + index), x);
+        #[cfg(target_arch = "x86_64")]
+        if crate::wide::rows_times_one(matrix, first, x, piece) {
+            return;
         }
+        rows_times_one(matrix, first, x, piece);
         return;
     }
-    let mut row = vec![0.0f32; columns];
-    for (index, out) in piece.chunks_exact_mut(n).enumerate() {
-        expand_as::<K, BYTES>(matrix.row(first + index), &mut row);
-        let mut tiles = out.chunks_exact_mut(TILE);
-        let mut position = 0;
-        for out in &mut tiles {
-            let tile = &x[position * columns..(position + TILE) * columns];
-            out.copy_from_slice(&dots::<TILE>(&row, tile));
-            position += TILE;
+    let width = matrix.columns.next_multiple_of(LANES);
+    // Each weight is expanded once for all positions.
+    let mut expanded = vec![0.0f32; ROWS_EXPANDED * width];
+    for (group, out) in piece.chunks_mut(ROWS_EXPANDED * n).enumerate() {
+        let expanded = &mut expanded[..out.len() / n * width];
+        expand_rows_wide(matrix, first + group * ROWS_EXPANDED, expanded);
+        #[cfg(target_arch = "x86_64")]
+        if crate::wide::expanded_times(expanded, width, x, n, out) {
+            continue;
         }
-        for out in tiles.into_remainder() {
-            *out = dots::<1>(&row, &x[position * columns..(position + 1) * columns])[0];
-            position += 1;
+        expanded_times::<2, 2, 8>(expanded, width, x, n, out);
+    }
+}
+
+fn expand_rows_wide(matrix: &Matrix, first: usize, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::wide::expand_rows(matrix, first, out) {
+        return;
+    }
+    expand_rows(matrix, first, out);
+}
+
+/// Rows from `first` on times one position. Inlined into callers that may use wider vectors; the order of additions
+/// within a sum is in the code.
+#[inline(always)]
+pub(crate) fn rows_times_one(matrix: &Matrix, first: usize, x: &[f32], out: &mut [f32]) {
+    match matrix.kind {
+        TensorKind::F32 => rows_of::<F32, 128>(matrix, first, x, out),
+        TensorKind::F16 => rows_of::<F16, 64>(matrix, first, x, out),
+        TensorKind::Bf16 => rows_of::<Bf16, 64>(matrix, first, x, out),
+        TensorKind::Q8_0 => rows_of::<Q8_0, 34>(matrix, first, x, out),
+        TensorKind::Q4_0 => rows_of::<Q4_0, 18>(matrix, first, x, out),
+        TensorKind::Q4_1 => rows_of::<Q4_1, 20>(matrix, first, x, out),
+        TensorKind::Q5_0 => rows_of::<Q5_0, 22>(matrix, first, x, out),
+        TensorKind::Q5_1 => rows_of::<Q5_1, 24>(matrix, first, x, out),
+        TensorKind::Q4K => rows_of::<Q4K, 144>(matrix, first, x, out),
+        TensorKind::Q5K => rows_of::<Q5K, 176>(matrix, first, x, out),
+        TensorKind::Q6K => rows_of::<Q6K, 210>(matrix, first, x, out),
+        // `Matrix::new` lets no other kind in.
+        TensorKind::Other(_) => out.fill(0.0),
+    }
+}
+
+/// Expands rows from `first` on into `out`, which has rows of whole [`LANES`].
+#[inline(always)]
+pub(crate) fn expand_rows(matrix: &Matrix, first: usize, out: &mut [f32]) {
+    let columns = matrix.columns;
+    for (index, out) in out.chunks_exact_mut(columns.next_multiple_of(LANES)).enumerate() {
+        expand(matrix.kind, matrix.row(first + index), &mut out[..columns]);
+    }
+}
+
+/// Expanded rows of `width` numbers times `n` positions, `x`: `out` is `[rows, n]`. `ROWS` rows and up to `TILE`
+/// positions go at once, `WIDTH` lanes after `WIDTH` lanes. The order of additions within a sum is the same for all of
+/// these, and that of [`rows_times_one`].
+#[inline(always)]
+pub(crate) fn expanded_times<const ROWS: usize, const TILE: usize, const WIDTH: usize>(
+    rows: &[f32],
+    width: usize,
+    x: &[f32],
+    n: usize,
+    out: &mut [f32],
+) {
+    let (groups, outs) = (rows.chunks(ROWS * width), out.chunks_mut(ROWS * n));
+    for (group, out) in groups.zip(outs) {
+        if group.len() == ROWS * width {
+            group_times::<ROWS, TILE, WIDTH>(group, x, n, out);
+        } else {
+            for (row, out) in group.chunks_exact(width).zip(out.chunks_exact_mut(n)) {
+                group_times::<1, TILE, WIDTH>(row, x, n, out);
+            }
         }
     }
+}
+
+#[inline(always)]
+fn rows_of<K: Kind<BYTES>, const BYTES: usize>(matrix: &Matrix, first: usize, x: &[f32], out: &mut [f32]) {
+    for (index, out) in out.iter_mut().enumerate() {
+        *out = row_times::<K, BYTES>(matrix.row(first + index), x);
+    }
+}
+
+/// `ROWS` expanded rows times all positions: `out` is `[ROWS, n]`.
+#[inline(always)]
+fn group_times<const ROWS: usize, const TILE: usize, const WIDTH: usize>(
+    rows: &[f32],
+    x: &[f32],
+    n: usize,
+    out: &mut [f32],
+) {
+    let width = rows.len() / ROWS;
+    let mut position = 0;
+    while n - position >= TILE {
+        let x = &x[position * width..(position + TILE) * width];
+        tile_times::<ROWS, TILE, WIDTH>(rows, x, n, position, out);
+        position += TILE;
+    }
+    if TILE > 2 && n - position >= 2 {
+        let x = &x[position * width..(position + 2) * width];
+        tile_times::<ROWS, 2, WIDTH>(rows, x, n, position, out);
+        position += 2;
+    }
+    while position < n {
+        let x = &x[position * width..(position + 1) * width];
+        tile_times::<ROWS, 1, WIDTH>(rows, x, n, position, out);
+        position += 1;
+    }
+}
+
+/// `ROWS` rows times `TILE` positions, with an accumulator for each pair in registers.
+#[inline(always)]
+fn tile_times<const ROWS: usize, const TILE: usize, const WIDTH: usize>(
+    rows: &[f32],
+    x: &[f32],
+    n: usize,
+    position: usize,
+    out: &mut [f32],
+) {
+    let (each, parts) = (rows.len() / ROWS / WIDTH, LANES / WIDTH);
+    let (rows, x) = (parts_of::<ROWS, WIDTH>(rows, each), parts_of::<TILE, WIDTH>(x, each));
+    let mut lanes = [[[0.0f32; LANES]; TILE]; ROWS];
+    let mut part = 0;
+    while part < parts {
+        let mut sums = [[[0.0f32; WIDTH]; TILE]; ROWS];
+        let mut at = part;
+        while at < each {
+            let mut weights = [[0.0f32; WIDTH]; ROWS];
+            let mut row = 0;
+            while row < ROWS {
+                weights[row] = rows[row][at];
+                row += 1;
+            }
+            let mut tile = 0;
+            while tile < TILE {
+                let x = x[tile][at];
+                let mut row = 0;
+                while row < ROWS {
+                    multiply_add(&mut sums[row][tile], &weights[row], &x);
+                    row += 1;
+                }
+                tile += 1;
+            }
+            at += parts;
+        }
+        // Index by index: any other way the sums would have to lie in memory.
+        let mut row = 0;
+        while row < ROWS {
+            let mut tile = 0;
+            while tile < TILE {
+                let mut lane = 0;
+                while lane < WIDTH {
+                    lanes[row][tile][part * WIDTH + lane] = sums[row][tile][lane];
+                    lane += 1;
+                }
+                tile += 1;
+            }
+            row += 1;
+        }
+        part += 1;
+    }
+    for (row, lanes) in lanes.iter().enumerate() {
+        for (tile, lanes) in lanes.iter().enumerate() {
+            out[row * n + position + tile] = sum(*lanes);
+        }
+    }
+}
+
+/// `N` rows of `each × WIDTH` numbers.
+#[inline(always)]
+fn parts_of<const N: usize, const WIDTH: usize>(numbers: &[f32], each: usize) -> [&[[f32; WIDTH]]; N] {
+    let mut rows: [&[[f32; WIDTH]]; N] = [&[]; N];
+    for (row, numbers) in rows.iter_mut().zip(numbers.as_chunks::<WIDTH>().0.chunks_exact(each)) {
+        *row = numbers;
+    }
+    rows
 }
 
 /// One stored row times one `x`, without the row ever being whole in f32.
@@ -220,39 +354,15 @@ fn row_times<K: Kind<BYTES>, const BYTES: usize>(row: &[u8], x: &[f32]) -> f32 {
     sum(lanes)
 }
 
-/// An expanded row times `TILE` positions.
-#[inline(always)]
-fn dots<const TILE: usize>(row: &[f32], x: &[f32]) -> [f32; TILE] {
-    let columns = row.len();
-    let whole = columns / LANES * LANES;
-    let mut lanes = [[0.0f32; LANES]; TILE];
-    for (index, weights) in row.as_chunks::<LANES>().0.iter().enumerate() {
-        for (tile, lanes) in lanes.iter_mut().enumerate() {
-            let at = tile * columns + index * LANES;
-            if let Some(x) = x.get(at..at + LANES).and_then(|x| x.as_array()) {
-                multiply_add(lanes, weights, x);
-            }
-        }
-    }
-    if whole < columns {
-        let weights = padded(&row[whole..]);
-        for (tile, lanes) in lanes.iter_mut().enumerate() {
-            let x = &x[tile * columns + whole..(tile + 1) * columns];
-            multiply_add(lanes, &weights, &padded(x));
-        }
-    }
-    let mut out = [0.0; TILE];
-    for (out, lanes) in out.iter_mut().zip(lanes) {
-        *out = sum(lanes);
-    }
-    out
-}
+// Where a profile checks for overflow, `while` becomes vector code and a `for` over a range does not always.
 
 /// Fused, so that a processor with fused multiply-add and one without give the same bits.
 #[inline(always)]
-fn multiply_add(lanes: &mut [f32; LANES], a: &[f32; LANES], b: &[f32; LANES]) {
-    for lane in 0..LANES {
+fn multiply_add<const WIDTH: usize>(lanes: &mut [f32; WIDTH], a: &[f32; WIDTH], b: &[f32; WIDTH]) {
+    let mut lane = 0;
+    while lane < WIDTH {
         lanes[lane] = a[lane].mul_add(b[lane], lanes[lane]);
+        lane += 1;
     }
 }
 
@@ -260,8 +370,10 @@ fn multiply_add(lanes: &mut [f32; LANES], a: &[f32; LANES], b: &[f32; LANES]) {
 fn sum(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
-        for lane in 0..width {
+        let mut lane = 0;
+        while lane < width {
             lanes[lane] += lanes[lane + width];
+            lane += 1;
         }
         width /= 2;
     }
@@ -278,6 +390,7 @@ fn padded<T: Copy + Default, const N: usize>(values: &[T]) -> [T; N] {
     out
 }
 
+#[inline(always)]
 fn expand(kind: TensorKind, bytes: &[u8], out: &mut [f32]) {
     match kind {
         TensorKind::F32 => expand_as::<F32, 128>(bytes, out),
@@ -577,7 +690,9 @@ mod tests {
             let matrix = Matrix::new(rows, columns, kind, bytes.into()).unwrap();
             let x: Vec<f32> = (0..7 * columns).map(|i| (i as f32 * 0.11).cos()).collect();
             let mut plain = vec![0.0; rows * 7];
-            rows_times_in_order::<1>(&matrix, 0, &x, 7, &mut plain);
+            let mut expanded = vec![0.0; rows * columns];
+            expand_rows(&matrix, 0, &mut expanded);
+            expanded_times::<1, 1, 32>(&expanded, columns, &x, 7, &mut plain);
             for threads in [1, 3] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let product = pool.install(|| matrix.multiply(&x));

@@ -1,7 +1,7 @@
 //! How the next token is chosen from logits: a function of the logits, the tokens before, the parameters and the
 //! position, with nothing else in it, so that whoever knows them can choose again.
 //!
-//! In this order: penalties; division by the temperature; top-k, top-p and min-p, each of which only raises the least
+//! In this order: tokens that the JSON schema, if there is one, forbids are left out; penalties; division by the temperature; top-k, top-p and min-p, each of which only raises the least
 //! value that stays; then the largest sum of value and Gumbel noise, the lowest id among equals. The noise of token
 //! `t` at position `p` (the prompt's tokens counted) under `seed` is `-ln(-ln u)` with `u = (w + ½) / 2³²`, where `w`
 //! is word `t mod 4` of [`philox`] of the counter `[t / 4, 0, p mod 2³², p / 2³²]` under the key
@@ -11,6 +11,8 @@ use std::collections::HashMap;
 
 use crate::error::GenerateError;
 use crate::philox::philox;
+use crate::schema::SchemaError;
+use crate::schema_tokens::Constraint;
 
 /// How tokens are chosen. The default is greedy.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,6 +78,7 @@ pub(crate) struct Sampler {
     sampling: Sampling,
     /// Tokens of prompt and answer, with how often each is in the answer.
     seen: HashMap<u32, u32>,
+    constraint: Option<Constraint>,
 }
 
 /// What was chosen, and how far another token was from being chosen instead.
@@ -89,7 +92,20 @@ pub(crate) struct Comparison {
 impl Sampler {
     pub(crate) fn new(sampling: Sampling, prompt_ids: &[u32]) -> Self {
         let seen = if sampling.repetition_penalty == 1.0 { &[] } else { prompt_ids };
-        Self { sampling, seen: seen.iter().map(|id| (*id, 0)).collect() }
+        Self { sampling, seen: seen.iter().map(|id| (*id, 0)).collect(), constraint: None }
+    }
+
+    /// Only tokens that `constraint` allows are chosen.
+    pub(crate) fn constrained(self, constraint: Option<Constraint>) -> Self {
+        Self { constraint, ..self }
+    }
+
+    /// Why nothing could be chosen.
+    pub(crate) fn failure(&self) -> GenerateError {
+        match &self.constraint {
+            Some(constraint) if constraint.has_failed() => GenerateError::Schema(SchemaError::TooComplex),
+            _ => GenerateError::Backend,
+        }
     }
 
     /// The token at `position`. `None` where no logit is a number.
@@ -129,9 +145,12 @@ impl Sampler {
     /// Counts `id` as a token of the answer.
     pub(crate) fn accept(&mut self, id: u32) {
         *self.seen.entry(id).or_default() += 1;
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(id);
+        }
     }
 
-    /// Logits after penalties and temperature.
+    /// Logits after penalties and temperature, NaN where a token must not be chosen.
     fn values(&self, logits: &[f32]) -> Vec<f32> {
         let Sampling { temperature, repetition_penalty, presence_penalty, frequency_penalty, .. } =
             self.sampling;
@@ -145,6 +164,9 @@ impl Sampler {
         }
         if temperature > 0.0 {
             values.iter_mut().for_each(|value| *value /= temperature);
+        }
+        if let Some(constraint) = &self.constraint {
+            constraint.forbid(&mut values);
         }
         values
     }

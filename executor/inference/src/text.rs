@@ -11,11 +11,16 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::error::{GenerateError, LoadError};
 use crate::files::ModelFiles;
 use crate::gguf::Gguf;
+use crate::schema::{JsonSchema, SchemaError};
+use crate::schema_tokens::{Constraint, SchemaTokens};
 use crate::tokenizer_file::{self, guarded};
 use crate::vocabulary;
 
 const TEMPLATE: &str = "chat";
 
+/// Bytes of a prompt, before it is cut into tokens, and of a conversation before its template: several times the longest
+/// context.
+const MAX_PROMPT_BYTES: usize = 16 << 20;
 /// Bytes that a template may add to a conversation, beside repeating it a few times.
 const MAX_TEMPLATE_TEXT: usize = 1 << 20;
 /// Steps that a template may take.
@@ -48,6 +53,7 @@ pub(crate) struct Text {
     begin: String,
     end: String,
     pub(crate) stop_ids: HashSet<u32>,
+    schemas: SchemaTokens,
 }
 
 impl Text {
@@ -61,6 +67,9 @@ impl Text {
             eos_token => self.end.as_str(),
         };
         let given: usize = messages.iter().map(|message| message.role.len() + message.content.len()).sum();
+        if given > MAX_PROMPT_BYTES {
+            return Err(GenerateError::Parameter("messages"));
+        }
         let mut text =
             Bounded { text: Zeroizing::default(), most: given.saturating_mul(4) + MAX_TEMPLATE_TEXT };
         guarded(|| template.render_captured_to(context, &mut text)).ok_or(GenerateError::Template)?;
@@ -68,8 +77,19 @@ impl Text {
     }
 
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, GenerateError> {
+        if text.len() > MAX_PROMPT_BYTES {
+            return Err(GenerateError::Parameter("prompt"));
+        }
         let encoding = guarded(|| self.tokenizer.encode(text, false)).ok_or(GenerateError::Tokenizer)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The beginning of an answer to `schema`.
+    ///
+    /// # Errors
+    /// [`SchemaError::Tokenizer`], [`SchemaError::TooComplex`].
+    pub(crate) fn constraint(&self, schema: &JsonSchema) -> Result<Constraint, SchemaError> {
+        self.schemas.constraint(&self.tokenizer, &self.stop_ids, schema)
     }
 
     /// The text of an answer that is made token by token.
@@ -103,7 +123,7 @@ impl Text {
         environment.set_fuel(Some(TEMPLATE_FUEL));
         guarded(|| environment.add_template_owned(TEMPLATE, template))
             .ok_or("its chat template does not parse")?;
-        Ok(Self { tokenizer, template: environment, begin, end, stop_ids })
+        Ok(Self { tokenizer, template: environment, begin, end, stop_ids, schemas: SchemaTokens::default() })
     }
 
     /// The tokenizer and the template in the head of a GGUF file.

@@ -5,7 +5,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use inference::{Device, Engine, GenerateParams, LoadError, ModelFiles};
+use inference::{
+    Audio, Device, Embedder, Engine, GenerateParams, LoadError, ModelFiles, TranscribeParams, Transcriber,
+};
 
 /// Of logits up to 50: a GPU adds up in another order and has its own sines and roots.
 const TOLERANCE: f32 = 2e-3;
@@ -20,11 +22,44 @@ const MODELS: [&str; 8] = [
     "families/gemma3.gguf",
 ];
 
+fn open(model: &str) -> ModelFiles {
+    ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(model)).unwrap()
+}
+
+/// Vectors of length 1, and words that follow from clear choices.
+fn encoders_agree(device: Device) {
+    let files = open("bert");
+    let there = match Embedder::load_on(&files, device, device.multiply()) {
+        Ok(embedder) => embedder,
+        Err(LoadError::Device { device, reason }) => {
+            println!("{device} is not checked: {reason}");
+            return;
+        }
+        Err(other) => panic!("{other}"),
+    };
+    let texts = ["hello there", "the quick brown fox", ""];
+    let here = Embedder::load(&files).unwrap().embed(&texts).unwrap();
+    for (ours, theirs) in here.iter().zip(there.embed(&texts).unwrap()) {
+        let furthest = ours.vector.iter().zip(&theirs.vector).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        println!("bert on {device}: max |Δ| {furthest:.1e}");
+        assert!(furthest < 1e-4, "bert on {device}: {furthest}");
+    }
+    let files = open("whisper");
+    let samples = (0..40_000).map(|n| (n as f32 * n as f32 * 1e-5).sin() / 2.0).collect();
+    let audio = Audio::from_samples(samples, 16_000).unwrap();
+    let heard = |model: Transcriber| {
+        let params = TranscribeParams::default();
+        model.transcribe(&audio, &params, &mut |_| ControlFlow::Continue(())).unwrap()
+    };
+    let there = heard(Transcriber::load_on(&files, device, device.multiply()).unwrap());
+    assert_eq!(there, heard(Transcriber::load(&files).unwrap()), "whisper on {device}");
+}
+
 fn agrees(device: Device) {
+    encoders_agree(device);
     let ids: Vec<u32> = (0..40).map(|i| (i * 37 + 5) % 300).collect();
     for model in MODELS {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(model);
-        let files = ModelFiles::open(&path).unwrap();
+        let files = open(model);
         let there = match Engine::load_on(&files, device, device.multiply()) {
             Ok(engine) => engine,
             Err(LoadError::Device { device, reason }) => {

@@ -11,7 +11,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use inference::{ChatMessage, Engine, GenerateError, GenerateParams, LoadError, ModelFiles};
+use inference::{
+    Audio, ChatMessage, Embedder, Engine, GenerateError, GenerateParams, LoadError, ModelFiles,
+    TranscribeParams, Transcriber,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -53,17 +56,24 @@ fn golden(name: &str) -> PathBuf {
 
 /// Loads what is at `path`, answers a little with it if it loads, and holds both to time and memory.
 fn load(path: &Path) -> Result<(), LoadError> {
+    measured(path, |files| {
+        let engine = Engine::load(files)?;
+        let prompt = engine.tokenize("hello there").unwrap_or_default();
+        let _ = engine.tokenize_chat(&[ChatMessage { role: "user".into(), content: "hello".into() }]);
+        let _ = engine.generate(&prompt, &GenerateParams::greedy(2), &mut |_| ControlFlow::Continue(()));
+        Ok(())
+    })
+}
+
+/// What `answer` makes of the files at `path`, within bounds of time and memory.
+fn measured(path: &Path, answer: impl FnOnce(&ModelFiles) -> Result<(), LoadError>) -> Result<(), LoadError> {
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let before = NOW.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
     let began = Instant::now();
     let files = ModelFiles::open(path)?;
     let size: u64 = files.files().iter().map(|file| file.size_bytes).sum();
-    let outcome = Engine::load(&files).map(|engine| {
-        let prompt = engine.tokenize("hello there").unwrap_or_default();
-        let _ = engine.tokenize_chat(&[ChatMessage { role: "user".into(), content: "hello".into() }]);
-        let _ = engine.generate(&prompt, &GenerateParams::greedy(2), &mut |_| ControlFlow::Continue(()));
-    });
+    let outcome = answer(&files);
     let most = MOST.load(Ordering::Relaxed) - before;
     let allowed = BESIDE_BYTES + PER_FILE_BYTE * usize::try_from(size).unwrap();
     assert!(most <= allowed, "{most} bytes for a file of {size}: {:?}", outcome.err());
@@ -411,16 +421,38 @@ fn template_bombs_run_out() {
     }
 }
 
+#[test]
+fn prompts_beyond_every_context_are_refused_before_they_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("forged.gguf");
+    fs::write(&path, Forged::honest().bytes()).unwrap();
+    let engine = Engine::load(&ModelFiles::open(&path).unwrap()).unwrap();
+    let text = "x".repeat((16 << 20) + 1);
+    assert!(matches!(engine.tokenize(&text), Err(GenerateError::Parameter("prompt"))));
+    let chat = [ChatMessage { role: "user".into(), content: text }];
+    assert!(matches!(engine.tokenize_chat(&chat), Err(GenerateError::Parameter("messages"))));
+}
+
 // ---------------------------------------------------------------- Hugging Face
 
 fn directory(change: impl Fn(&Path)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(golden("families/qwen3_moe")).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
-    }
+    copy(&golden("families/qwen3_moe"), folder.path());
     change(folder.path());
     folder
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 fn edit(folder: &Path, file: &str, change: impl Fn(&mut Value)) {
@@ -613,5 +645,40 @@ proptest! {
             fs::write(&path, mutated(&fs::read(&path).unwrap(), &edits, cut)).unwrap();
         });
         let _ = load(folder.path());
+    }
+
+    #[test]
+    fn mutated_encoders_never_panic(
+        which in 0usize..11,
+        edits in prop::collection::vec((any::<usize>(), any::<u8>(), any::<u8>()), 1..6),
+        cut in any::<usize>(),
+    ) {
+        let (model, name) = [
+            ("bert", "config.json"),
+            ("bert", "model.safetensors"),
+            ("bert", "tokenizer.json"),
+            ("bert", "modules.json"),
+            ("bert", "1_Pooling/config.json"),
+            ("whisper", "config.json"),
+            ("whisper", "generation_config.json"),
+            ("whisper", "model.safetensors"),
+            ("whisper", "tokenizer.json"),
+            ("whisper-ct2", "config.json"),
+            ("whisper-ct2", "model.bin"),
+        ][which];
+        let folder = tempfile::tempdir().unwrap();
+        copy(&golden(model), folder.path());
+        let path = folder.path().join(name);
+        fs::write(&path, mutated(&fs::read(&path).unwrap(), &edits, cut)).unwrap();
+        let _ = measured(folder.path(), |files| {
+            if model == "bert" {
+                let _ = Embedder::load(files)?.embed(&["hello there", ""]);
+            } else {
+                let audio = Audio::from_samples(vec![0.25; 800], 16_000).unwrap();
+                let params = TranscribeParams::default();
+                let _ = Transcriber::load(files)?.transcribe(&audio, &params, &mut |_| ControlFlow::Continue(()));
+            }
+            Ok(())
+        });
     }
 }

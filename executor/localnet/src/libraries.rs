@@ -43,13 +43,12 @@ pub(crate) fn update(
     Ok(())
 }
 
-/// An active account's public libraries. One under another hash than its own is none.
+/// An active account's public libraries. One under another hash than its own is none, nor is what cannot be read.
 fn published(account: &ShardAccount) -> Result<BTreeMap<HashBytes, Cell>, Error> {
     let OptionalAccount(Some(account)) = account.account.load()? else { return Ok(BTreeMap::new()) };
     let AccountState::Active(state) = account.state else { return Ok(BTreeMap::new()) };
     let mut published = BTreeMap::new();
-    for entry in state.libraries.iter() {
-        let (hash, library) = entry?;
+    for (hash, library) in state.libraries.iter().map_while(Result::ok) {
         if library.public && *library.root.repr_hash() == hash {
             published.insert(hash, library.root);
         }

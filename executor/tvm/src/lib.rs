@@ -18,7 +18,7 @@ use tycho_types::boc::Boc;
 use tycho_types::cell::{Cell, CellBuilder, HashBytes, Lazy};
 use tycho_types::dict::Dict;
 use tycho_types::models::{
-    Account, AccountState, AccountStatus, BlockchainConfig, BlockchainConfigParams, ComputePhase,
+    Account, AccountState, AccountStatus, BlockchainConfig, BlockchainConfigParams, ComputePhase, LibDescr,
     ShardAccount, StdAddr, Transaction, TxInfo, WorkchainDescription, WorkchainFormat, WorkchainFormatBasic,
 };
 use tycho_vm::{GasParams, SafeRc, SmcInfoBase, Stack, VmStateBuilder, VmVersion};
@@ -79,6 +79,20 @@ pub struct Executed {
     pub lt: u64,
     /// The least logical time of what follows.
     pub next_lt: u64,
+}
+
+/// [`Environment::libraries`] of these cells: as if an account of the masterchain, of address zero, published them.
+///
+/// # Errors
+/// [`TvmError::Cell`]; none is known to occur.
+pub fn public_libraries(cells: impl IntoIterator<Item = Cell>) -> Result<Option<Cell>, TvmError> {
+    let mut publishers = Dict::new();
+    publishers.set(HashBytes::ZERO, ())?;
+    let mut libraries = Dict::<HashBytes, LibDescr>::new();
+    for lib in cells {
+        libraries.set(*lib.repr_hash(), LibDescr { lib, publishers: publishers.clone() })?;
+    }
+    Ok(libraries.into_root())
 }
 
 /// What a get-method left.

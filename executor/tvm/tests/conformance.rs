@@ -79,6 +79,7 @@ fn fixtures() -> Vec<Fixture> {
         include_str!("../../../tests/emulator/fixtures/wallets.json"),
         include_str!("../../../tests/emulator/fixtures/contracts.json"),
         include_str!("../../../tests/emulator/fixtures/opcodes.json"),
+        include_str!("../../../tests/emulator/fixtures/attestor.json"),
     ] {
         all.extend(serde_json::from_str::<Vec<Fixture>>(text).unwrap());
     }
@@ -157,7 +158,7 @@ fn state(account: &ShardAccount) -> String {
 fn the_official_emulator_makes_the_same_of_every_message() {
     let vm = Vm::new(-3).unwrap();
     let all = fixtures();
-    assert!(all.len() >= 800, "{} fixtures", all.len());
+    assert!(all.len() >= 1_000, "{} fixtures", all.len());
     let named: BTreeSet<&str> = include_str!("../differences.txt").lines().collect();
     let mut wrong = Vec::new();
     let mut other_hash = BTreeSet::new();

@@ -4,10 +4,13 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
+use collateral::{Pccs, Platform};
 use contracts::HashBytes;
 use contracts::measurement::TdMeasurements;
 use dcap_qvl::QuoteCollateralV3;
+use tokio::runtime::Handle;
 
 /// Makes TDX quotes of the machine this program runs in. Calls block.
 pub trait AttestationSource: Send + Sync + 'static {
@@ -43,6 +46,51 @@ impl CollateralSource for CollateralFile {
     }
 }
 
+/// Collateral from a server, for the machine that the quotes are of. Not to be asked from within the runtime's own tasks.
+pub struct PccsCollateral {
+    /// The server.
+    pccs: Pccs,
+    /// Of the machine: one quote, over zeros, tells which platform it is. It binds no key.
+    source: Arc<dyn AttestationSource>,
+    /// Where requests are made.
+    runtime: Handle,
+    /// The clock, Unix time in seconds.
+    now_s: fn() -> u64,
+    /// Known after the first quote.
+    platform: OnceLock<Platform>,
+}
+
+impl PccsCollateral {
+    /// Nothing is asked yet.
+    pub fn new(pccs: Pccs, source: Arc<dyn AttestationSource>, runtime: Handle, now_s: fn() -> u64) -> Self {
+        Self { pccs, source, runtime, now_s, platform: OnceLock::new() }
+    }
+
+    fn platform(&self) -> Result<Platform, AttestationError> {
+        if let Some(platform) = self.platform.get() {
+            return Ok(*platform);
+        }
+        let quote = self.source.quote(&[0; 64])?;
+        let platform = Platform::of_quote(&quote)
+            .map_err(|error| AttestationError::NoCollateral { detail: error.to_string() })?;
+        Ok(*self.platform.get_or_init(|| platform))
+    }
+}
+
+impl CollateralSource for PccsCollateral {
+    fn collateral(&self) -> Result<QuoteCollateralV3, AttestationError> {
+        let platform = self.platform()?;
+        let fetched = self.runtime.block_on(self.pccs.collateral(&platform, (self.now_s)()));
+        fetched.map_err(|error| AttestationError::NoCollateral { detail: error.to_string() })
+    }
+}
+
+impl fmt::Debug for PccsCollateral {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PccsCollateral({})", self.pccs.server())
+    }
+}
+
 /// No usable quote.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -63,8 +111,8 @@ pub enum AttestationError {
     },
     /// No collateral.
     #[error(
-        "worker: no collateral for the quote ({detail}); download it from the platform's provisioning service and name \
-         the file"
+        "worker: no collateral for the quote ({detail}); name a collateral server (pccs_url), or a file with what one \
+         gave (--collateral)"
     )]
     NoCollateral {
         /// What was met.

@@ -15,6 +15,8 @@ use tycho_types::num::Tokens;
 /// Of the account before every message.
 pub(crate) const BALANCE: u128 = 10_000_000_000;
 const LT: u64 = 1_000_000;
+/// Logical time after a transaction.
+pub(crate) const LATER: u64 = LT + 1_000;
 
 pub(crate) struct Bench {
     engine: Engine,
@@ -69,25 +71,8 @@ impl Bench {
     }
 
     pub(crate) fn deliver(&self, data: &Cell, delivery: Delivery) -> Outcome {
-        let Delivery { value, bounced, now, body } = delivery;
-        let account = self.account(data.clone(), now);
-        let message = CellBuilder::build_from(&OwnedMessage {
-            info: MsgInfo::Int(IntMsgInfo {
-                ihr_disabled: true,
-                bounce: !bounced,
-                bounced,
-                src: IntAddr::Std(self.sender.clone()),
-                dst: IntAddr::Std(self.address.clone()),
-                value: CurrencyCollection { tokens: Tokens::new(value), ..CurrencyCollection::ZERO },
-                created_lt: LT,
-                created_at: now,
-                ..Default::default()
-            }),
-            init: None,
-            body: CellSliceParts::from(body),
-            layout: None,
-        })
-        .unwrap();
+        let (account, now) = (self.account(data.clone(), delivery.now), delivery.now);
+        let message = self.message(&delivery);
         let executed =
             self.engine.execute(&self.address, &account, message, false, now, LT + 1).ok().unwrap();
         let TxInfo::Ordinary(info) = executed.transaction.info.load().unwrap() else { panic!("ordinary") };
@@ -119,6 +104,39 @@ impl Bench {
         }
     }
 
+    pub(crate) fn message(&self, delivery: &Delivery) -> Cell {
+        let Delivery { value, bounced, now, body } = delivery;
+        CellBuilder::build_from(&OwnedMessage {
+            info: MsgInfo::Int(IntMsgInfo {
+                ihr_disabled: true,
+                bounce: !bounced,
+                bounced: *bounced,
+                src: IntAddr::Std(self.sender.clone()),
+                dst: IntAddr::Std(self.address.clone()),
+                value: CurrencyCollection { tokens: Tokens::new(*value), ..CurrencyCollection::ZERO },
+                created_lt: LT,
+                created_at: *now,
+                ..Default::default()
+            }),
+            init: None,
+            body: CellSliceParts::from(body.clone()),
+            layout: None,
+        })
+        .unwrap()
+    }
+
+    /// As a message without a body leaves the account: with the statistics of its storage. The next message comes at
+    /// [`LATER`].
+    pub(crate) fn settled_account(&self, data: &Cell, now: u32) -> ShardAccount {
+        let empty = Delivery { value: 1_000_000_000, bounced: false, now, body: Cell::default() };
+        let account = self.account(data.clone(), now);
+        self.engine
+            .execute(&self.address, &account, self.message(&empty), false, now, LT + 1)
+            .ok()
+            .unwrap()
+            .account
+    }
+
     fn account(&self, data: Cell, now: u32) -> ShardAccount {
         let account = Account {
             address: IntAddr::Std(self.address.clone()),
@@ -135,7 +153,8 @@ impl Bench {
         ShardAccount {
             account: Lazy::new(&OptionalAccount(Some(account))).unwrap(),
             last_trans_hash: HashBytes::ZERO,
-            last_trans_lt: LT,
+            // The transaction that left the account so ended after it began.
+            last_trans_lt: LT - 1,
         }
     }
 }

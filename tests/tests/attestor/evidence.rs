@@ -1,8 +1,8 @@
 //! Evidence as signed texts that can be changed one by one, and what the Attestor and dcap-qvl make of it.
 
 use contracts::attestor::{
-    AttestorStorage, Bytes, P256Signature, Pieces, PostAuthority, PostCrl, PostQeIdentity, PostTcbInfo,
-    QuoteProof, QuoteSignatures, Serial, VerifyQuote,
+    AttestorStorage, Bytes, P256Signature, PckPlatform, PckStatement, Pieces, PostAuthority, PostCrl,
+    PostQeIdentity, PostTcbInfo, QuoteProof, Serial, TdFormat, VerifyQuote,
 };
 use contracts::{Cell, HashBytes, Message, Ref, StdAddr};
 use dcap_qvl::QuoteCollateralV3;
@@ -13,6 +13,7 @@ use prover::crl::RevocationList;
 use prover::qe_identity::QeIdentityDocument;
 use prover::quote::Quote;
 use prover::signature::proven;
+use prover::statement::{pck_text, qe_statement, qe_text, td_fields, td_text};
 use prover::tcb_info::TcbInfoDocument;
 use prover::trust::{Names, attestor_storage};
 use sha2::{Digest, Sha256};
@@ -49,6 +50,9 @@ pub(crate) const PARTS: [Part; 9] = [
     Part::TcbInfo,
     Part::QeIdentity,
 ];
+
+/// Those that the contract puts together itself.
+const STATEMENTS: [Part; 3] = [Part::Report, Part::QeReport, Part::Pck];
 
 impl Part {
     pub(crate) fn signer(self) -> Signer {
@@ -171,6 +175,8 @@ pub(crate) struct World {
     cuts: [Vec<usize>; 9],
     proofs: [(Ref<Pieces>, Ref<P256Signature>); 9],
     revoked: [Dict<Serial, bool>; 2],
+    proof: QuoteProof,
+    format: TdFormat,
 }
 
 /// What was accepted, in the terms of both verifiers.
@@ -179,6 +185,13 @@ pub(crate) struct Accepted {
     pub(crate) report_data: [u8; 64],
     pub(crate) ppid: Vec<u8>,
     pub(crate) up_to_date: bool,
+}
+
+/// What the Attestor accepted, and the evidence it did so on: of texts that it puts together from what varies, those that
+/// it hashed.
+pub(crate) struct Shown {
+    pub(crate) accepted: Accepted,
+    pub(crate) evidence: Evidence,
 }
 
 impl World {
@@ -197,11 +210,12 @@ impl World {
         let certificate = |part| Certificate::from_der(&evidence.der(part)).unwrap().signed.pieces;
         let list = |part| RevocationList::from_der(&evidence.der(part)).unwrap();
         let json = |part| String::from_utf8(evidence.text(part).bytes.clone()).unwrap();
+        // Report, QE report and PCK certificate are not sent as texts: any cuts will do.
+        let anyhow = |part| cut(&evidence.text(part).bytes, &[]);
         let pieces = [
-            quote.pieces().unwrap(),
-            Pieces::new(evidence.text(Part::QeReport).bytes.chunks(96).map(<[u8]>::to_vec).collect())
-                .unwrap(),
-            certificate(Part::Pck),
+            anyhow(Part::Report),
+            anyhow(Part::QeReport),
+            anyhow(Part::Pck),
             issuer.signed.pieces,
             certificate(Part::TcbSigner),
             list(Part::RootCrl).signed.pieces,
@@ -209,7 +223,10 @@ impl World {
             TcbInfoDocument::parse(&json(Part::TcbInfo)).unwrap().signed.pieces,
             QeIdentityDocument::parse(&json(Part::QeIdentity)).unwrap().signed.pieces,
         ];
-        let cuts = pieces.clone().map(|pieces| cuts_of(&pieces));
+        let mut cuts = pieces.clone().map(|pieces| cuts_of(&pieces));
+        for part in STATEMENTS {
+            cuts[part as usize] = Vec::new();
+        }
         let proofs = PARTS.map(|part| {
             let text = evidence.text(part);
             let digest = Sha256::digest(&text.bytes).into();
@@ -217,7 +234,8 @@ impl World {
             (Ref::new(pieces[part as usize].clone()).unwrap(), Ref::new(signature).unwrap())
         });
         let revoked = [Part::RootCrl, Part::PckCrl].map(|part| list(part).revoked_set().unwrap());
-        Self { platform, evidence, empty, full, cuts, proofs, revoked }
+        let (proof, format) = (quote.prove(None).unwrap(), quote.format());
+        Self { platform, evidence, empty, full, cuts, proofs, revoked, proof, format }
     }
 
     /// What dcap-qvl says: every status but Revoked is good, and the PCE is the one the TCB info is for.
@@ -253,12 +271,17 @@ impl World {
         evidence: &Evidence,
         changed: Part,
         now: u32,
-    ) -> Result<Accepted, String> {
+    ) -> Result<Shown, String> {
         match self.honest(evidence, changed) {
-            Ok((start, messages)) => judge(bench, &start, messages, now),
+            Ok((start, messages)) => {
+                let accepted = judge(bench, &start, messages, now)?;
+                Ok(Shown { accepted, evidence: evidence.clone() })
+            }
             Err(refusal) => {
-                let (start, messages) = self.forced(evidence, changed);
-                judge(bench, &start, messages, now).map_err(|_| format!("prover: {refusal}"))
+                let (start, messages, evidence) = self.forced(evidence, changed);
+                let accepted =
+                    judge(bench, &start, messages, now).map_err(|_| format!("prover: {refusal}"))?;
+                Ok(Shown { accepted, evidence })
             }
         }
     }
@@ -295,7 +318,8 @@ impl World {
     fn honest(&self, evidence: &Evidence, changed: Part) -> Result<(Cell, Vec<Cell>), String> {
         let start = self.without(changed);
         let root = self.platform.root_der();
-        if PARTS.iter().any(|part| evidence.text(*part).cuts.is_some()) {
+        let is_text = |part: &Part| !STATEMENTS.contains(part);
+        if PARTS.iter().filter(|part| is_text(part)).any(|part| evidence.text(*part).cuts.is_some()) {
             return Err("other cuts".into());
         }
         let proof = prover::quote::prove(&evidence.raw_quote(root), None).map_err(|e| e.to_string())?;
@@ -309,7 +333,7 @@ impl World {
         Ok((cell_of(&start), messages))
     }
 
-    fn forced(&self, evidence: &Evidence, changed: Part) -> (Cell, Vec<Cell>) {
+    fn forced(&self, evidence: &Evidence, changed: Part) -> (Cell, Vec<Cell>, Evidence) {
         let issuer_key = key_in(&evidence.text(Part::Issuer).bytes)
             .unwrap_or_else(|| self.platform.public_key(Signer::PckIssuer));
         let signer_key = key_in(&evidence.text(Part::TcbSigner).bytes)
@@ -351,31 +375,59 @@ impl World {
             Part::QeIdentity => vec![identity()],
         };
 
-        let (signed, quote) = self.signed(evidence, Part::Report, &evidence.attestation_key);
-        let (qe_report, qe_signature) = self.signed(evidence, Part::QeReport, &pck_key);
-        let (pck, pck_signature) = self.signed(evidence, Part::Pck, &issuer_key);
+        // Of each of the three, what varies is taken from where the sound text has it.
+        let signature = |part, key: &[u8; 64]| (*self.signed(evidence, part, key).1).clone();
+        let text = |part| &evidence.text(part).bytes;
+        let (x, y) = evidence.attestation_key.split_at(32);
         let mut authentication_data = [0; 32];
         let length = evidence.authentication_data.len().min(32);
         authentication_data[..length].copy_from_slice(&evidence.authentication_data[..length]);
-        let (x, y) = evidence.attestation_key.split_at(32);
+        let report_signature = signature(Part::Report, &evidence.attestation_key);
+        let td = td_fields(self.format, text(Part::Report), report_signature);
+        let qe = qe_statement(text(Part::QeReport), signature(Part::QeReport, &pck_key)).unwrap();
+        let pck = self.forced_pck(text(Part::Pck), issuer, signature(Part::Pck, &issuer_key));
         let proof = QuoteProof {
             key_x: HashBytes::from_slice(x),
             key_y: HashBytes::from_slice(y),
-            authority: issuer,
-            pck_pieces: pck.as_slice().len() as u8,
-            signed,
-            qe_report,
-            pck,
-            signatures: Ref::new(QuoteSignatures {
-                authentication_data: HashBytes(authentication_data),
-                quote,
-                qe_report: qe_signature,
-                pck: pck_signature,
+            authentication_data: HashBytes(authentication_data),
+            td: td.map_or_else(|_| self.proof.td.clone(), |td| Ref::new(td).unwrap()),
+            qe: Ref::new(qe).unwrap(),
+            pck: Ref::new(pck).unwrap(),
+        };
+        let issuer = Certificate::from_der(&evidence.der(Part::Issuer))
+            .or_else(|_| Certificate::from_der(&self.evidence.der(Part::Issuer)))
+            .unwrap();
+        let mut shown = evidence.clone();
+        shown.text_mut(Part::Report).bytes = td_text(&proof.td);
+        shown.text_mut(Part::QeReport).bytes = qe_text(&proof);
+        shown.text_mut(Part::Pck).bytes = pck_text(&proof.pck, &issuer);
+        messages.push(question(proof).to_cell().unwrap());
+        (cell_of(&self.without(changed)), messages, shown)
+    }
+
+    /// A statement with every field that a changed certificate still has, at its place or moved with what follows it.
+    fn forced_pck(&self, text: &[u8], issuer: HashBytes, signature: P256Signature) -> PckStatement {
+        let sound = &self.evidence.text(Part::Pck).bytes;
+        let statement = &*self.proof.pck;
+        let platform = &*statement.platform;
+        let x = array(text, sound, &statement.x.0);
+        PckStatement {
+            x: HashBytes(x),
+            y: HashBytes(array(text, sound, &statement.y.0)),
+            validity: Bytes(array(text, sound, &statement.validity.0)),
+            serial: Bytes(array(text, sound, &statement.serial.0)),
+            points: statement.points.clone(),
+            platform: Ref::new(PckPlatform {
+                issuer,
+                key_id: Bytes(array(text, sound, &platform.key_id.0)),
+                ppid: Bytes(array(text, sound, &platform.ppid.0)),
+                svns: Bytes(array(text, sound, &platform.svns.0)),
+                fmspc: Bytes(array(text, sound, &platform.fmspc.0)),
+                ..platform.clone()
             })
             .unwrap(),
-        };
-        messages.push(question(proof).to_cell().unwrap());
-        (cell_of(&self.without(changed)), messages)
+            signature: Ref::new(signature).unwrap(),
+        }
     }
 
     /// Pieces and signature, whether or not it is one.
@@ -399,6 +451,24 @@ impl World {
             }
         });
         (Ref::new(cut(&text.bytes, &cuts)).unwrap(), Ref::new(signature).unwrap())
+    }
+
+    /// Of the sound quote.
+    pub(crate) fn proof(&self) -> &QuoteProof {
+        &self.proof
+    }
+
+    /// Makes the TD one that may be debugged, and signs it so.
+    pub(crate) fn sign_debug(&mut self) {
+        let text = self.evidence.text_mut(Part::Report);
+        text.bytes[48 + 120] |= 1;
+        text.signature = self.platform.sign_as(Signer::AttestationKey, &text.bytes);
+    }
+
+    /// About the evidence as it is.
+    pub(crate) fn honest_question(&self) -> Cell {
+        let raw = self.evidence.raw_quote(self.platform.root_der());
+        question(prover::quote::prove(&raw, None).unwrap()).to_cell().unwrap()
     }
 
     /// Where the sound text is cut, from the first byte on, without its ends.
@@ -450,6 +520,13 @@ fn cuts_of(pieces: &Pieces) -> Vec<usize> {
         .collect();
     cuts.pop();
     cuts
+}
+
+/// The bytes that the sound text has as `field`, in a changed text: where they were from its start, or else from its end.
+fn array<const N: usize>(changed: &[u8], sound: &[u8], field: &[u8; N]) -> [u8; N] {
+    let Some(at) = sound.windows(N).position(|window| window == field) else { return *field };
+    let [from_end] = moved_cuts(sound, changed, &[at])[..] else { return *field };
+    changed.get(from_end..).and_then(|rest| rest.first_chunk()).copied().unwrap_or(*field)
 }
 
 /// The same cuts in a changed text: those before the change stand, those after it move with what follows.

@@ -1,8 +1,8 @@
 //! Messages that want the Attestor's money, its storage, or its silence.
 
 use contracts::attestor::{
-    AttestorStorage, CertificateRevoked, Crl, PostCrl, PostTcbInfo, QuoteVerified, ReportRevocation, Serial,
-    VerifyQuote,
+    AttestorStorage, CertificateRevoked, Crl, Pieces, PostCrl, PostTcbInfo, QuoteVerified, ReportRevocation,
+    Serial, VerifyQuote,
 };
 use contracts::errors::ContractError;
 use contracts::{Cell, HashBytes, Message, Ref, StdAddr};
@@ -16,6 +16,7 @@ use tycho_types::dict::Dict;
 
 use crate::bench::{BALANCE, Bench, Delivery, Outcome, cell_of};
 use crate::evidence::{NOW, Part, World, question};
+use crate::steps::replaced;
 
 fn world(bench: &Bench, change: impl FnOnce(&mut Profile)) -> World {
     let mut profile = Profile::default();
@@ -534,4 +535,81 @@ fn stated_gas_covers_the_worst_quote() {
         .unwrap();
     println!("worst verify_quote: {} gas", outcome.gas_used);
     assert!(outcome.gas_used <= stated, "{} of {stated}", outcome.gas_used);
+}
+
+/// The same tree with one bit changed, counted from the root's first.
+fn flipped(cell: &Cell, at: &mut Option<usize>) -> Cell {
+    let mut builder = CellBuilder::new();
+    let mut slice = cell.as_slice().unwrap();
+    let bits = usize::from(cell.bit_len());
+    let here = at.filter(|at| *at < bits);
+    *at = at.and_then(|at| at.checked_sub(bits));
+    for bit in 0..bits {
+        builder.store_bit(slice.load_bit().unwrap() ^ (here == Some(bit))).unwrap();
+    }
+    for child in cell.references().cloned() {
+        builder.store_reference(flipped(&child, at)).unwrap();
+    }
+    builder.build().unwrap()
+}
+
+fn bits(cell: &Cell) -> usize {
+    usize::from(cell.bit_len()) + cell.references().cloned().map(|child| bits(&child)).sum::<usize>()
+}
+
+/// The contract puts texts together from what it is sent: all of it has to be in a text, or in a witness.
+#[test]
+fn every_bit_of_a_proof_counts() {
+    let bench = Bench::new();
+    for (format, issuer, first) in
+        [(QuoteFormat::V5Td15Ex, PckIssuer::Platform, 0), (QuoteFormat::V4, PckIssuer::Processor, 3)]
+    {
+        let world = world(&bench, |profile| (profile.format, profile.issuer) = (format, issuer));
+        let full = cell_of(&world.full);
+        let body = verify_message(&world);
+        assert!(bench.send(&full, body.clone(), NOW).succeeded);
+        let question = VerifyQuote::from_cell(&body).unwrap();
+        let proof = question.quote.cell();
+        for at in (first..bits(proof)).step_by(7) {
+            let changed = flipped(proof, &mut Some(at));
+            let body = replaced(&body, proof.repr_hash(), &changed);
+            let outcome = bench.send(&full, body, NOW);
+            assert!(!outcome.succeeded, "{format:?}: bit {at} decides nothing");
+            assert_kept("a bit", &outcome, &full);
+        }
+    }
+}
+
+/// A certificate may name another place for its CRL than its issuer's others, in the same form.
+#[test]
+fn distribution_points_may_be_brought_and_are_part_of_the_text() {
+    let bench = Bench::new();
+    let world = world(&bench, |_| ());
+    let full = cell_of(&world.full);
+    let usual = prover::trust::Usual::of(&crate::evidence::names().platform_ca).points;
+    let ask = |points: Option<Vec<u8>>| {
+        let mut proof = world.proof().clone();
+        let mut pck = (*proof.pck).clone();
+        pck.points = points.map(|bytes| Ref::new(Pieces::new(vec![bytes]).unwrap()).unwrap());
+        proof.pck = Ref::new(pck).unwrap();
+        bench.send(&full, question(proof).to_cell().unwrap(), NOW)
+    };
+    let error = |error: ContractError| Some(i32::from(error.code()));
+    let left_out = ask(None);
+    let brought = ask(Some(usual.clone()));
+    assert!(left_out.succeeded && brought.succeeded);
+    assert_eq!(left_out.report().unwrap().report, brought.report().unwrap().report);
+    for at in 0..usual.len() {
+        let mut other = usual.clone();
+        other[at] ^= 1;
+        let expected = if at < 19 { ContractError::MalformedText } else { ContractError::BadSignature };
+        assert_eq!(ask(Some(other)).exit_code, error(expected), "byte {at}");
+    }
+    for (bytes, expected) in [
+        (usual[..usual.len() - 1].to_vec(), error(ContractError::MalformedText)),
+        ([&usual[..], &[0]].concat(), error(ContractError::MalformedText)),
+        (usual[..18].to_vec(), Some(9)),
+    ] {
+        assert_eq!(ask(Some(bytes)).exit_code, expected);
+    }
 }

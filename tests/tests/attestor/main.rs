@@ -3,6 +3,8 @@
 
 mod bench;
 mod differential;
+mod emulator;
 mod evidence;
 mod hostile;
 mod mutations;
+mod steps;

@@ -1,7 +1,7 @@
 //! X.509 certificates of Intel's SGX authorities (Intel, *SGX PCK Certificate and CRL Profile Specification*), read as
 //! `contracts/certificate.tolk` reads them.
 
-use contracts::attestor::{Bytes, Fmspc, Serial, Svns};
+use contracts::attestor::{Bytes, Fmspc, KeyId, PckInstance, Serial, Svns};
 use sha2::{Digest, Sha256};
 use tycho_types::cell::HashBytes;
 
@@ -40,6 +40,14 @@ pub struct Certificate {
     pub not_before: u32,
     /// Unix time.
     pub not_after: u32,
+    /// Both times in DER.
+    pub validity: [u8; 32],
+    /// AuthorityKeyIdentifier.
+    pub issuer_key_id: KeyId,
+    /// SubjectKeyIdentifier.
+    pub key_id: KeyId,
+    /// The extension with the CRL distribution points, in DER.
+    pub points: Vec<u8>,
     pub kind: Kind,
 }
 
@@ -62,6 +70,9 @@ pub struct PlatformClaims {
     pub pce_svn: u16,
     pub pce_id: u16,
     pub fmspc: Fmspc,
+    pub sgx_type: u8,
+    /// In certificates by the platform CA.
+    pub instance: Option<PckInstance>,
 }
 
 /// A certificate is of no use to the contract.
@@ -97,18 +108,32 @@ impl Certificate {
         text.end_piece();
         let issuer = name(&mut text)?;
         text.end_piece();
-        let validity = text.short_element(0x30, "a validity of two times")?;
-        let (Some(from), Some(until), 30) = (validity.get(..15), validity.get(15..), validity.len()) else {
+        let validity: [u8; 32] = text.take_array("a validity of two UTCTimes")?;
+        let [0x30, 0x1e, times @ ..] = validity else {
             return Err(text.error("before here, a validity of two UTCTimes").into());
         };
+        let (from, until) = times.split_at(15);
         let (not_before, not_after) = (text.time_in(from)?, text.time_in(until)?);
         text.end_piece();
         let subject = name(&mut text)?;
         text.end_piece();
         let key = public_key(&mut text)?;
-        let kind = extensions(&mut text)?;
-        let signed = text.finish()?;
-        Ok(Self { signed, signature, key, serial, issuer, subject, not_before, not_after, kind })
+        let Extensions { issuer_key_id, key_id, points, kind } = extensions(&mut text)?;
+        Ok(Self {
+            signed: text.finish()?,
+            signature,
+            key,
+            serial,
+            issuer,
+            subject,
+            not_before,
+            not_after,
+            validity,
+            issuer_key_id,
+            key_id,
+            points,
+            kind,
+        })
     }
 
     /// SHA-256 of x ‖ y, which names the authority in the contract.
@@ -139,7 +164,14 @@ fn public_key(text: &mut Text<'_>) -> Result<[u8; 64], TextError> {
     }
 }
 
-fn extensions(text: &mut Text<'_>) -> Result<Kind, TextError> {
+struct Extensions {
+    issuer_key_id: KeyId,
+    key_id: KeyId,
+    points: Vec<u8>,
+    kind: Kind,
+}
+
+fn extensions(text: &mut Text<'_>) -> Result<Extensions, TextError> {
     const EXPECTED: &str = "extensions";
     let outer = header(0xa3, text.rest()).ok_or_else(|| text.error(EXPECTED))?;
     let inner = text.rest().get(outer.0..).and_then(|rest| header(0x30, rest));
@@ -148,11 +180,17 @@ fn extensions(text: &mut Text<'_>) -> Result<Kind, TextError> {
     text.take(outer.0 + inner.0, EXPECTED)?;
     text.end_piece();
 
-    text.expect_with_bytes(&AUTHORITY_KEY_ID, 20, "an authority key identifier of 20 bytes")?;
+    let issuer_key_id =
+        text.expect_with_bytes(&AUTHORITY_KEY_ID, "an authority key identifier of 20 bytes")?;
     text.end_piece();
-    distribution_points(text)?;
+    let points = distribution_points(text)?;
     text.end_piece();
-    text.expect_with_bytes(&SUBJECT_KEY_ID, 20, "a subject key identifier of 20 bytes")?;
+    let key_id = text.expect_with_bytes(&SUBJECT_KEY_ID, "a subject key identifier of 20 bytes")?;
+    Ok(Extensions { issuer_key_id, key_id, points, kind: kind(text)? })
+}
+
+/// From the key usage on.
+fn kind(text: &mut Text<'_>) -> Result<Kind, TextError> {
     let usage: [u8; 16] = text.take_array("a key usage")?;
     let Some(usage) = usage
         .strip_prefix(&[0x30, 0x0e, 0x06, 0x03, 0x55, 0x1d, 0x0f, 0x01, 0x01, 0xff, 0x04, 0x04, 0x03, 0x02])
@@ -182,13 +220,13 @@ fn extensions(text: &mut Text<'_>) -> Result<Kind, TextError> {
     }
 }
 
-fn distribution_points(text: &mut Text<'_>) -> Result<(), TextError> {
+fn distribution_points(text: &mut Text<'_>) -> Result<Vec<u8>, TextError> {
     const EXPECTED: &str = "CRL distribution points of at most 127 bytes with their header";
     let length = match text.rest() {
         [0x30, length @ 5..=125, oid @ ..] if oid.starts_with(&DISTRIBUTION_POINTS) => usize::from(*length),
         _ => return Err(text.error(EXPECTED)),
     };
-    text.take(2 + length, EXPECTED).map(|_| ())
+    text.take(2 + length, EXPECTED).map(<[u8]>::to_vec)
 }
 
 fn platform_claims(text: &mut Text<'_>) -> Result<PlatformClaims, TextError> {
@@ -198,32 +236,36 @@ fn platform_claims(text: &mut Text<'_>) -> Result<PlatformClaims, TextError> {
         return Err(text.error("the SGX extension to be the last"));
     }
     let ppid = text.item(0x1e, &[1], &[0x04, 16], "a PPID")?;
-    text.end_piece();
     let (svns, pce_svn) = tcb(text)?;
     let pce_id: [u8; 2] = text.item(0x10, &[3], &[0x04, 2], "a PCEID")?;
     let fmspc = text.item(0x14, &[4], &[0x04, 6], "an FMSPC")?;
-    let _: [u8; 1] = text.item(0x0f, &[5], &[0x0a, 1], "an SGX type")?;
-    match text.rest().len() {
-        0 => {}
+    let [sgx_type] = text.item(0x0f, &[5], &[0x0a, 1], "an SGX type")?;
+    let instance = match text.rest().len() {
+        0 => None,
         INSTANCE_BYTES => {
-            let _: [u8; 16] = text.item(0x1e, &[6], &[0x04, 16], "a platform instance")?;
-            text.end_piece();
+            let id = text.item(0x1e, &[6], &[0x04, 16], "a platform instance")?;
             let flags: [u8; 54] = text.item(0x44, &[7], &[0x30, 54], "a configuration")?;
-            for (flag, which) in flags.chunks(18).zip(1..) {
+            let mut values = [0; 3];
+            for ((flag, which), value) in flags.chunks(18).zip(1..).zip(&mut values) {
                 let head = [&[0x30, 0x10, 0x06, 0x0b], &SGX[..], &[7, which, 0x01, 0x01]].concat();
-                if !matches!(flag.strip_prefix(&head[..]), Some([0x00 | 0xff])) {
+                let Some(&[found @ (0x00 | 0xff)]) = flag.strip_prefix(&head[..]) else {
                     return Err(text.error("before here, a configuration of three flags"));
-                }
+                };
+                *value = found;
             }
+            let [dynamic_platform, cached_keys, smt_enabled] = values;
+            Some(PckInstance { id: Bytes(id), dynamic_platform, cached_keys, smt_enabled })
         }
         _ => return Err(text.error("a platform instance and a configuration, or the end")),
-    }
+    };
     Ok(PlatformClaims {
         ppid: Bytes(ppid),
         svns: Bytes(svns),
         pce_svn,
         pce_id: u16::from_be_bytes(pce_id),
         fmspc: Bytes(fmspc),
+        sgx_type,
+        instance,
     })
 }
 
@@ -263,20 +305,13 @@ fn tcb(text: &mut Text<'_>) -> Result<([u8; 16], u16), TextError> {
     if !is_tcb || lengths[0] != lengths[1] + 16 {
         return Err(text.error("before here, a list of SVNs"));
     }
-    // Where some SVN takes two bytes, another cut keeps the pieces below 128 bytes.
-    let is_narrow = lengths[1] == 16 * 18 + 18 + 33;
-    let piece_ends = if is_narrow { [5, 12, 0] } else { [5, 11, 16] };
     let mut svns = [0; 16];
     for (svn, component) in svns.iter_mut().zip(1..) {
         let value = text.svn(component)?;
-        if piece_ends.contains(&component) {
-            text.end_piece();
-        }
         *svn = u8::try_from(value).map_err(|_| text.error("before here, a component's SVN below 256"))?;
     }
     let pce_svn = text.svn(17)?;
     let cpu_svn: [u8; 16] = text.item(0x1f, &[2, 18], &[0x04, 16], "a CPUSVN")?;
-    text.end_piece();
     if cpu_svn != svns || after - text.rest().len() != lengths[1] {
         return Err(text.error("before here, a CPUSVN that says the same as the components"));
     }
@@ -284,17 +319,17 @@ fn tcb(text: &mut Text<'_>) -> Result<([u8; 16], u16), TextError> {
 }
 
 impl Text<'_> {
-    /// One bite: a known start, then bytes of any kind.
-    fn expect_with_bytes(
+    /// One bite: a known start, then `N` bytes of any kind.
+    fn expect_with_bytes<const N: usize>(
         &mut self,
         start: &[u8],
-        bytes: usize,
         expected: &'static str,
-    ) -> Result<(), TextError> {
+    ) -> Result<Bytes<N>, TextError> {
+        let at_fault = self.error(expected);
         if !self.rest().starts_with(start) {
-            return Err(self.error(expected));
+            return Err(at_fault);
         }
-        self.take(start.len() + bytes, expected).map(|_| ())
+        self.take(start.len() + N, expected)?.last_chunk().map(|bytes| Bytes(*bytes)).ok_or(at_fault)
     }
 
     /// One bite: an item of the SGX extension with a value of `N` bytes.

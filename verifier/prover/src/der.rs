@@ -83,6 +83,17 @@ impl<'a> Text<'a> {
     }
 }
 
+/// An element of less than 64 KiB: of a longer one, the length is cut off.
+pub(crate) fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len();
+    let header = match length {
+        0..=0x7f => vec![tag, length as u8],
+        0x80..=0xff => vec![tag, 0x81, length as u8],
+        _ => vec![tag, 0x82, (length >> 8) as u8, length as u8],
+    };
+    [&header, content].concat()
+}
+
 /// Lengths of the header and the content of an element in minimal form, below 64 KiB.
 pub(crate) fn header(tag: u8, bytes: &[u8]) -> Option<(usize, usize)> {
     match *bytes {

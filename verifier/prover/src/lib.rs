@@ -15,6 +15,7 @@ pub mod pieces;
 pub mod qe_identity;
 pub mod quote;
 pub mod signature;
+pub mod statement;
 pub mod tcb_info;
 pub mod text;
 pub mod trust;

@@ -1,6 +1,6 @@
 //! From a raw TDX quote to what `verify_quote` carries (Intel, *TDX DCAP Quoting Library API*, appendix A.3 and A.4).
 
-use contracts::attestor::{Pieces, PiecesError, QuoteProof, QuoteSignatures};
+use contracts::attestor::{QuoteProof, TdFormat};
 use contracts::{Ref, WireError};
 use sha2::{Digest, Sha256};
 use tycho_types::cell::HashBytes;
@@ -9,6 +9,7 @@ use crate::certificate::{Certificate, CertificateError, Kind};
 use crate::p256::WitnessError;
 use crate::pem::{PemError, certificates};
 use crate::signature::proven;
+use crate::statement::{StatementError, holds, pck_statement, qe_statement, qe_text, td_statement};
 
 const HEADER_BYTES: usize = 48;
 const QE_REPORT_BYTES: usize = 384;
@@ -17,11 +18,6 @@ const ECDSA_P256: u16 = 2;
 const PCK_CHAIN: u16 = 5;
 const QE_REPORT_CERTIFICATION_DATA: u16 = 6;
 const AUTHENTICATION_DATA_BYTES: usize = 32;
-/// Where a report is cut, after the piece with the header.
-const REPORT_CUTS: [usize; 5] = [120, 96, 96, 96, 112];
-/// What a report of version 1.5, then of version 1.5 extended, adds.
-const REPORT_15_CUTS: [usize; 3] = [64, 120, 117];
-
 /// What the quote is a report of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
@@ -91,7 +87,7 @@ pub enum QuoteError {
     #[error("signature of {of}: {source}")]
     Signature { of: &'static str, source: WitnessError },
     #[error(transparent)]
-    Pieces(#[from] PiecesError),
+    Statement(#[from] StatementError),
     #[error(transparent)]
     Wire(#[from] WireError),
 }
@@ -179,48 +175,36 @@ impl Quote {
             proven(&Sha256::digest(bytes).into(), signature, key)
                 .map_err(|source| QuoteError::Signature { of, source })
         };
-        let signatures = QuoteSignatures {
-            authentication_data: HashBytes(self.authentication_data),
-            quote: Ref::new(signature("the TD report", &self.signed, &self.signature, &self.key)?)?,
-            qe_report: Ref::new(signature(
-                "the QE report",
-                &self.qe_report,
-                &self.qe_report_signature,
-                &chain.pck.key,
-            )?)?,
-            pck: Ref::new(signature(
-                "the PCK certificate",
-                &chain.pck.signed.bytes,
-                &chain.pck.signature,
-                &chain.issuer.key,
-            )?)?,
-        };
+        let td = signature("the TD report", &self.signed, &self.signature, &self.key)?;
+        let qe = signature("the QE report", &self.qe_report, &self.qe_report_signature, &chain.pck.key)?;
+        let pck = signature(
+            "the PCK certificate",
+            &chain.pck.signed.bytes,
+            &chain.pck.signature,
+            &chain.issuer.key,
+        )?;
         let (x, y) = self.key.split_at(32);
-        Ok(QuoteProof {
+        let proof = QuoteProof {
             key_x: HashBytes::from_slice(x),
             key_y: HashBytes::from_slice(y),
-            authority: chain.issuer.key_hash(),
-            pck_pieces: chain.pck.signed.pieces.as_slice().len() as u8,
-            signed: Ref::new(self.pieces()?)?,
-            qe_report: Ref::new(cut(&self.qe_report, &[96; 4])?)?,
-            pck: Ref::new(chain.pck.signed.pieces.clone())?,
-            signatures: Ref::new(signatures)?,
-        })
+            authentication_data: HashBytes(self.authentication_data),
+            td: Ref::new(td_statement(self.format(), &self.signed, td)?)?,
+            qe: Ref::new(qe_statement(&self.qe_report, qe)?)?,
+            pck: Ref::new(pck_statement(&chain.pck, &chain.issuer, pck)?)?,
+        };
+        holds("the QE report", &self.qe_report, &qe_text(&proof))?;
+        Ok(proof)
     }
 
-    /// Header and report, cut as the contract reads them.
-    ///
-    /// # Errors
-    /// [`PiecesError`]: never for what [`Self::parse`] returned.
-    pub fn pieces(&self) -> Result<Pieces, PiecesError> {
-        let more = match self.body {
-            Body::Td10 => 0,
-            Body::Td15 => 1,
-            Body::Td15Ex => 3,
-        };
-        let first = if self.version == 4 { 112 } else { 118 };
-        let cuts = [&[first], &REPORT_CUTS[..], &REPORT_15_CUTS[..more]].concat();
-        cut(&self.signed, &cuts)
+    /// Format and report together.
+    #[must_use]
+    pub fn format(&self) -> TdFormat {
+        match (self.version, self.body) {
+            (5, Body::Td10) => TdFormat::V5Td10,
+            (_, Body::Td10) => TdFormat::V4,
+            (_, Body::Td15) => TdFormat::V5Td15,
+            (_, Body::Td15Ex) => TdFormat::V5Td15Ex,
+        }
     }
 }
 
@@ -274,17 +258,6 @@ fn body_of(header: [u8; 6]) -> Result<Body, QuoteError> {
     } else {
         Err(QuoteError::Unsupported { found: "a body whose size is not its kind's" })
     }
-}
-
-fn cut(bytes: &[u8], lengths: &[usize]) -> Result<Pieces, PiecesError> {
-    let mut rest = bytes;
-    let mut pieces = Vec::with_capacity(lengths.len() + 1);
-    for length in lengths {
-        let (piece, after) = rest.split_at_checked(*length).ok_or(PiecesError::Length { bytes: *length })?;
-        pieces.push(piece.to_vec());
-        rest = after;
-    }
-    if rest.is_empty() { Pieces::new(pieces) } else { Err(PiecesError::Length { bytes: rest.len() }) }
 }
 
 struct Rest<'a>(&'a [u8]);

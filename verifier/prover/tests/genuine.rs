@@ -13,6 +13,8 @@ use prover::pem::certificates;
 use prover::pieces::Bite;
 use prover::qe_identity::QeIdentityDocument;
 use prover::quote::{Body, PckChain, Quote};
+use prover::signature::proven;
+use prover::statement::{pck_statement, pck_text, qe_text, td_text};
 use prover::tcb_info::TcbInfoDocument;
 use prover::text::SignedText;
 use prover::trust::{Names, attestor_storage};
@@ -79,17 +81,20 @@ fn every_quote_is_proven() {
     for quote in quotes() {
         let proof = quote.prove(None).unwrap();
         let key = [proof.key_x.0, proof.key_y.0].concat().try_into().unwrap();
-        signs(&key, &Sha256::digest(proof.signed.concat()), &quote.signature);
-        assert_eq!(proof.qe_report.concat(), quote.qe_report);
+        assert_eq!(td_text(&proof.td), quote.signed);
+        signs(&key, &Sha256::digest(&quote.signed), &quote.signature);
+        assert_eq!(qe_text(&proof), quote.qe_report);
         let chain = PckChain::from_pem(quote.pck_chain.as_deref().unwrap()).unwrap();
-        signs(&chain.pck.key, &Sha256::digest(proof.qe_report.concat()), &quote.qe_report_signature);
-        signs(&chain.issuer.key, &Sha256::digest(proof.pck.concat()), &chain.pck.signature);
-        assert_eq!(proof.authority, chain.issuer.key_hash());
+        signs(&chain.pck.key, &Sha256::digest(&quote.qe_report), &quote.qe_report_signature);
+        assert_eq!(pck_text(&proof.pck, &chain.issuer), chain.pck.signed.bytes);
+        signs(&chain.issuer.key, &Sha256::digest(&chain.pck.signed.bytes), &chain.pck.signature);
+        assert_eq!(proof.pck.platform.issuer, chain.issuer.key_hash());
+        assert!(proof.pck.points.is_none(), "the usual distribution points");
         let cell = wire::to_cell(&proof).unwrap();
         assert_eq!(wire::from_cell::<QuoteProof>(&cell).unwrap(), proof);
         cells.push(count(&cell));
     }
-    assert_eq!(cells, [31, 32, 34, 31, 31]);
+    assert_eq!(cells, [14, 15, 17, 14, 14]);
 }
 
 /// Cells of a tree, no two of which are the same here.
@@ -138,6 +143,18 @@ fn every_certificate_says_what_it_is() {
         assert_eq!(claims.pce_id, 0);
         assert_eq!(claims.fmspc.0[2..], [0x6f, 0, 0, 0]);
     }
+}
+
+/// No TDX sample has one; an SGX quote does.
+#[test]
+fn a_certificate_of_the_processor_ca_is_its_statement() {
+    let text = String::from_utf8_lossy(include_bytes!("../../fixtures/sgx_quote")).into_owned();
+    let chain = PckChain::from_pem(&text[text.find("-----BEGIN").unwrap()..]).unwrap();
+    assert_eq!(chain.issuer.subject, Names::intel().processor_ca);
+    let signature = proven(&chain.pck.signed.digest(), &chain.pck.signature, &chain.issuer.key).unwrap();
+    let statement = pck_statement(&chain.pck, &chain.issuer, signature).unwrap();
+    assert_eq!(pck_text(&statement, &chain.issuer), chain.pck.signed.bytes);
+    assert!(statement.points.is_none() && statement.platform.instance.is_none());
 }
 
 #[test]
@@ -218,11 +235,14 @@ fn collateral_becomes_messages_in_order_and_only_what_is_new() {
             role,
             x: HashBytes::from_slice(x),
             y: HashBytes::from_slice(y),
-            subject: HashBytes(Sha256::digest(&certificate.subject).into()),
             not_before: certificate.not_before,
             not_after: certificate.not_after,
             serial: certificate.serial,
+            key_id: certificate.key_id,
             crl: None,
+            name: Ref::new(Pieces::new(vec![certificate.subject.clone()]).unwrap()).unwrap(),
+            pck_subject: None,
+            points: None,
         };
         held.authorities.set(certificate.key_hash(), Ref::new(authority).unwrap()).unwrap();
     }

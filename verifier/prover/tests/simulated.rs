@@ -4,7 +4,8 @@
 
 use std::sync::OnceLock;
 
-use contracts::attestor::{AttestorStorage, Bytes, MAX_PIECE_BYTES};
+use contracts::Ref;
+use contracts::attestor::{AttestorStorage, Bytes, MAX_PIECE_BYTES, PckStatement, Pieces};
 use dcap_qvl::QuoteCollateralV3;
 use proptest::prelude::*;
 use prover::certificate::{Certificate, Kind};
@@ -12,9 +13,10 @@ use prover::collateral::postings;
 use prover::crl::RevocationList;
 use prover::qe_identity::QeIdentityDocument;
 use prover::quote::{PckChain, Quote, QuoteError, prove};
+use prover::statement::{StatementError, pck_text, qe_text, td_text};
 use prover::tcb_info::TcbInfoDocument;
 use prover::text::SignedText;
-use prover::trust::{Names, TrustError, attestor_storage};
+use prover::trust::{Names, TrustError, Usual, attestor_storage};
 use tdx_simulator::{PckIssuer, Profile, QuoteFormat, Signer, SimulatedPlatform, TdIdentity};
 
 const NOW_S: u64 = 1_800_000_000;
@@ -51,45 +53,63 @@ fn every_shape_is_proven() {
             let platform = platform(|profile| (profile.format, profile.issuer) = (format, issuer));
             let raw = quote(&platform);
             let proof = prove(&raw, None).unwrap();
-            let signed = proof.signed.as_slice();
-            assert_eq!(signed[0].len(), if format == QuoteFormat::V4 { 112 } else { 118 });
+            let read = Quote::parse(&raw).unwrap();
+            assert_eq!((td_text(&proof.td), qe_text(&proof)), (read.signed, read.qe_report));
             assert_eq!(
-                signed.iter().skip(1).take(5).map(Vec::len).collect::<Vec<_>>(),
-                [120, 96, 96, 96, 112]
+                proof.td.extension.is_some(),
+                matches!(format, QuoteFormat::V5Td15 | QuoteFormat::V5Td15Ex)
             );
-            let more: &[usize] = match format {
-                QuoteFormat::V4 | QuoteFormat::V5Td10 => &[],
-                QuoteFormat::V5Td15 => &[64],
-                QuoteFormat::V5Td15Ex => &[64, 120, 117],
-            };
-            assert_eq!(signed.iter().skip(6).map(Vec::len).collect::<Vec<_>>(), more);
+            assert_eq!(proof.pck.platform.instance.is_some(), issuer == PckIssuer::Platform);
+            assert!(proof.pck.points.is_none(), "the usual distribution points");
             assert_eq!(postings(platform.collateral(), &trust(&platform), 1).unwrap().len(), 6);
         }
     }
 }
 
 #[test]
-fn a_pck_certificate_is_cut_where_the_contract_reads_it() {
-    let cut = |change: fn(&mut Profile)| {
+fn a_pck_certificate_is_its_statement_whatever_it_says() {
+    let stated = |change: fn(&mut Profile)| {
         let platform = platform(change);
-        let chain =
-            PckChain::from_pem(Quote::parse(&quote(&platform)).unwrap().pck_chain.as_deref().unwrap())
-                .unwrap();
-        let lengths = lengths(&chain.pck.signed);
+        let raw = quote(&platform);
+        let chain = PckChain::from_pem(Quote::parse(&raw).unwrap().pck_chain.as_deref().unwrap()).unwrap();
+        let proof = prove(&raw, None).unwrap();
+        assert_eq!(pck_text(&proof.pck, &chain.issuer), chain.pck.signed.bytes);
         let Kind::Pck(claims) = chain.pck.kind else { panic!("a PCK certificate") };
-        (lengths[7..].to_vec(), claims)
+        assert_eq!((proof.pck.platform.svns, proof.pck.platform.pce_svn), (claims.svns, claims.pce_svn));
+        claims
     };
-    let (lengths, claims) = cut(|_| ());
-    assert_eq!(lengths, [116, 110, 126, 123, 89, 70]);
+    let claims = stated(|_| ());
     assert_eq!((claims.pce_svn, claims.fmspc), (13, Bytes(tdx_simulator::FMSPC)));
-    let (lengths, _) = cut(|profile| profile.issuer = PckIssuer::Processor);
-    assert_eq!(lengths, [116, 110, 126, 123, 57]);
-    let (lengths, claims) = cut(|profile| profile.component_svns = [0x80; 16]);
-    assert_eq!(lengths, [116, 115, 114, 95, 51, 89, 70]);
-    assert_eq!(claims.svns, Bytes([0x80; 16]));
-    let (lengths, claims) = cut(|profile| profile.pce_svn = 0x7fff);
-    assert_eq!(lengths, [116, 110, 108, 90, 52, 89, 70]);
-    assert_eq!(claims.pce_svn, 0x7fff);
+    stated(|profile| profile.issuer = PckIssuer::Processor);
+    assert_eq!(stated(|profile| profile.component_svns = [0x80; 16]).svns, Bytes([0x80; 16]));
+    assert_eq!(stated(|profile| profile.pce_svn = 0x7fff).pce_svn, 0x7fff);
+    for machine in 0..40 {
+        let platform = platform(|profile| profile.machine = machine);
+        prove(&quote(&platform), None).unwrap();
+    }
+}
+
+/// What the contract puts in as zero or as Intel's must be that.
+#[test]
+fn what_the_contract_cannot_put_together_is_not_proven() {
+    let platform = platform(|profile| profile.format = QuoteFormat::V5Td15);
+    let sound = platform.quote_parts(&[9; 64], &TdIdentity::of_image("worker"));
+    let form = |what: &'static str| move |error: &QuoteError| matches!(error, QuoteError::Statement(StatementError::Form { what: found, .. }) if *found == what);
+    // MRSIGNERSEAM, MRSERVICETD, the QE's vendor.
+    for at in [54 + 64, 54 + 111, 54 + 584 + 16, 54 + 584 + 63, 12, 27] {
+        let mut parts = sound.clone();
+        parts.signed[at] ^= 1;
+        parts.signature = platform.sign_as(Signer::AttestationKey, &parts.signed);
+        let error = prove(&parts.encode(), None).unwrap_err();
+        assert!(form("the quote")(&error), "{at}: {error}");
+    }
+    for at in [20, 47, 96, 127, 160, 255, 260, 319, 352, 383] {
+        let mut parts = sound.clone();
+        parts.qe_report[at] ^= 1;
+        parts.qe_report_signature = platform.sign_as(Signer::Pck, &parts.qe_report);
+        let error = prove(&parts.encode(), None).unwrap_err();
+        assert!(form("the QE report")(&error), "{at}: {error}");
+    }
 }
 
 #[test]
@@ -179,6 +199,8 @@ fn what_is_not_signed_is_not_proven() {
 }
 
 struct Made {
+    statement: PckStatement,
+    issuer: Certificate,
     quote: Vec<u8>,
     collateral: QuoteCollateralV3,
     held: AttestorStorage,
@@ -189,8 +211,11 @@ fn made() -> &'static Made {
     static MADE: OnceLock<Made> = OnceLock::new();
     MADE.get_or_init(|| {
         let platform = platform(|profile| profile.revocations.pck = true);
+        let quote = quote(&platform);
         Made {
-            quote: quote(&platform),
+            statement: (*prove(&quote, None).unwrap().pck).clone(),
+            issuer: Certificate::from_der(&platform.certificates().pck_issuer).unwrap(),
+            quote,
             collateral: platform.collateral().clone(),
             held: trust(&platform),
             pck: platform.certificates().pck.clone(),
@@ -223,8 +248,38 @@ proptest! {
     fn no_quote_makes_it_panic(edits in edits(), cut in any::<Option<prop::sample::Index>>()) {
         let changed = mutated(&made().quote, &edits, cut);
         if let Ok(proof) = prove(&changed, None) {
-            prop_assert_eq!(proof.signed.concat(), Quote::parse(&made().quote).unwrap().signed);
+            prop_assert_eq!(td_text(&proof.td), Quote::parse(&made().quote).unwrap().signed);
         }
+    }
+
+    /// What a text says does not depend on who put it together.
+    #[test]
+    fn statements_that_differ_make_texts_that_differ(
+        which in 0usize..10, at in any::<prop::sample::Index>(), flip in 1u8.., number in any::<u16>(),
+    ) {
+        let (statement, issuer) = (&made().statement, &made().issuer);
+        let mut changed = statement.clone();
+        let mut platform = (*changed.platform).clone();
+        let bytes = |bytes: &mut [u8]| bytes[at.index(bytes.len())] ^= flip;
+        match which {
+            0 => bytes(&mut changed.x.0),
+            1 => bytes(&mut changed.serial.0),
+            2 => bytes(&mut platform.svns.0),
+            3 => platform.pce_svn = number % 0x8000,
+            4 => platform.pce_id = number,
+            5 => bytes(&mut platform.ppid.0),
+            6 => bytes(&mut platform.fmspc.0),
+            7 => platform.instance = None,
+            8 => bytes(&mut changed.validity.0),
+            _ => {
+                let mut points = Usual::of(&issuer.subject).points;
+                bytes(&mut points);
+                changed.points = Some(Ref::new(Pieces::new(vec![points]).unwrap()).unwrap());
+            }
+        }
+        changed.platform = Ref::new(platform).unwrap();
+        let is_same = changed == *statement;
+        prop_assert_eq!(pck_text(&changed, issuer) == pck_text(statement, issuer), is_same);
     }
 
     #[test]

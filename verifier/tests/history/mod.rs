@@ -844,7 +844,7 @@ impl Plan {
         let origin = QuoteOrigin {
             quote_digest: HashBytes(Sha256::digest(&quote.signed).into()),
             advisories: HashBytes::ZERO,
-            authority: proof.authority,
+            authority: proof.pck.platform.issuer,
             ppid: claims.ppid,
             fmspc: claims.fmspc,
         };

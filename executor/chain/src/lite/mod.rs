@@ -1,20 +1,21 @@
 //! [`ChainAccess`] over ADNL liteservers: the same code for a local chain, the testnet and the mainnet.
 
-mod connection;
 mod proof;
+mod query;
+mod server;
 mod servers;
-mod tl;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{Instant, sleep, timeout as limit, timeout_at};
+use ton_liteapi::tl::common::Int256;
 use tycho_types::boc::Boc;
-use tycho_types::cell::Cell;
+use tycho_types::cell::{Cell, HashBytes};
 use tycho_types::models::StdAddr;
 
-pub use connection::Endpoint;
+pub use server::Endpoint;
 pub use servers::Timing;
 
 use crate::access::{AccountTx, AccountView, ChainAccess, McBlock, TxId};
@@ -22,8 +23,9 @@ use crate::config::GlobalConfig;
 use crate::error::ChainError;
 use crate::history::{self, Walk};
 use crate::stack::{GetterResult, StackValue, decode_stack, encode_stack, method_id};
-use servers::{Servers, WaitFor};
-use tl::{BlockIdExt, MASTERCHAIN, Request};
+use query::MASTERCHAIN;
+use server::{MAX_LONG_POLLS, SERVER_WAIT};
+use servers::Servers;
 
 /// Chain access through the liteservers of a [`GlobalConfig`].
 ///
@@ -32,36 +34,42 @@ use tl::{BlockIdExt, MASTERCHAIN, Request};
 pub struct LiteserverChain {
     servers: Servers,
     newest: Mutex<Option<McBlock>>,
+    /// Taken in turns by all who wait for a block, however many.
+    long_polls: Semaphore,
 }
 
 impl LiteserverChain {
     /// Prepares access; connects on the first query.
     pub fn new(config: &GlobalConfig, timing: Timing) -> Self {
-        Self { servers: Servers::new(config.liteservers.clone(), timing), newest: Mutex::default() }
+        Self {
+            servers: Servers::new(&config.liteservers, timing),
+            newest: Mutex::default(),
+            long_polls: Semaphore::new(MAX_LONG_POLLS),
+        }
     }
 
-    async fn lookup(&self, seqno: u32, wait: Option<WaitFor>) -> Result<McBlock, ChainError> {
-        let request = Request::lookup_masterchain_block(seqno);
-        let body = self.servers.read(&request, wait).await?;
-        let bad = |detail: String| ChainError::BadAnswer { request: request.name, detail };
-        let (id, proof) = tl::parse_block_header(&body).ok_or_else(|| bad("truncated".into()))?;
+    async fn lookup(&self, seqno: u32, wait: bool) -> Result<McBlock, ChainError> {
+        let query = query::lookup_masterchain_block(seqno, wait);
+        let answer = self.servers.read(&query).await?;
+        let bad = |detail: String| ChainError::BadAnswer { request: query.name, detail };
+        let id = answer.id;
         if (id.workchain, id.shard) != MASTERCHAIN || id.seqno != seqno {
             return Err(bad(format!("it names block {} of workchain {}", id.seqno, id.workchain)));
         }
+        let root_hash = hash(&id.root_hash);
         let (time_s, proven_seqno) =
-            proof::block_header(proof, &id.root_hash).map_err(|error| bad(error.to_string()))?;
+            proof::block_header(&answer.header_proof, &root_hash).map_err(|error| bad(error.to_string()))?;
         if proven_seqno != seqno {
             return Err(bad(format!("its proof is of block {proven_seqno}")));
         }
-        Ok(McBlock { seqno, root_hash: id.root_hash, file_hash: id.file_hash, time_s })
+        Ok(McBlock { seqno, root_hash, file_hash: hash(&id.file_hash), time_s })
     }
 
     async fn page(&self, address: &StdAddr, from: TxId) -> Result<Vec<AccountTx>, ChainError> {
-        let request = Request::transactions(address, from.lt, &from.hash, TRANSACTIONS_A_PAGE);
-        let body = self.servers.read(&request, None).await?;
-        let bad = |detail: String| ChainError::BadAnswer { request: request.name, detail };
-        let boc = tl::parse_transaction_list(&body).ok_or_else(|| bad("truncated".into()))?;
-        let cells = proof::decode_roots_up_to(boc, TRANSACTIONS_A_PAGE as usize)
+        let query = query::transactions(address, from.lt, &from.hash, TRANSACTIONS_A_PAGE);
+        let answer = self.servers.read(&query).await?;
+        let bad = |detail: String| ChainError::BadAnswer { request: query.name, detail };
+        let cells = proof::decode_roots_up_to(&answer.transactions, TRANSACTIONS_A_PAGE as usize)
             .map_err(|error| bad(error.to_string()))?;
         if cells.is_empty() {
             return Err(ChainError::HistoryMismatch { cursor: from });
@@ -72,28 +80,27 @@ impl LiteserverChain {
 
 /// What a liteserver of the reference node gives at most.
 const TRANSACTIONS_A_PAGE: u32 = 16;
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+const WAIT: &str = "waitMasterchainSeqno";
 /// For servers that answer "not yet" at once instead of waiting.
 const POLL_EVERY: Duration = Duration::from_millis(200);
 
 #[async_trait]
 impl ChainAccess for LiteserverChain {
     async fn head(&self) -> Result<McBlock, ChainError> {
-        let request = Request::masterchain_info();
-        let body = self.servers.read(&request, None).await?;
-        let bad = |detail: &str| ChainError::BadAnswer { request: request.name, detail: detail.into() };
-        let last = tl::parse_masterchain_info(&body).ok_or_else(|| bad("truncated"))?;
+        let query = query::masterchain_info();
+        let last = self.servers.read(&query).await?.last;
+        let bad = |detail: &str| ChainError::BadAnswer { request: query.name, detail: detail.into() };
         if (last.workchain, last.shard) != MASTERCHAIN {
             return Err(bad("its last block is not of the masterchain"));
         }
         let mut newest = self.newest.lock().await;
         if let Some(known) = *newest
-            && known.root_hash == last.root_hash
+            && known.root_hash == hash(&last.root_hash)
         {
             return Ok(known);
         }
-        let block = self.lookup(last.seqno, None).await?;
-        if block.root_hash != last.root_hash {
+        let block = self.lookup(last.seqno, false).await?;
+        if block.root_hash != hash(&last.root_hash) {
             return Err(bad("two different blocks of one sequence number"));
         }
         *newest = Some(block);
@@ -102,17 +109,23 @@ impl ChainAccess for LiteserverChain {
 
     async fn wait_block(&self, seqno: u32, timeout: Duration) -> Result<McBlock, ChainError> {
         let deadline = Instant::now() + timeout;
+        let late = || ChainError::Timeout { request: WAIT, timeout };
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let turn = timeout_at(deadline, self.long_polls.acquire()).await.map_err(|_| late())?;
             let asked_at = Instant::now();
-            let wait = WaitFor { seqno, timeout: left.min(LONGEST_WAIT) };
-            match self.lookup(seqno, Some(wait)).await {
+            let left = deadline.saturating_duration_since(asked_at);
+            let lookup = self.lookup(seqno, true);
+            let found = if left < SERVER_WAIT {
+                limit(left, lookup).await.unwrap_or_else(|_| Err(late()))
+            } else {
+                lookup.await
+            };
+            drop(turn);
+            match found {
                 Err(ChainError::Server { .. }) if Instant::now() < deadline => {
                     sleep(POLL_EVERY.saturating_sub(asked_at.elapsed())).await;
                 }
-                Err(ChainError::Server { .. }) => {
-                    return Err(ChainError::Timeout { request: "waitMasterchainSeqno", timeout });
-                }
+                Err(ChainError::Server { .. }) => return Err(late()),
                 done => return done,
             }
         }
@@ -120,22 +133,18 @@ impl ChainAccess for LiteserverChain {
 
     async fn block(&self, seqno: u32) -> Result<McBlock, ChainError> {
         if seqno > 0 {
-            return self.lookup(seqno, None).await;
+            return self.lookup(seqno, false).await;
         }
         // Servers look no zero state up, but name it.
-        let request = Request::masterchain_info();
-        let body = self.servers.read(&request, None).await?;
-        let (root_hash, file_hash) = tl::parse_zero_state(&body)
-            .ok_or_else(|| ChainError::BadAnswer { request: request.name, detail: "truncated".into() })?;
-        Ok(McBlock { seqno, root_hash, file_hash, time_s: 0 })
+        let zero = self.servers.read(&query::masterchain_info()).await?.init;
+        Ok(McBlock { seqno, root_hash: hash(&zero.root_hash), file_hash: hash(&zero.file_hash), time_s: 0 })
     }
 
     async fn account(&self, address: &StdAddr, at: &McBlock) -> Result<AccountView, ChainError> {
-        let request = Request::account_state(&block_id(at), address);
-        let body = self.servers.read(&request, None).await?;
-        let bad = |detail: String| ChainError::BadAnswer { request: request.name, detail };
-        let answer = tl::parse_account_state(&body).ok_or_else(|| bad("truncated".into()))?;
-        if answer.id != block_id(at) {
+        let query = query::account_state(at, address);
+        let answer = self.servers.read(&query).await?;
+        let bad = |detail: String| ChainError::BadAnswer { request: query.name, detail };
+        if answer.id != query::block_id(at) {
             return Err(bad(format!("as of block {}, not {}", answer.id.seqno, at.seqno)));
         }
         let (account, last) = proof::account(&answer, address).map_err(|error| bad(error.to_string()))?;
@@ -201,14 +210,14 @@ impl ChainAccess for LiteserverChain {
         at: &McBlock,
     ) -> Result<GetterResult, ChainError> {
         let stack = Boc::encode(encode_stack(arguments)?);
-        let request = Request::run_method(&block_id(at), address, method_id(method), &stack);
-        let body = self.servers.read(&request, None).await?;
-        let bad = |detail: String| ChainError::BadAnswer { request: request.name, detail };
-        let (id, exit_code, result) = tl::parse_run_method(&body).ok_or_else(|| bad("truncated".into()))?;
-        if id != block_id(at) {
-            return Err(bad(format!("as of block {}, not {}", id.seqno, at.seqno)));
+        let query = query::run_method(at, address, method_id(method), stack);
+        let answer = self.servers.read(&query).await?;
+        let bad = |detail: String| ChainError::BadAnswer { request: query.name, detail };
+        if answer.id != query::block_id(at) {
+            return Err(bad(format!("as of block {}, not {}", answer.id.seqno, at.seqno)));
         }
-        let stack = match result {
+        let exit_code = answer.exit_code;
+        let stack = match &answer.result {
             Some(boc) if !boc.is_empty() && matches!(exit_code, 0 | 1) => {
                 let root = Boc::decode(boc).map_err(|error| bad(error.to_string()))?;
                 decode_stack(&root).map_err(|error| bad(error.to_string()))?
@@ -219,11 +228,8 @@ impl ChainAccess for LiteserverChain {
     }
 
     async fn send_external(&self, message: &Cell) -> Result<(), ChainError> {
-        let request = Request::send_message(&Boc::encode(message));
-        match self.servers.send_once(&request).await {
-            Ok(body) => tl::parse_send_status(&body)
-                .map(|_| ())
-                .ok_or_else(|| ChainError::SendUnknown { detail: "a truncated answer".into() }),
+        match self.servers.send_once(&query::send_message(Boc::encode(message))).await {
+            Ok(_) => Ok(()),
             Err(ChainError::Server { message, .. }) => {
                 Err(ChainError::Refused { exit_code: exit_code_in(&message), message })
             }
@@ -232,14 +238,8 @@ impl ChainAccess for LiteserverChain {
     }
 }
 
-fn block_id(block: &McBlock) -> BlockIdExt {
-    BlockIdExt {
-        workchain: MASTERCHAIN.0,
-        shard: MASTERCHAIN.1,
-        seqno: block.seqno,
-        root_hash: block.root_hash,
-        file_hash: block.file_hash,
-    }
+fn hash(bytes: &Int256) -> HashBytes {
+    HashBytes(bytes.0)
 }
 
 /// The reference node words a refusal `… exitcode=133, steps=…`.
@@ -253,6 +253,7 @@ fn exit_code_in(message: &str) -> Option<i32> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
+    use ton_liteapi::tl::response::{AccountState, BlockHeader};
 
     use super::*;
 
@@ -281,13 +282,10 @@ mod tests {
         let absent = StdAddr::new(0, [6; 32].into());
         for address in [giver, payee, absent] {
             let view = chain.account(&address, &head).await.unwrap();
-            let request = Request::account_state(&block_id(&head), &address);
-            let body = chain.servers.read(&request, None).await.unwrap();
-            for at in 0..body.len() {
-                let mut changed = body.clone();
-                changed[at] ^= 1 << (at % 8);
-                let Some(answer) = tl::parse_account_state(&changed) else { continue };
-                if answer.id != block_id(&head) {
+            let answer = chain.servers.read(&query::account_state(&head, &address)).await.unwrap();
+            for (at, changed) in changes(tl_proto::serialize(&answer)) {
+                let Ok(answer) = tl_proto::deserialize::<AccountState>(&changed) else { continue };
+                if answer.id != query::block_id(&head) {
                     continue;
                 }
                 if let Ok((account, last)) = proof::account(&answer, &address) {
@@ -295,15 +293,21 @@ mod tests {
                 }
             }
         }
-        let request = Request::lookup_masterchain_block(head.seqno);
-        let body = chain.servers.read(&request, None).await.unwrap();
-        for at in 0..body.len() {
-            let mut changed = body.clone();
-            changed[at] ^= 1 << (at % 8);
-            let Some((_, proof)) = tl::parse_block_header(&changed) else { continue };
-            if let Ok(header) = proof::block_header(proof, &head.root_hash) {
+        let answer = chain.servers.read(&query::lookup_masterchain_block(head.seqno, false)).await.unwrap();
+        for (at, changed) in changes(tl_proto::serialize(&answer)) {
+            let Ok(answer) = tl_proto::deserialize::<BlockHeader>(&changed) else { continue };
+            if let Ok(header) = proof::block_header(&answer.header_proof, &head.root_hash) {
                 assert_eq!(header, (head.time_s, head.seqno), "byte {at}");
             }
         }
+    }
+
+    /// The bytes with one bit of each byte in turn changed.
+    fn changes(bytes: Vec<u8>) -> impl Iterator<Item = (usize, Vec<u8>)> {
+        (0..bytes.len()).map(move |at| {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (at % 8);
+            (at, changed)
+        })
     }
 }

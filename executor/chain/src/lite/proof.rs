@@ -4,6 +4,8 @@
 //! state → the account. What is not checked is that validators signed the masterchain block itself.
 
 use thiserror::Error;
+use ton_liteapi::tl::common::BlockIdExt;
+use ton_liteapi::tl::response::AccountState;
 use tycho_types::boc::Boc;
 use tycho_types::boc::de::{BocHeader, Options};
 use tycho_types::cell::{Cell, CellFamily, CellSlice, CellType, DynCell, HashBytes, Load};
@@ -12,7 +14,7 @@ use tycho_types::error::Error as CellError;
 use tycho_types::merkle::MerkleProofRef;
 use tycho_types::models::{Account, BlockInfo, DepthBalanceInfo, OptionalAccount, ShardAccount, StdAddr};
 
-use super::tl::{AccountStateAnswer, BlockIdExt, MASTERCHAIN};
+use super::query::MASTERCHAIN;
 use crate::access::TxId;
 
 /// Why a proof does not hold.
@@ -37,16 +39,16 @@ pub(crate) fn block_header(proof: &[u8], root_hash: &HashBytes) -> Result<(u32, 
 
 /// The account and its newest transaction, as of the masterchain block of `answer.id`.
 pub(crate) fn account(
-    answer: &AccountStateAnswer<'_>,
+    answer: &AccountState,
     address: &StdAddr,
 ) -> Result<(Option<Account>, Option<TxId>), ProofError> {
     if i32::from(address.workchain) == MASTERCHAIN.0 {
-        check(answer.shard_block == answer.id, "an account of the masterchain is proven by another block")?;
+        check(answer.shardblk == answer.id, "an account of the masterchain is proven by another block")?;
     } else {
         check_shard_block(answer, address)?;
     }
-    let proofs = decode_roots(answer.proof, 2)?;
-    let state_hash = state_hash(virtual_root(proofs[0].as_ref(), &answer.shard_block.root_hash)?)?;
+    let proofs = decode_roots(&answer.proof, 2)?;
+    let state_hash = state_hash(virtual_root(proofs[0].as_ref(), &HashBytes(answer.shardblk.root_hash.0))?)?;
     let state = virtual_root(proofs[1].as_ref(), &state_hash)?;
     let accounts_cell = state.reference(STATE_ACCOUNTS_REF).ok_or(CellError::CellUnderflow)?;
     let accounts: AugDict<HashBytes, DepthBalanceInfo, ShardAccount> =
@@ -60,7 +62,7 @@ pub(crate) fn account(
         check(leaf.account_hash == empty_account_hash()?, "the proof has an account, the answer has none")?;
         return Ok((None, last));
     }
-    let state = Boc::decode(answer.state)?;
+    let state = Boc::decode(&answer.state)?;
     check(*state.repr_hash() == leaf.account_hash, "the account's state is not the proven one")?;
     let OptionalAccount(account) = state.parse()?;
     if let Some(account) = &account {
@@ -125,13 +127,13 @@ fn state_hash(block: &DynCell) -> Result<HashBytes, ProofError> {
     Ok(slice.load_u256()?)
 }
 
-fn check_shard_block(answer: &AccountStateAnswer<'_>, address: &StdAddr) -> Result<(), ProofError> {
-    let shard = &answer.shard_block;
+fn check_shard_block(answer: &AccountState, address: &StdAddr) -> Result<(), ProofError> {
+    let shard = &answer.shardblk;
     check(shard.workchain == i32::from(address.workchain), "a shard of another workchain")?;
     let prefix = u64::from_be_bytes(address.address.0[..8].try_into().unwrap_or_default());
     check(shard_contains(shard.shard, prefix), "a shard that does not hold the account")?;
-    let proofs = decode_roots(answer.shard_proof, 2)?;
-    let mc_state_hash = state_hash(virtual_root(proofs[0].as_ref(), &answer.id.root_hash)?)?;
+    let proofs = decode_roots(&answer.shard_proof, 2)?;
+    let mc_state_hash = state_hash(virtual_root(proofs[0].as_ref(), &HashBytes(answer.id.root_hash.0))?)?;
     let mc_state = virtual_root(proofs[1].as_ref(), &mc_state_hash)?;
     let custom = mc_state.reference(STATE_CUSTOM_REF).ok_or(CellError::CellUnderflow)?;
     let mut slice = custom.as_slice()?;
@@ -168,7 +170,7 @@ fn shard_in_tree(root: &DynCell, shard: &BlockIdExt) -> Result<bool, ProofError>
     check(tag == 0xa || tag == 0xb, "a shard description of another kind")?;
     let seqno = slice.load_u32()?;
     slice.skip_first(32 + 64 + 64, 0)?;
-    Ok(seqno == shard.seqno && slice.load_u256()? == shard.root_hash)
+    Ok(seqno == shard.seqno && slice.load_u256()?.0 == shard.root_hash.0)
 }
 
 /// The leaf is read by hand: in a proof its account is a pruned branch, whose level-0 hash is the account's.

@@ -1,14 +1,12 @@
 //! The liteservers of a network: which one to ask, when to try another, when to give up.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::connection::{Connection, Endpoint, QueryError};
-use super::tl::{self, Request};
+use super::query::Query;
+use super::server::{Endpoint, Failure, SERVER_WAIT, Server, Use};
 use crate::error::ChainError;
 
 /// How long to wait and how often to try again.
@@ -43,34 +41,28 @@ pub(crate) struct Servers {
     /// Index of the server that answered last.
     preferred: AtomicUsize,
     timing: Timing,
-    ids: QueryIds,
-}
-
-/// The server waits until it has masterchain block `seqno`.
-#[derive(Clone, Copy)]
-pub(crate) struct WaitFor {
-    pub(crate) seqno: u32,
-    pub(crate) timeout: Duration,
 }
 
 impl Servers {
-    pub(crate) fn new(endpoints: Vec<Endpoint>, timing: Timing) -> Self {
+    pub(crate) fn new(endpoints: &[Endpoint], timing: Timing) -> Self {
         let servers =
-            endpoints.into_iter().map(|endpoint| Server { endpoint, connection: Mutex::default() }).collect();
-        Self { servers, preferred: AtomicUsize::new(0), timing, ids: QueryIds::new() }
+            endpoints.iter().map(|endpoint| Server::new(*endpoint, timing.connect_timeout)).collect();
+        Self { servers, preferred: AtomicUsize::new(0), timing }
     }
 
-    /// Asks until a server answers with the constructor the request expects; the body after it.
+    /// Asks until a server gives the answer the query expects.
     ///
-    /// Transient failures move on to the next server, with a pause after each round.
-    pub(crate) async fn read(&self, request: &Request, wait: Option<WaitFor>) -> Result<Vec<u8>, ChainError> {
+    /// Transient failures move on to the next server, with a pause after each round. That a block waited for is not
+    /// there yet is told at once.
+    pub(crate) async fn read<T>(&self, query: &Query<T>) -> Result<T, ChainError> {
         let deadline = Instant::now() + self.timing.retry_for;
         let mut backoff = self.timing.first_backoff;
+        let how = if query.wait_for.is_some() { Use::LongPoll } else { Use::Read };
         loop {
             let mut last = None;
             for _ in 0..self.servers.len() {
-                match self.ask(request, wait).await {
-                    Err(error) if wait.is_some() && is_wait_timeout(&error) => return Err(error),
+                match self.ask(query, how).await {
+                    Err(error) if query.wait_for.is_some() && is_not_yet(&error) => return Err(error),
                     Err(error) if error.is_transient() => {
                         tracing::debug!(%error, "liteserver query failed");
                         self.preferred.fetch_add(1, Ordering::Relaxed);
@@ -79,7 +71,7 @@ impl Servers {
                     done => return done,
                 }
             }
-            let error = last.unwrap_or_else(|| ChainError::Caller("no liteserver is configured".into()));
+            let error = last.unwrap_or_else(no_server);
             if !error.is_transient() || Instant::now() + backoff >= deadline {
                 return Err(error);
             }
@@ -88,12 +80,12 @@ impl Servers {
         }
     }
 
-    /// Hands `request` to one server. Only a failure to connect moves on to the next: after that a byte may
+    /// Hands the query to one server. Only a failure to connect moves on to the next: after that a byte may
     /// have left.
-    pub(crate) async fn send_once(&self, request: &Request) -> Result<Vec<u8>, ChainError> {
+    pub(crate) async fn send_once<T>(&self, query: &Query<T>) -> Result<T, ChainError> {
         let mut last = None;
         for _ in 0..self.servers.len() {
-            match self.ask(request, None).await {
+            match self.ask(query, Use::Send).await {
                 Err(error @ ChainError::Unreachable { .. }) => {
                     self.preferred.fetch_add(1, Ordering::Relaxed);
                     last = Some(error);
@@ -107,104 +99,47 @@ impl Servers {
                 done => return done,
             }
         }
-        Err(last.unwrap_or_else(|| ChainError::Caller("no liteserver is configured".into())))
+        Err(last.unwrap_or_else(no_server))
     }
 
     /// One query to the preferred server, connecting first if need be.
-    async fn ask(&self, request: &Request, wait: Option<WaitFor>) -> Result<Vec<u8>, ChainError> {
-        let Some(server) =
-            self.servers.get(self.preferred.load(Ordering::Relaxed) % self.servers.len().max(1))
-        else {
-            return Err(ChainError::Caller("no liteserver is configured".into()));
-        };
-        let connection = server
-            .connection(self.timing.connect_timeout)
-            .await
-            .map_err(|detail| ChainError::Unreachable { servers: self.servers.len(), detail })?;
-        let id = self.ids.next();
-        let packet = request.to_packet(&id, wait.map(|wait| (wait.seqno, duration_ms(wait.timeout))));
-        let limit = self.timing.query_timeout + wait.map_or(Duration::ZERO, |wait| wait.timeout);
-        let answer = connection.query(id, packet, limit).await.map_err(|error| match error {
-            QueryError::NotSent => ChainError::Unreachable {
+    async fn ask<T>(&self, query: &Query<T>, how: Use) -> Result<T, ChainError> {
+        let at = self.preferred.load(Ordering::Relaxed) % self.servers.len().max(1);
+        let Some(server) = self.servers.get(at) else { return Err(no_server()) };
+        let wait = if query.wait_for.is_some() { SERVER_WAIT } else { Duration::ZERO };
+        let limit = self.timing.query_timeout + wait;
+        let request = query.request.clone();
+        let connecting = self.timing.connect_timeout;
+        let answer = server.exec(request, query.wait_for, how, connecting, limit).await;
+        let address = server.address();
+        let answer = answer.map_err(|failure| match failure {
+            Failure::NotSent(detail) => ChainError::Unreachable {
                 servers: self.servers.len(),
-                detail: "the connection was closed".into(),
+                detail: format!("{address}: {detail}"),
             },
-            QueryError::Broken => {
-                ChainError::Disconnected { request: request.name, detail: "closed before the answer".into() }
+            Failure::Broken(detail) => {
+                ChainError::Disconnected { request: query.name, detail: format!("{address}: {detail}") }
             }
-            QueryError::Timeout => ChainError::Timeout { request: request.name, timeout: limit },
-        });
-        if matches!(answer, Err(ChainError::Timeout { .. })) {
-            server.forget().await;
-        }
-        interpret(request, &answer?)
-    }
-}
-
-/// Liteserver code for "the block did not appear within the wait".
-const WAIT_TIMED_OUT: i32 = 652;
-
-fn is_wait_timeout(error: &ChainError) -> bool {
-    matches!(error, ChainError::Server { code: WAIT_TIMED_OUT, .. })
-}
-
-struct Server {
-    endpoint: Endpoint,
-    connection: Mutex<Option<Connection>>,
-}
-
-impl Server {
-    async fn connection(&self, limit: Duration) -> Result<Connection, String> {
-        let mut slot = self.connection.lock().await;
-        match slot.as_ref() {
-            Some(open) if open.is_open() => Ok(open.clone()),
-            _ => {
-                *slot = None;
-                let opened = Connection::open(&self.endpoint, limit).await?;
-                tracing::debug!(server = %self.endpoint.address, "connected to a liteserver");
-                Ok(slot.insert(opened).clone())
+            Failure::Timeout(timeout) => ChainError::Timeout { request: query.name, timeout },
+            Failure::Refused { code, message } => ChainError::Server { request: query.name, code, message },
+            Failure::Setup(detail) => {
+                ChainError::Caller(format!("no client for the liteserver {address}: {detail}"))
             }
-        }
-    }
-
-    async fn forget(&self) {
-        *self.connection.lock().await = None;
-    }
-}
-
-fn interpret(request: &Request, answer: &[u8]) -> Result<Vec<u8>, ChainError> {
-    let bad = |detail: &str| ChainError::BadAnswer { request: request.name, detail: detail.into() };
-    match tl::split_constructor(answer) {
-        Some((constructor, body)) if constructor == request.answer => Ok(body.to_vec()),
-        Some((tl::ERROR, body)) => {
-            let (code, message) = tl::parse_error(body).ok_or_else(|| bad("an error that cannot be read"))?;
-            Err(ChainError::Server { request: request.name, code, message })
-        }
-        Some((constructor, _)) => Err(bad(&format!("constructor {constructor:08x}"))),
-        None => Err(bad("empty")),
+        })?;
+        (query.take)(answer).ok_or_else(|| ChainError::BadAnswer {
+            request: query.name,
+            detail: format!("{address} answered another question"),
+        })
     }
 }
 
-fn duration_ms(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+/// Liteserver codes for "no such block yet": at once, and after a wait.
+const NOT_YET: [i32; 2] = [651, 652];
+
+fn is_not_yet(error: &ChainError) -> bool {
+    matches!(error, ChainError::Server { code, .. } if NOT_YET.contains(code))
 }
 
-/// Query ids only have to differ on a connection; a process-wide prefix and a counter do.
-struct QueryIds {
-    prefix: [u8; 32],
-    next: AtomicU64,
-}
-
-impl QueryIds {
-    fn new() -> Self {
-        use std::hash::{BuildHasher, RandomState};
-        let seed = RandomState::new().hash_one(std::process::id());
-        Self { prefix: Sha256::digest(seed.to_le_bytes()).into(), next: AtomicU64::new(0) }
-    }
-
-    fn next(&self) -> [u8; 32] {
-        let mut id = self.prefix;
-        id[..8].copy_from_slice(&self.next.fetch_add(1, Ordering::Relaxed).to_le_bytes());
-        id
-    }
+fn no_server() -> ChainError {
+    ChainError::Caller("no liteserver is configured".into())
 }

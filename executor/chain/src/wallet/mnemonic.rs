@@ -1,9 +1,8 @@
-//! TON's 24-word mnemonics (as the reference wallets derive keys from them, without a password).
+//! TON's 24-word mnemonics without a password, as the `ton` crate reads them.
 
-use hmac::{Hmac, Mac};
-use pbkdf2::pbkdf2_hmac;
-use sha2::Sha512;
 use thiserror::Error;
+use ton::errors::TonError;
+use ton::ton_wallet::Mnemonic;
 use zeroize::Zeroizing;
 
 /// Why words are not a mnemonic. Says nothing of the words.
@@ -12,6 +11,9 @@ pub enum MnemonicError {
     /// Not 24 words.
     #[error("caller: a mnemonic has 24 words, this one {0}")]
     WordCount(usize),
+    /// A word that mnemonics do not have.
+    #[error("caller: a word is none of the 2048 that mnemonics are made of; check their spelling")]
+    UnknownWord,
     /// The words' check does not hold.
     #[error("caller: the words are not a mnemonic without password; check their spelling and order")]
     Checksum,
@@ -20,38 +22,17 @@ pub enum MnemonicError {
 /// The Ed25519 seed of a mnemonic.
 ///
 /// # Errors
-/// [`MnemonicError`] for a wrong count or check.
+/// [`MnemonicError`] for a wrong count, word or check.
 pub fn seed_from_mnemonic(words: &str) -> Result<Zeroizing<[u8; 32]>, MnemonicError> {
-    let lower = Zeroizing::new(words.to_lowercase());
-    let count = lower.split_whitespace().count();
-    if count != WORDS {
-        return Err(MnemonicError::WordCount(count));
-    }
-    let mut phrase = Zeroizing::new(String::with_capacity(lower.len()));
-    for word in lower.split_whitespace() {
-        if !phrase.is_empty() {
-            phrase.push(' ');
-        }
-        phrase.push_str(word);
-    }
-    let mac =
-        <Hmac<Sha512> as Mac>::new_from_slice(phrase.as_bytes()).map_err(|_| MnemonicError::Checksum)?;
-    let entropy = Zeroizing::new(<[u8; 64]>::from(mac.finalize().into_bytes()));
-    if stretch(&entropy, b"TON seed version", CHECK_ITERATIONS)[0] != 0 {
-        return Err(MnemonicError::Checksum);
-    }
-    let stretched = stretch(&entropy, b"TON default seed", ITERATIONS);
+    // The crate's error repeats a word it does not know.
+    let key_pair = Mnemonic::new(words.split_whitespace().collect(), None)
+        .and_then(|mnemonic| mnemonic.to_key_pair())
+        .map_err(|error| match error {
+            TonError::MnemonicWordsCount(count) => MnemonicError::WordCount(count),
+            TonError::MnemonicWord(_) => MnemonicError::UnknownWord,
+            _ => MnemonicError::Checksum,
+        })?;
     let mut seed = Zeroizing::new([0; 32]);
-    seed.copy_from_slice(&stretched[..32]);
+    seed.copy_from_slice(&key_pair.secret_key[..32]);
     Ok(seed)
-}
-
-const WORDS: usize = 24;
-const ITERATIONS: u32 = 100_000;
-const CHECK_ITERATIONS: u32 = ITERATIONS / 256;
-
-fn stretch(entropy: &[u8; 64], salt: &[u8], iterations: u32) -> Zeroizing<[u8; 64]> {
-    let mut out = Zeroizing::new([0; 64]);
-    pbkdf2_hmac::<Sha512>(entropy, salt, iterations, out.as_mut());
-    out
 }

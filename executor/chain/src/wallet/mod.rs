@@ -1,16 +1,20 @@
-//! The ordinary V5R1 wallet: its address, and the external messages it signs.
+//! The ordinary V5R1 wallet of the `ton` crate: its address, and the external messages it signs.
 
 mod mnemonic;
 mod sender;
 
 use std::fmt;
 
-use ed25519_dalek::{Signer, SigningKey};
+use ed25519_dalek::SigningKey;
 use hkdf::Hkdf;
 use sha2::Sha256;
 use thiserror::Error;
+use ton::errors::TonError;
+use ton::ton_core::cell::TonCell;
+use ton::ton_core::traits::tlb::TLB;
+use ton::ton_wallet::{KeyPair, TonWallet, WalletVersion};
 use tycho_types::boc::Boc;
-use tycho_types::cell::{Cell, CellBuilder, CellFamily, HashBytes};
+use tycho_types::cell::{Cell, HashBytes};
 use tycho_types::error::Error as CellError;
 use tycho_types::models::{StateInit, StdAddr};
 use zeroize::Zeroizing;
@@ -19,17 +23,13 @@ pub use mnemonic::{MnemonicError, seed_from_mnemonic};
 pub use sender::{Confirmed, SenderTiming, WalletSender};
 
 use crate::error::ChainError;
-use crate::message::{Transfer, external_message, normalized_hash};
+use crate::message::{Transfer, normalized_hash_of};
 
-/// A V5R1 wallet (subwallet 0 of the basechain) and its key.
-///
-/// The message format and the storage are those of `types.tlb` of the wallet-contract-v5 repository.
+/// A V5R1 wallet (subwallet 0 of the basechain) and its key, which is wiped when dropped.
 #[derive(Clone)]
 pub struct Wallet {
-    key: SigningKey,
-    network_id: i32,
+    inner: TonWallet,
     address: StdAddr,
-    code: Cell,
 }
 
 /// An external message that the wallet has signed, and what it is recognised by.
@@ -37,7 +37,7 @@ pub struct Wallet {
 pub struct SignedExternal {
     /// The message's root cell.
     pub message: Cell,
-    /// See [`normalized_hash`].
+    /// See [`crate::normalized_hash`].
     pub normalized_hash: HashBytes,
     /// The wallet's seqno it uses up.
     pub seqno: u32,
@@ -57,6 +57,9 @@ pub enum WalletError {
     /// A message does not fit into cells.
     #[error("caller: a message does not fit into cells: {0}")]
     Cell(#[from] CellError),
+    /// The `ton` crate cannot build a message.
+    #[error("caller: the wallet's message cannot be built: {0}")]
+    Message(String),
     /// More messages than a V5 wallet sends at once.
     #[error("caller: {0} messages in one wallet transaction; 255 is the most")]
     TooManyMessages(usize),
@@ -117,13 +120,16 @@ impl Wallet {
     /// The wallet of an Ed25519 seed on the network `network_id` (−239 the mainnet, −3 the testnet).
     ///
     /// # Errors
-    /// A cell error if the embedded code cannot be read; a test excludes it.
+    /// [`WalletError::Message`] if the `ton` crate lacks the wallet's code; a test excludes it.
     pub fn from_seed(seed: &[u8; 32], network_id: i32) -> Result<Self, WalletError> {
         let key = SigningKey::from_bytes(seed);
-        let code = Boc::decode_base64(CODE.trim()).map_err(|_| CellError::InvalidCell)?;
-        let init = state_init(&key, network_id, &code)?;
-        let address = StdAddr::new(0, *CellBuilder::build_from(&init)?.repr_hash());
-        Ok(Self { key, network_id, address, code })
+        let key_pair =
+            KeyPair { public_key: key.verifying_key().to_bytes(), secret_key: key.to_keypair_bytes() };
+        let wallet_id = wallet_id(network_id).cast_signed();
+        let inner = TonWallet::new_with_params(WalletVersion::V5R1, key_pair, BASECHAIN, wallet_id)
+            .map_err(message)?;
+        let address = StdAddr::new(0, HashBytes(*inner.address.hash.as_slice_sized()));
+        Ok(Self { inner, address })
     }
 
     /// The wallet of a 24-word mnemonic without password.
@@ -143,23 +149,26 @@ impl Wallet {
 
     /// Its Ed25519 public key.
     pub fn public_key(&self) -> [u8; 32] {
-        self.key.verifying_key().to_bytes()
+        self.inner.key_pair.public_key
     }
 
     /// Its code and first data.
     ///
     /// # Errors
-    /// A cell error; none is known to occur.
+    /// [`WalletError::Message`]; none is known to occur.
     pub fn state_init(&self) -> Result<StateInit, WalletError> {
-        Ok(state_init(&self.key, self.network_id, &self.code)?)
+        let TonWallet { version, key_pair, wallet_id, .. } = &self.inner;
+        let code = WalletVersion::get_code(*version).map_err(message)?;
+        let data = WalletVersion::get_default_data(*version, key_pair, *wallet_id).map_err(message)?;
+        Ok(StateInit { code: Some(from_ton(code)?), data: Some(from_ton(&data)?), ..StateInit::default() })
     }
 
     /// A 32-byte secret for `purpose`, which only this wallet's key can derive: HKDF-SHA256 (RFC 5869) of the
     /// seed.
     pub fn derive_secret(&self, purpose: &[u8]) -> Zeroizing<[u8; 32]> {
-        let seed = Zeroizing::new(self.key.to_bytes());
+        let seed = &self.inner.key_pair.secret_key[..32];
         let mut secret = Zeroizing::new([0; 32]);
-        let hkdf = Hkdf::<Sha256>::new(Some(DERIVE_TAG), seed.as_slice());
+        let hkdf = Hkdf::<Sha256>::new(Some(DERIVE_TAG), seed);
         // 32 bytes are far below HKDF's limit of 8 160, its only error.
         let expanded = hkdf.expand(purpose, secret.as_mut());
         debug_assert!(expanded.is_ok());
@@ -180,28 +189,17 @@ impl Wallet {
         if transfers.len() > MAX_MESSAGES {
             return Err(WalletError::TooManyMessages(transfers.len()));
         }
-        let mut body = CellBuilder::new();
-        body.store_u32(SIGNED_EXTERNAL)?;
-        body.store_u32(wallet_id(self.network_id))?;
-        body.store_u32(valid_until_s)?;
-        body.store_u32(seqno)?;
-        body.store_bit(!transfers.is_empty())?;
-        if !transfers.is_empty() {
-            body.store_reference(out_list(transfers)?)?;
-        }
-        let no_other_actions = false;
-        body.store_bit(no_other_actions)?;
-        let unsigned = body.clone().build()?;
-        body.store_raw(&self.key.sign(unsigned.repr_hash().as_slice()).to_bytes(), 512)?;
-        let signed = body.build()?;
-        let init = if deploy { Some(self.state_init()?) } else { None };
-        Ok(SignedExternal {
-            message: external_message(&self.address, init, &signed)?,
-            normalized_hash: normalized_hash(&self.address, &signed)?,
-            seqno,
-            valid_until_s,
-            transfers: transfers.len(),
-        })
+        let transfers_as_cells = transfers
+            .iter()
+            .map(|transfer| TonCell::from_boc(Boc::encode(transfer.to_cell()?)).map_err(message))
+            .collect::<Result<Vec<_>, WalletError>>()?;
+        let signed = self
+            .inner
+            .create_ext_in_msg(transfers_as_cells, seqno, valid_until_s, deploy)
+            .map_err(message)?;
+        let message = from_ton(&signed)?;
+        let normalized_hash = normalized_hash_of(&message)?.ok_or(CellError::InvalidData)?;
+        Ok(SignedExternal { message, normalized_hash, seqno, valid_until_s, transfers: transfers.len() })
     }
 
     /// The seqno in the wallet's data cell.
@@ -215,7 +213,9 @@ impl Wallet {
             Ok((slice.load_u32()?, slice.load_u32()?, slice.load_u256()?))
         };
         match read() {
-            Ok((seqno, id, key)) if id == wallet_id(self.network_id) && key.0 == self.public_key() => {
+            Ok((seqno, id, key))
+                if id == self.inner.wallet_id.cast_unsigned() && key.0 == self.public_key() =>
+            {
                 Ok(seqno)
             }
             _ => Err(WalletError::NotThisWallet(self.address.clone())),
@@ -229,13 +229,8 @@ impl fmt::Debug for Wallet {
     }
 }
 
-/// The wallet's code as its authors deployed it on the mainnet (a BoC in base64).
-const CODE: &str = include_str!("v5r1.boc.base64");
-const SIGNED_EXTERNAL: u32 = 0x7369_676e;
-const ACTION_SEND_MSG: u32 = 0x0ec3_c86d;
+const BASECHAIN: i32 = 0;
 const MAX_MESSAGES: usize = 255;
-/// Pay fees apart from the value (1); skip a message that cannot be sent (2), which V5 demands of externals.
-const SEND_MODE: u8 = 3;
 const DERIVE_TAG: &[u8] = b"chrysalis/wallet-secret/v1";
 
 /// `wallet_id = network_id XOR context`; the context of subwallet 0 of version 0 in workchain 0 is its top bit.
@@ -243,29 +238,12 @@ fn wallet_id(network_id: i32) -> u32 {
     network_id.cast_unsigned() ^ 0x8000_0000
 }
 
-fn state_init(key: &SigningKey, network_id: i32, code: &Cell) -> Result<StateInit, CellError> {
-    let mut data = CellBuilder::new();
-    let (signatures_allowed, has_extensions) = (true, false);
-    data.store_bit(signatures_allowed)?;
-    data.store_u32(0)?;
-    data.store_u32(wallet_id(network_id))?;
-    data.store_raw(key.verifying_key().as_bytes(), 256)?;
-    data.store_bit(has_extensions)?;
-    Ok(StateInit { code: Some(code.clone()), data: Some(data.build()?), ..StateInit::default() })
+fn from_ton(cell: &TonCell) -> Result<Cell, WalletError> {
+    Boc::decode(cell.to_boc().map_err(message)?).map_err(|error| WalletError::Message(error.to_string()))
 }
 
-/// `OutList`: the first message innermost, so that it leaves first.
-fn out_list(transfers: &[Transfer]) -> Result<Cell, CellError> {
-    let mut list = Cell::empty_cell();
-    for transfer in transfers {
-        let mut action = CellBuilder::new();
-        action.store_reference(list)?;
-        action.store_u32(ACTION_SEND_MSG)?;
-        action.store_u8(SEND_MODE)?;
-        action.store_reference(transfer.to_cell()?)?;
-        list = action.build()?;
-    }
-    Ok(list)
+fn message(error: impl Into<TonError>) -> WalletError {
+    WalletError::Message(error.into().to_string())
 }
 
 #[cfg(test)]
@@ -273,6 +251,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::str::FromStr;
 
+    use tycho_types::cell::{CellBuilder, CellFamily};
     use tycho_types::models::{Message, RelaxedMessage, RelaxedMsgInfo, StdAddrFormat};
 
     use super::*;
@@ -308,6 +287,8 @@ mod tests {
         let expected = "119dcf2840a3d56521d260b2f125eedc0d4f3795b9e627269a4b5a6dca8257bd";
         assert_eq!(HashBytes(*seed), HashBytes::from_str(expected).unwrap());
         assert_eq!(seed_from_mnemonic("a b").unwrap_err(), MnemonicError::WordCount(2));
+        let misspelt = words.replace("dose", "doze");
+        assert_eq!(seed_from_mnemonic(&misspelt).unwrap_err(), MnemonicError::UnknownWord);
         let swapped = words.replace("dose ice", "ice dose");
         assert_eq!(seed_from_mnemonic(&swapped).unwrap_err(), MnemonicError::Checksum);
     }
@@ -336,7 +317,10 @@ mod tests {
             transfers.iter().map(|t| t.value_nanoton).collect::<Vec<_>>(),
             [10_000, 10_001, 10_002, 10_003]
         );
-        assert_eq!(out_list(&transfers).unwrap().repr_hash(), actions.repr_hash());
+        let wallet = Wallet::from_seed(&[3; 32], -239).unwrap();
+        let signed = wallet.sign(&transfers, 7, 1_000, false).unwrap();
+        let rebuilt = signed.message.parse::<Message<'_>>().unwrap().body;
+        assert_eq!(rebuilt.get_reference(0).unwrap().repr_hash(), actions.repr_hash());
     }
 
     #[test]
@@ -352,7 +336,7 @@ mod tests {
         unsigned.store_slice(body.load_prefix(body.size_bits() - 512, body.size_refs()).unwrap()).unwrap();
         let mut signature = [0; 64];
         body.load_raw(&mut signature, 512).unwrap();
-        let key = wallet.key.verifying_key();
+        let key = ed25519_dalek::VerifyingKey::from_bytes(&wallet.public_key()).unwrap();
         let unsigned = unsigned.build().unwrap();
         let signature = ed25519_dalek::Signature::from_bytes(&signature);
         key.verify_strict(unsigned.repr_hash().as_slice(), &signature).unwrap();

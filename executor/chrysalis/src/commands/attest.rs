@@ -1,26 +1,29 @@
 //! `chrysalis attest`: quotes, collateral and registrations.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use chain::trace::{self, Step};
 use chain::{ChainAccess, LiteserverChain, Transfer, WalletSender};
 use clap::{Args, Subcommand};
 use client::{deploy, read_attestor, read_worker};
+use collateral::{Address, Ca, Pccs, Platform, Settings};
 use contracts::artifacts::{Contract, code};
+use contracts::attestor::Bytes;
 use contracts::{HashBytes, Network, StdAddr};
 use prover::certificate::Kind;
 use prover::collateral::postings;
 use prover::quote::{PckChain, Quote};
 use serde_json::{Value, json};
-use verifier::verify_quote;
+use verifier::{Collateral, verify_quote};
 use worker::attestation::read_quote;
 use worker::registration::recent_block;
 use worker::{Registrant, is_attested, refusals_in};
 
 use crate::commands::worker::{Operator, OperatorArguments};
 use crate::exit::Exit;
-use crate::network::{NetworkArguments, QuoteArguments, WalletArguments, address};
+use crate::market::now_s;
+use crate::network::{NetworkArguments, OpenNetwork, QuoteArguments, WalletArguments, address};
 use crate::rehearsal::rehearse;
 use crate::report::{TransactionReport, ton};
 
@@ -46,9 +49,22 @@ pub(crate) struct InspectArguments {
     network: NetworkArguments,
     #[command(flatten)]
     judged: QuoteArguments,
+    #[command(flatten)]
+    server: PccsArguments,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// A server of collateral.
+#[derive(Args)]
+pub(crate) struct PccsArguments {
+    /// Fetch the collateral from this server, Intel's PCS or any PCCS (base address), instead of taking it from a file.
+    #[arg(long, value_name = "URL", conflicts_with = "collateral")]
+    pccs: Option<Address>,
+    /// A PEM file with the authorities that the server proves itself by, in the place of the system's.
+    #[arg(long, value_name = "FILE", requires = "pccs")]
+    pccs_authority: Option<PathBuf>,
 }
 
 /// What to bring.
@@ -62,7 +78,25 @@ pub(crate) struct PostArguments {
     #[arg(long)]
     collateral: Option<PathBuf>,
     #[command(flatten)]
+    server: PccsArguments,
+    #[command(flatten)]
+    platform: PlatformArguments,
+    #[command(flatten)]
     way: WayArguments,
+}
+
+/// For which platform a server is asked.
+#[derive(Args)]
+pub(crate) struct PlatformArguments {
+    /// A file with a raw quote of the platform that the collateral is fetched for.
+    #[arg(long, value_name = "FILE", requires = "pccs", conflicts_with_all = ["fmspc", "ca"])]
+    quote: Option<PathBuf>,
+    /// The FMSPC of the platforms that it is fetched for, in hexadecimal.
+    #[arg(long, value_name = "HEX", requires = "pccs", requires = "ca")]
+    fmspc: Option<String>,
+    /// Who issued their PCK certificates: platform or processor.
+    #[arg(long, requires = "fmspc")]
+    ca: Option<Ca>,
 }
 
 /// Whose keys.
@@ -108,15 +142,51 @@ pub(crate) async fn run(command: AttestCommand) -> anyhow::Result<Exit> {
     }
 }
 
+impl PccsArguments {
+    /// What the server gives; `None` where none was named.
+    async fn collateral(
+        &self,
+        at: &OpenNetwork,
+        platform: impl FnOnce() -> anyhow::Result<Platform>,
+    ) -> anyhow::Result<Option<Collateral>> {
+        let Some(address) = &self.pccs else { return Ok(None) };
+        let settings =
+            Settings { authority_file: self.pccs_authority.clone(), ..Settings::of(address.clone()) };
+        let pccs = Pccs::new(settings, &at.file.quote_root.der()?)?;
+        Ok(Some(pccs.collateral(&platform()?, now_s()).await?))
+    }
+}
+
+impl PlatformArguments {
+    fn platform(&self) -> anyhow::Result<Platform> {
+        if let Some(path) = &self.quote {
+            return Ok(Platform::of_quote(&raw_quote(path)?)?);
+        }
+        let (Some(fmspc), Some(ca)) = (&self.fmspc, self.ca) else {
+            bail!(
+                "collateral of which platform? give --quote FILE, or --fmspc HEX and --ca platform or processor"
+            )
+        };
+        let mut bytes = [0; 6];
+        hex::decode_to_slice(fmspc, &mut bytes)
+            .with_context(|| format!("{fmspc} is no FMSPC; give six bytes in hexadecimal"))?;
+        Ok(Platform { fmspc: Bytes(bytes), ca })
+    }
+}
+
+fn raw_quote(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read the quote {}", path.display()))
+}
+
 async fn inspect(arguments: InspectArguments) -> anyhow::Result<Exit> {
     let at = arguments.network.open()?;
-    let raw = std::fs::read(&arguments.quote)
-        .with_context(|| format!("cannot read the quote {}", arguments.quote.display()))?;
+    let raw = raw_quote(&arguments.quote)?;
     let quote = Quote::parse(&raw)?;
     let report = read_quote(&raw)?;
     let head = at.chain.head().await?;
     let attestor = read_attestor(&*at.chain, &at.network, &head).await?;
-    let collateral = arguments.judged.collateral(&at)?;
+    let fetched = arguments.server.collateral(&at, || Ok(Platform::of_quote(&raw)?)).await?;
+    let collateral = fetched.map_or_else(|| arguments.judged.collateral(&at), Ok)?;
     let pem = quote.pck_chain.as_deref().or(collateral.pck_certificate_chain.as_deref());
     let chain = PckChain::from_pem(pem.context("neither quote nor collateral has the certificate chain")?)?;
     let Kind::Pck(claims) = &chain.pck.kind else { bail!("the chain does not begin with a PCK certificate") };
@@ -142,7 +212,7 @@ async fn inspect(arguments: InspectArguments) -> anyhow::Result<Exit> {
         "attestor_lacks": lacks,
         "platform": registered.to_string(),
         "tcb_status": facts.map(|facts| facts.tcb_status),
-        "proof_pieces": proof.signed.as_slice().len() + proof.qe_report.as_slice().len() + proof.pck.as_slice().len(),
+        "proof_cells": contracts::wire::to_cell(&proof)?.compute_unique_stats(1_000).map(|stats| stats.cell_count),
         "holds": verdict.all_passed(),
         "checks": verdict.checks,
     });
@@ -164,7 +234,8 @@ async fn inspect(arguments: InspectArguments) -> anyhow::Result<Exit> {
 async fn post_collateral(arguments: PostArguments) -> anyhow::Result<Exit> {
     let at = arguments.network.open()?;
     let sender = arguments.wallet.sender(&at)?;
-    let collateral = at.collateral(arguments.collateral.as_deref())?;
+    let fetched = arguments.server.collateral(&at, || arguments.platform.platform()).await?;
+    let collateral = fetched.map_or_else(|| at.collateral(arguments.collateral.as_deref()), Ok)?;
     let head = at.chain.head().await?;
     let held = read_attestor(&*at.chain, &at.network, &head).await?.storage;
     let missing = postings(&collateral, &held, 0)?;

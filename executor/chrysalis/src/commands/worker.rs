@@ -6,23 +6,25 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use chain::{LiteserverChain, SenderTiming, Wallet, WalletSender};
 use clap::Args;
+use collateral::{Pccs, Settings};
 use contracts::artifacts::{Contract, code};
 use contracts::config_file::{AttestationSource as Source, ConfigFile};
 use contracts::network_file::NetworkKind;
 use contracts::{Network, StdAddr};
 use serde_json::json;
 use tdx_simulator::TdIdentity;
+use tokio::runtime::Handle;
 use worker::tsm::Tsm;
 use worker::{
     AttestationSource, CollateralFile, CollateralSource, DataDir, Engine as _, Identity, Journal, KeyStore,
-    Keys, OwnerWallet, Passphrase, Worker, WorkerConfig,
+    Keys, OwnerWallet, Passphrase, PccsCollateral, Worker, WorkerConfig,
 };
 use zeroize::Zeroizing;
 
 use crate::engine::BurnEngine;
 use crate::evidence::{SIMULATED_IMAGE, SimulatedQuotes};
 use crate::exit::Exit;
-use crate::market::random;
+use crate::market::{now_s, random};
 use crate::network::{COLLATERAL, OpenNetwork, address, read};
 use crate::ready::{SIMULATOR, SimulatorFile};
 use crate::stop;
@@ -54,7 +56,7 @@ pub(crate) struct OperatorArguments {
     #[arg(long, env = "CHRYSALIS_KEY_PASSPHRASE_FILE")]
     key_passphrase_file: Option<PathBuf>,
     /// Collateral for the quotes of this machine, as a PCCS gives it (JSON); read again at each registration. Without it,
-    /// `collateral.json` beside the network file.
+    /// the server named as `pccs_url`; without either, `collateral.json` beside the network file.
     #[arg(long)]
     collateral: Option<PathBuf>,
 }
@@ -144,8 +146,22 @@ impl Operator {
             (None, None) => bail!("whose worker is it? pass --owner-mnemonic FILE or --owner ADDRESS"),
         };
         let worker = at.network.worker_address(&owner)?;
-        let (attestation, collateral) =
-            sources(&at, section.attestation, &worker, arguments.collateral.as_deref())?;
+        let (attestation, simulated) = sources(&at, section.attestation, &worker)?;
+        let collateral: Arc<dyn CollateralSource> =
+            match (&arguments.collateral, &section.pccs_url, simulated) {
+                (Some(file), _, _) => Arc::new(CollateralFile(file.clone())),
+                (None, Some(url), _) => {
+                    let settings = Settings {
+                        authority_file: section.pccs_authority.as_ref().map(|path| base.join(path)),
+                        cache: Some(data.file("collateral")),
+                        ..Settings::of(url.parse()?)
+                    };
+                    let pccs = Pccs::new(settings, &at.file.quote_root.der()?)?;
+                    Arc::new(PccsCollateral::new(pccs, attestation.clone(), Handle::current(), now_s))
+                }
+                (None, None, Some(simulated)) => simulated,
+                (None, None, None) => Arc::new(CollateralFile(at.beside(COLLATERAL))),
+            };
         let passphrase = arguments.key_passphrase_file.as_deref().map(Passphrase::read).transpose()?;
         Ok(Self {
             chain: at.chain,
@@ -197,26 +213,19 @@ impl Operator {
     }
 }
 
-type Sources = (Arc<dyn AttestationSource>, Arc<dyn CollateralSource>);
+/// What makes quotes and, where it also has their collateral, the same for that.
+type Sources = (Arc<dyn AttestationSource>, Option<Arc<dyn CollateralSource>>);
 
-fn sources(
-    at: &OpenNetwork,
-    source: Source,
-    worker: &StdAddr,
-    collateral: Option<&Path>,
-) -> anyhow::Result<Sources> {
+fn sources(at: &OpenNetwork, source: Source, worker: &StdAddr) -> anyhow::Result<Sources> {
     match source {
-        Source::Tdx => {
-            let file = collateral.map_or_else(|| at.beside(COLLATERAL), Path::to_owned);
-            Ok((Arc::new(Tsm::new()?), Arc::new(CollateralFile(file))))
-        }
+        Source::Tdx => Ok((Arc::new(Tsm::new()?), None)),
         Source::Simulator if at.file.kind == NetworkKind::Localnet => {
             eprintln!("SIMULATED attestation: this worker protects nothing; local chain only");
             let quotes = Arc::new(SimulatedQuotes {
                 platform: SimulatorFile::machine(&at.beside(SIMULATOR), machine_of(worker))?,
                 identity: TdIdentity::of_image(SIMULATED_IMAGE),
             });
-            Ok((quotes.clone(), quotes))
+            Ok((quotes.clone(), Some(quotes)))
         }
         Source::Simulator => {
             bail!("simulated attestation works on a local chain alone; set attestation = \"tdx\"")

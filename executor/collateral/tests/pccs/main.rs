@@ -59,10 +59,10 @@ async fn genuine_documents_come_through_to_the_byte_while_they_are_in_force() {
         assert_eq!(
             server.asked(),
             [
-                "/sgx/certification/v4/rootcacrl".to_owned(),
                 format!("/sgx/certification/v4/pckcrl?ca={}&encoding=der", platform.ca),
                 format!("/tdx/certification/v4/tcb?fmspc={fmspc}"),
                 "/tdx/certification/v4/qe/identity".to_owned(),
+                "/sgx/certification/v4/rootcacrl".to_owned(),
             ]
         );
         let late = pccs.collateral(&platform, now_s + 90 * DAY_S).await.unwrap_err();
@@ -81,7 +81,7 @@ async fn simulated_documents_of_both_authorities_count_under_the_simulators_root
         let collateral = server.pccs(machine.root_der()).collateral(&platform, NOW_S).await.unwrap();
         assert_eq!(collateral, *machine.collateral());
         let refused = server.pccs(INTEL_ROOT).collateral(&platform, NOW_S).await.unwrap_err();
-        assert!(matches!(refused, CollateralError::Document { kind: Kind::RootCrl, .. }), "{refused}");
+        assert!(matches!(refused, CollateralError::Document { kind: Kind::PckCrl, .. }), "{refused}");
     }
     let (_, quote, collateral, now_s) = &genuine()[0];
     let server = Server::start(None).await;

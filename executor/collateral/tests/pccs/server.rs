@@ -70,7 +70,7 @@ impl Server {
 
     pub(crate) fn settings(&self) -> Settings {
         let address = Address::parse(&format!("http://{}", self.address)).unwrap();
-        let limits = Limits { request_ms: 3_000, body_bytes: 64 << 10, head_bytes: 16 << 10 };
+        let limits = Limits { request_ms: 60_000, body_bytes: 64 << 10, head_bytes: 16 << 10 };
         Settings { limits, ..Settings::of(address) }
     }
 

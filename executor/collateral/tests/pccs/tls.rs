@@ -53,7 +53,7 @@ async fn the_operators_authority_counts_and_no_other() {
         [(right.clone(), another.as_str()), (format!("https://127.0.0.1:{port}/"), &authority)]
     {
         let error = with(address, pem).unwrap().collateral(&platform, NOW_S).await.unwrap_err();
-        assert!(matches!(error, CollateralError::Http { source: HttpError::Tls { .. }, .. }), "{error}");
+        assert!(matches!(error, CollateralError::Http { cause: HttpError::Tls { .. }, .. }), "{error}");
     }
     for bad in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         assert!(matches!(with(right.clone(), bad), Err(CollateralError::AuthorityFile { .. })), "{bad}");

@@ -630,6 +630,10 @@ mod tests {
         }
         assert_eq!(scheduler.running.iter().map(|sequence| sequence.id).collect::<Vec<_>>(), [old]);
         assert_eq!(scheduler.waiting[0].id, young);
+        let newcomer = scheduler.submit(case(2, 5, 5).job()).unwrap();
+        let first = scheduler.next_to_admit().map(|at| scheduler.waiting[at].id);
+        assert_eq!(first, Some(young), "even where it is another client's turn");
+        scheduler.remove(newcomer);
         scheduler.remove(old);
         let step = scheduler.plan(0);
         assert_eq!(step.work.len(), 1);

@@ -19,6 +19,7 @@ use crate::answer::{Answer, Next};
 use crate::engine::{Engine, FinishReason, GenerateParams, TokenEvent, elapsed_ms};
 use crate::error::GenerateError;
 use crate::model::{Cache, Span};
+use crate::schema_tokens::Constraint;
 use crate::stop::StopStrings;
 
 /// Serves many requests on one model. Dropped, it ends those that are left with [`ServeError::Stopped`].
@@ -64,6 +65,8 @@ struct Arrival {
     job: JobId,
     prompt: Zeroizing<Vec<u32>>,
     params: GenerateParams,
+    /// Compiled by the caller's thread, since that may take long.
+    constraint: Option<Constraint>,
     most: usize,
     events: Sender<Event>,
     at: Instant,
@@ -150,12 +153,13 @@ impl Server {
             return Err(GenerateError::UnknownToken(*unknown).into());
         }
         self.admit(prompt.len(), most)?;
+        let constraint = Answer::constraint(&self.engine.text, &params)?;
         let (events, receiver) = channel();
         let mut stream =
             Stream { job: None, shared: Arc::clone(&self.shared), events: receiver, outcome: None };
         if most == 0 {
-            let (generation, _) =
-                Answer::new(&self.engine.text, &prompt, &params, 0)?.finish(FinishReason::Length)?;
+            let (generation, _) = Answer::new(&self.engine.text, &prompt, &params, constraint, 0)?
+                .finish(FinishReason::Length)?;
             stream.outcome = Some(Ok(Served { generation, cached_input_tokens: 0, waited_ms: 0 }));
             return Ok(stream);
         }
@@ -185,7 +189,7 @@ impl Server {
                 });
             }
         };
-        state.arrivals.push(Arrival { job, prompt, params, most, events, at: Instant::now() });
+        state.arrivals.push(Arrival { job, prompt, params, constraint, most, events, at: Instant::now() });
         drop(state);
         self.shared.changed.notify_all();
         stream.job = Some(job);
@@ -321,6 +325,9 @@ struct Running<'a> {
     cached_input_tokens: usize,
 }
 
+/// What a job's logits led to.
+type Choice = (JobId, Result<Next, GenerateError>);
+
 /// A span that outlives the lock.
 struct Taken {
     work: Work,
@@ -391,8 +398,8 @@ impl<'a> Runner<'a> {
     }
 
     fn welcome(&mut self, state: &mut State, arrival: Arrival) {
-        let Arrival { job, prompt, params, most, events, at } = arrival;
-        match Answer::new(&self.engine.text, &prompt, &params, most) {
+        let Arrival { job, prompt, params, constraint, most, events, at } = arrival;
+        match Answer::new(&self.engine.text, &prompt, &params, constraint, most) {
             Ok(answer) => {
                 let running = Running {
                     answer,
@@ -413,7 +420,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Runs the model and chooses the next tokens. An error means that the cache is of no use any more.
-    fn step(&mut self, taken: &[Taken]) -> Result<Vec<(JobId, Result<Next, GenerateError>)>, ()> {
+    fn step(&mut self, taken: &[Taken]) -> Result<Vec<Choice>, ()> {
         let spans: Vec<Span<'_>> = taken
             .iter()
             .map(|taken| Span {
@@ -454,7 +461,7 @@ impl<'a> Runner<'a> {
         })
     }
 
-    fn report(&mut self, taken: &[Taken], chosen: Vec<(JobId, Result<Next, GenerateError>)>) {
+    fn report(&mut self, taken: &[Taken], chosen: Vec<Choice>) {
         let shared = self.shared;
         let mut state = shared.lock();
         for taken in taken {

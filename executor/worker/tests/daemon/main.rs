@@ -10,3 +10,4 @@ mod lost_journal;
 mod market;
 mod outage;
 mod registration;
+mod renewal;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chain::{
@@ -79,14 +79,17 @@ pub(crate) const ANSWER_CANARY: &str = "answer-canary-6b1f";
 /// A simulated machine, the same in every process.
 pub(crate) struct Quotes(SimulatedPlatform, TdIdentity);
 
+/// One time for all quotes of a run: those of another second carry other collateral.
+static STARTED_AT_S: LazyLock<u64> =
+    LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+
 impl Quotes {
     pub(crate) fn new() -> Self {
         Self::of_image("worker test")
     }
 
     pub(crate) fn of_image(name: &str) -> Self {
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        Self(SimulatedPlatform::new(&[23; 32], now_s).unwrap(), TdIdentity::of_image(name))
+        Self(SimulatedPlatform::new(&[23; 32], *STARTED_AT_S).unwrap(), TdIdentity::of_image(name))
     }
 
     fn attestor(&self) -> AttestorStorage {
@@ -271,10 +274,20 @@ impl Drop for Market {
 
 impl Market {
     pub(crate) async fn open() -> Self {
-        let options = LocalnetOptions::default();
+        Self::open_at(LocalnetOptions::default(), Clock::System).await
+    }
+
+    /// On a chain whose time stands still until it is told to go on, and begins now.
+    pub(crate) async fn open_in_still_time() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let genesis_utime_s = u32::try_from(since.as_secs()).unwrap();
+        Self::open_at(LocalnetOptions { genesis_utime_s, ..LocalnetOptions::default() }, Clock::Virtual).await
+    }
+
+    async fn open_at(options: LocalnetOptions, clock: Clock) -> Self {
         let network_id = options.global_id;
         let mode = BlockMode::Interval(Duration::from_millis(60));
-        let handle = LocalnetHandle::new(options, mode, Clock::System).unwrap();
+        let handle = LocalnetHandle::new(options, mode, clock).unwrap();
         handle.advance().unwrap();
         let (server, config_json) = Server::start(handle.clone());
         let runner = handle.clone();
@@ -299,6 +312,16 @@ impl Market {
         registrar.send(&[librarian, attestor, registry, model]).await.unwrap();
         let worker = network.worker_address(&owner).unwrap();
         Self { chain, config_json, network, client, worker, server, next_nonce: 1.into() }
+    }
+
+    /// Moves the chain's time on, where it stands still; done when a block has the new time.
+    pub(crate) async fn skip_time(&self, seconds: u32) {
+        self.server.handle.skip_time(seconds);
+        let now_s = self.server.handle.now_s();
+        let mut head = self.chain.head().await.unwrap();
+        while head.time_s < now_s {
+            head = self.chain.wait_block(head.seqno + 1, Duration::from_secs(10)).await.unwrap();
+        }
     }
 
     /// The worker's owner, with its wallet.
