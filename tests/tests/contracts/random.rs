@@ -14,7 +14,7 @@ use contracts::job::{
     JobRefund, JobState, JobStatus, Outcome, Parties, PostRejection, SweepJob, TakeJob, TopUpJob,
 };
 use contracts::model::{RoyaltyQuoted, SharePaid, WithdrawShares};
-use contracts::receipt::{ClaimOrderBody, MarketOrder, Receipt};
+use contracts::receipt::{MarketOrder, Receipt};
 use contracts::registry::{AllowMeasurement, EnforceRevocation, MeasurementRevoked, RevokeMeasurement};
 use contracts::worker::{
     AttestationRegistered, ClaimJob, FundGas, MAX_JOB_LIFE_S, OfferModel, PauseWorker, RequestUnbond,

@@ -7,10 +7,12 @@ use std::fmt::Write;
 use contracts::artifacts::{Contract, artifact};
 use serde_json::Value;
 
+type Table = fn(&Value) -> String;
+
 const SNAPSHOT: &str = include_str!("../../snapshots/fees.json");
 const PAGE: &str = include_str!("../../../docs/fees.md");
 const PAGE_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/fees.md");
-const TABLES: [(&str, fn(&Value) -> String); 2] = [("traces", traces), ("minima", minima)];
+const TABLES: [(&str, Table); 2] = [("traces", traces), ("minima", minima)];
 
 fn ton(nanoton: u64) -> String {
     format!("{:.4}", nanoton as f64 / 1e9)
