@@ -220,8 +220,8 @@ const out = {
     about: 'nanoTON; @ton/sandbox, whole traces of V5R1 wallets',
     payload_bytes: PAYLOAD_BYTES,
     code_hashes: Object.fromEntries(['Model', 'Worker', 'Job', 'Platform'].map((name) => [name, code[name].hash().toString('hex')])),
-    traces: rows,
-    minima,
+    traces: Object.entries(rows).map(([what, row]) => ({ what, ...row })),
+    minima: Object.entries(minima).map(([message, row]) => ({ message, ...row })),
 };
 writeFileSync(new URL('../snapshots/fees.json', import.meta.url), JSON.stringify(out, null, 2) + '\n');
 process.exit(0);

@@ -14,7 +14,7 @@ mod steps;
 mod story;
 
 use contracts::errors::RejectionReason;
-use contracts::job::{JobState, JobStatus, PostRejection};
+use contracts::job::{JobState, JobStatus, PostRejection, ReportEquivocation, TakeJob};
 use contracts::network::WORKCHAIN;
 use contracts::registry::RegistryStorage;
 use contracts::wire::{from_cell, to_cell};
@@ -396,7 +396,7 @@ fn check_claims(verdict: &mut Verdict, life: &Life<'_>) {
         all(&claims, &count, in_time),
     );
     let least = life.posted.posting.limits.least_bond;
-    let bonded = |(act, take): &(&Act<'_>, &contracts::job::TakeJob)| {
+    let bonded = |(act, take): &(&Act<'_>, &TakeJob)| {
         let bond = take.bond;
         let came = act.step.value >= u128::from(bond.get());
         if !bond.is_zero() && bond >= least && came {
@@ -513,14 +513,14 @@ fn check_rejection(
 fn check_equivocations(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>) {
     let reports: Vec<_> = (life.acts.iter())
         .filter_map(|act| match &act.event {
-            Event::Equivocated(report) => Some((act, report)),
+            Event::Equivocated(report) => Some((act, &**report)),
             _ => None,
         })
         .collect();
     if reports.is_empty() {
         return;
     }
-    let shown = |(act, report): &(&Act<'_>, &Box<contracts::job::ReportEquivocation>)| {
+    let shown = |(act, report): &(&Act<'_>, &ReportEquivocation)| {
         let seller = act.before.posting.seller.as_ref().ok_or("nobody served the job")?;
         for signed in [&report.one, &report.other] {
             signed.verify(&seller.receipt_key).map_err(|error| error.to_string())?;

@@ -3,11 +3,21 @@
 
 mod history;
 
-use contracts::job::JobStatus;
-use contracts::wire::Message as _;
-use contracts::{HashBytes, Nanoton};
-use history::{Ending, NETWORK_ID, NOW_S, Plan, address, registry_code, signing_key};
-use verifier::{Audit, Conclusion, QuotePolicy, Verdict, audit};
+use contracts::job::{
+    JobEquivocated, JobNoticed, JobPaid, JobRefund, JobState, JobStatus, Outcome, PostRejection, TakeJob,
+};
+use contracts::job_log::{JobClosed, JobLog};
+use contracts::model::{RoyaltyQuoted, SharePaid};
+use contracts::money::Amount;
+use contracts::receipt::Receipt;
+use contracts::wire::Message;
+use contracts::{HashBytes, Nanoton, Ref, StdAddr};
+use history::{
+    Ending, FEES, MODEL_ID, NOW_S, Plan, RECEIVERS_GAS, Script, address, registry_code, signing_key,
+};
+use tycho_types::cell::CellBuilder;
+use tycho_types::models::{MsgInfo, OwnedMessage, Transaction};
+use verifier::{Audit, Conclusion, QuotePolicy, Story, Verdict, audit};
 
 fn judge(plan: &Plan) -> Verdict {
     judge_history(plan, &plan.history())
@@ -37,6 +47,23 @@ fn fails_with(ending: Ending, change: impl FnOnce(&mut Plan)) -> Vec<&'static st
     failed(&judge(&plan))
 }
 
+/// What fails in a job with this end whose messages were changed.
+fn fails_edited(ending: Ending, edit: impl Fn(&mut Script) + Send + Sync + 'static) -> Vec<&'static str> {
+    fails_with(ending, |plan| plan.edit = Box::new(edit))
+}
+
+fn body(message: &impl Message) -> contracts::Cell {
+    message.to_cell().unwrap()
+}
+
+/// The log of the end tells what the message tells, where a test changed it.
+fn log_closed(script: &mut Script, change: impl Fn(&mut JobClosed)) {
+    let log = &mut script.named("end").logs[0];
+    let mut closed = JobClosed::from_cell(log).unwrap();
+    change(&mut closed);
+    *log = body(&closed);
+}
+
 #[test]
 fn an_honest_job_passes_every_check() {
     let verdict = judge(&Plan::honest());
@@ -47,21 +74,20 @@ fn an_honest_job_passes_every_check() {
         "life",
         "ended",
         "registry_code",
-        "registry_params",
+        "registry_generation",
         "measurement_listed",
         "job_address",
         "posted_by_client",
         "deposit",
         "state_agrees",
-        "worker_address",
-        "claim_within_terms",
-        "bond",
+        "logs_agree",
         "receipt_signature",
         "receipt_names_this_job",
         "result_posted",
         "units_within_terms",
         "settled_in_time",
         "payments",
+        "model_share",
         "registration",
         "block_is_of_this_chain",
         "quote_chain",
@@ -76,14 +102,108 @@ fn an_honest_job_passes_every_check() {
     ] {
         assert_eq!(verdict.checks.iter().filter(|check| check.name == name).count(), 1, "{name}");
     }
+    let claimed = judge(&Plan::ending(Ending::SettledClaimed));
+    for name in ["worker_address", "claimed_in_time", "bond"] {
+        assert_eq!(claimed.checks.iter().filter(|check| check.name == name).count(), 1, "{name}");
+    }
+}
+
+#[test]
+fn every_ending_has_its_verdict_and_accounts_for_every_nanoton() {
+    for ending in Ending::ALL {
+        let plan = Plan::ending(ending);
+        let history = plan.history();
+        let found = audit_history(&plan, &history);
+        let failures = found.verdict.failures();
+        assert_eq!(found.status, Some(ending.status()), "{ending:?}: {failures:?}");
+        let ledger = found.ledger.unwrap();
+        assert_eq!(ledger.unaccounted_nanoton(), 0, "{ending:?}: {ledger:?}");
+        assert_eq!(ledger.left_nanoton, history.balance_nanoton);
+        if ending.status().is_closed() {
+            assert_eq!(found.conclusion(), Conclusion::Holds, "{ending:?}: {failures:?}");
+            assert_eq!(ledger.left_nanoton, 0, "{ending:?}");
+        } else {
+            assert_eq!(found.conclusion(), Conclusion::Unfinished, "{ending:?}: {failures:?}");
+            assert_eq!(failed(&found.verdict), ["ended"], "{ending:?}: {failures:?}");
+            assert!(failures[0].contains("not finished"), "{failures:?}");
+        }
+        let has = |name: &str| found.verdict.checks.iter().any(|check| check.name == name);
+        assert_eq!(has("bond"), ending.has_claim(), "{ending:?}");
+        assert_eq!(has("market_terms"), ending.is_market(), "{ending:?}");
+        assert_eq!(has("report_data_binds_keys"), ending.is_served(), "{ending:?}");
+        assert!(has("payments") && has("logs_agree"), "{ending:?}");
+    }
+}
+
+/// The logs of a history, read from its transactions by other means than the verifier's.
+fn logs_of(history: &verifier::JobHistory) -> Vec<JobLog> {
+    let mut logs = Vec::new();
+    for cell in &history.transactions {
+        let transaction: Transaction = cell.parse().unwrap();
+        for message in transaction.out_msgs.values() {
+            let message = message.unwrap().parse::<OwnedMessage>().unwrap();
+            if matches!(message.info, MsgInfo::ExtOut(_)) {
+                let mut body = tycho_types::cell::CellSlice::apply(&message.body).unwrap();
+                logs.push(JobLog::from_slice(&mut body).unwrap().unwrap());
+            }
+        }
+    }
+    logs
+}
+
+#[test]
+fn logs_alone_and_transactions_alone_tell_one_story() {
+    for ending in Ending::ALL {
+        for equivocated in [false, ending == Ending::Settled] {
+            let mut plan = Plan::ending(ending);
+            plan.equivocated = equivocated;
+            let history = plan.history();
+            let logs = logs_of(&history);
+            let told = Story::of_logs(&logs).unwrap();
+            let found = audit_history(&plan, &history);
+            assert_eq!(Some(&told), found.story.as_ref(), "{ending:?}");
+            assert_eq!(told.status, ending.status());
+            // Neither tells it from fewer.
+            for missing in 0..logs.len() {
+                let mut fewer = logs.clone();
+                fewer.remove(missing);
+                let of_sums = matches!(logs[missing], JobLog::Taken(_)) && ending.is_market();
+                assert!(Story::of_logs(&fewer) != Some(told.clone()) || of_sums, "{ending:?}: {missing}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_job_does_not_log_or_logs_besides_fails() {
+    for ending in Ending::ALL {
+        let names = fails_edited(ending, |script| script.named("post").logs.clear());
+        assert!(names.contains(&"logs_agree"), "{ending:?}: {names:?}");
+        let names = fails_edited(ending, |script| {
+            let log = script.named("post").logs[0].clone();
+            script.named("stranger").logs.push(log);
+        });
+        assert!(names.contains(&"logs_agree"), "{ending:?}: {names:?}");
+    }
+    for change in [
+        (|closed| closed.paid = Amount::new(1)) as fn(&mut JobClosed),
+        |closed| closed.status = 7,
+        |closed| closed.signed_hash = HashBytes::ZERO,
+    ] {
+        let names = fails_edited(Ending::Settled, move |script| log_closed(script, change));
+        assert_eq!(names, ["logs_agree"]);
+    }
+    let names = fails_edited(Ending::Settled, |script| {
+        script.named("end").logs[0] = registry_code(1);
+    });
+    assert_eq!(names, ["logs_agree"]);
 }
 
 #[test]
 fn a_job_without_royalty_and_fee_pays_no_model() {
     let names = fails(|plan| {
-        plan.network_with(|params| params.fee_bps = 0);
-        plan.claim.royalty_bps = 0;
-        plan.settle_payments();
+        plan.royalty_bps = 0;
+        plan.generation_with(|generation| generation.fee_bps = 0);
     });
     assert!(names.is_empty(), "{names:?}");
 }
@@ -97,97 +217,145 @@ fn an_address_that_somebody_activated_before_the_post_is_still_the_clients_job()
 #[test]
 fn a_job_at_another_address_or_of_another_client_fails() {
     assert!(fails(|plan| plan.nonce_in_state_init += 1).contains(&"job_address"));
-    assert_eq!(fails(|plan| plan.posted_from = address(99)), ["posted_by_client"]);
+    let posted = fails_edited(Ending::Settled, |script| script.named("post").from = Some(address(99)));
+    assert_eq!(posted, ["posted_by_client"]);
+    let posted = fails_edited(Ending::Settled, |script| script.named("post").value = 499_999_999);
+    assert!(posted.contains(&"deposit"), "{posted:?}");
 }
 
 #[test]
-fn a_claim_beyond_the_terms_fails() {
-    assert_eq!(fails(|plan| plan.limits.max_prices.output = Nanoton::new(1)), ["claim_within_terms"]);
-    assert_eq!(fails(|plan| plan.claimed_model_id = HashBytes([6; 32])), ["claim_within_terms"]);
-    assert_eq!(fails(|plan| plan.terms_measurement = HashBytes([5; 32])), ["claim_within_terms"]);
-    assert_eq!(fails(|plan| plan.claim_by = plan.taken_at_s - 1), ["claim_within_terms"]);
-    assert_eq!(fails(|plan| plan.limits.max_units.output = 1), ["units_within_terms"]);
-    assert_eq!(fails(|plan| plan.settled_at_s += 10_000), ["settled_in_time"]);
+fn a_worker_that_is_not_told_or_told_with_money_fails() {
+    let untold = fails_edited(Ending::Settled, |script| script.named("post").sent.clear());
+    assert_eq!(untold, ["payments"]);
+    let elsewhere = fails_edited(Ending::Settled, |script| script.sent::<JobNoticed>("post").0 = address(95));
+    assert_eq!(elsewhere, ["payments"]);
+    let with_money = fails_edited(Ending::Settled, |script| script.sent::<JobNoticed>("post").1 = 1);
+    assert_eq!(with_money, ["payments"]);
 }
 
 #[test]
-fn a_claim_from_a_stranger_fails() {
-    assert_eq!(fails(|plan| plan.taken_from = address(98)), ["worker_address"]);
-    assert!(fails(|plan| plan.claim.worker_owner = address(97)).contains(&"worker_address"));
-}
-
-#[test]
-fn a_bond_too_low_or_not_brought_fails() {
-    assert_eq!(fails(|plan| plan.bond_brought = Nanoton::new(1)), ["bond"]);
-    assert!(
-        fails(|plan| plan.network_with(|params| params.min_bond = Nanoton::new(600_000_001)))
-            .contains(&"bond")
-    );
+fn a_claim_from_a_stranger_too_late_or_without_its_bond_fails() {
+    let claim = |change: fn(&mut history::Move)| {
+        fails_edited(Ending::SettledClaimed, move |script| change(script.named("claim")))
+    };
+    assert_eq!(claim(|claim| claim.from = Some(address(98))), ["worker_address"]);
+    assert_eq!(claim(|claim| claim.value = 599_999_999), ["bond"]);
+    let low = fails_with(Ending::SettledClaimed, |plan| plan.bond = Amount::new(549_999_999));
+    assert_eq!(low, ["bond"]);
+    let late = fails_with(Ending::SettledClaimed, |plan| plan.until = plan.posted_at_s + 29);
+    assert_eq!(late, ["claimed_in_time"]);
+    let other = fails_edited(Ending::SettledClaimed, |script| {
+        let claim = script.named("claim");
+        let mut take = TakeJob::from_cell(&claim.body).unwrap();
+        take.measurement = HashBytes([5; 32]);
+        claim.body = body(&take);
+    });
+    assert_eq!(other, ["measurement_listed", "registration"]);
 }
 
 #[test]
 fn a_receipt_of_anything_else_fails() {
+    let answered = |change: fn(&Plan, &mut Receipt)| {
+        let plan = Plan::honest();
+        let mut receipt = plan.receipt();
+        change(&plan, &mut receipt);
+        let post = plan.post(receipt, &plan.key);
+        fails_edited(Ending::Settled, move |script| {
+            script.named("end").body = body(&post);
+            log_closed(script, |closed| closed.signed_hash = post.receipt.hash());
+        })
+    };
     let name = "receipt_names_this_job";
-    assert_eq!(fails(|plan| plan.receipt.posted_lt += 1), [name]);
-    assert_eq!(fails(|plan| plan.receipt.job = address(96)), [name]);
-    assert_eq!(fails(|plan| plan.receipt.network_id = NETWORK_ID + 1), [name]);
-    assert_eq!(fails(|plan| plan.receipt.sequence = 2), [name]);
-    assert_eq!(fails(|plan| plan.receipt.is_final = false), [name]);
-    assert_eq!(fails(|plan| plan.receipt_signer = signing_key(41)), ["receipt_signature"]);
-    assert_eq!(fails(|plan| plan.result_hash = HashBytes([1; 32])), ["result_posted"]);
+    assert_eq!(answered(|_, receipt| receipt.posted_lt += 1), [name]);
+    assert_eq!(answered(|_, receipt| receipt.job = address(96)), [name]);
+    assert_eq!(answered(|_, receipt| receipt.sequence = 2), [name]);
+    assert_eq!(answered(|_, receipt| receipt.is_final = false), [name]);
+    assert_eq!(answered(|_, receipt| receipt.content_hash = HashBytes([1; 32])), ["result_posted"]);
+    let units = answered(|_, receipt| receipt.units.cached_input = 201);
+    assert_eq!(units, ["units_within_terms"]);
+
+    let plan = Plan::honest();
+    let strangers = plan.post(plan.receipt(), &signing_key(41));
+    let other_result = {
+        let mut post = plan.post_receipt();
+        post.result = registry_code(1);
+        post
+    };
+    for (post, name) in [(strangers, "receipt_signature"), (other_result, "result_posted")] {
+        let names = fails_edited(Ending::Settled, move |script| script.named("end").body = body(&post));
+        assert_eq!(names, [name]);
+    }
+    let late = fails_edited(Ending::Settled, |script| script.named("end").at_s += 10_000);
+    assert_eq!(late, ["state_agrees", "settled_in_time"]);
 }
 
 #[test]
 fn each_party_must_get_exactly_its_part() {
-    let one = Nanoton::new(1);
-    assert_eq!(
-        fails(|plan| plan.paid_to_worker = plan.paid_to_worker.checked_sub(one).unwrap()),
-        ["payments"]
-    );
-    assert_eq!(
-        fails(|plan| plan.paid_to_worker = plan.paid_to_worker.checked_add(one).unwrap()),
-        ["payments"]
-    );
-    assert_eq!(fails(|plan| plan.royalty = plan.royalty.checked_add(one).unwrap()), ["payments"]);
-    assert_eq!(fails(|plan| plan.fee = plan.fee.checked_sub(one).unwrap()), ["payments"]);
-    assert_eq!(fails(|plan| plan.refund_to = address(95)), ["payments"]);
-    assert_eq!(fails(|plan| plan.share_to = address(94)), ["payments"]);
-    assert_eq!(fails(|plan| plan.payment_to = address(93)), ["payments"]);
-    assert_eq!(fails(|plan| plan.refund_value = 1), ["payments"]);
-    assert_eq!(fails(|plan| plan.refund_status = 4), ["payments"]);
-    assert_eq!(fails(|plan| plan.worker_paid_twice = true), ["payments"]);
+    for ending in [Ending::Settled, Ending::SettledClaimed, Ending::SessionSettled, Ending::MarketSettled] {
+        let edited = |change: fn(&mut Script)| fails_edited(ending, change);
+        let wrong: [fn(&mut Script); 11] = [
+            |script| script.sent::<JobPaid>("end").1 -= RECEIVERS_GAS + 1,
+            |script| script.sent::<JobPaid>("end").1 += RECEIVERS_GAS + 1,
+            |script| script.sent::<JobPaid>("end").0 = address(93),
+            |script| script.sent::<JobPaid>("end").2 = paid_as(Outcome::Rejected),
+            |script| script.sent::<SharePaid>("end").1 -= RECEIVERS_GAS + 1,
+            |script| script.sent::<SharePaid>("end").1 += RECEIVERS_GAS + 1,
+            |script| script.sent::<SharePaid>("end").0 = address(94),
+            |script| {
+                let mut twice = script.sent::<JobPaid>("end").clone();
+                twice.1 = RECEIVERS_GAS;
+                script.named("end").sent.push(twice);
+            },
+            |script| script.named("end").sent.clear(),
+            |script| script.named("end").rest.as_mut().unwrap().0 = address(95),
+            |script| {
+                let refund = JobRefund { query_id: 0, status: JobStatus::Rejected as u8 };
+                script.named("end").rest.as_mut().unwrap().1 = body(&refund);
+            },
+        ];
+        for (at, change) in wrong.into_iter().enumerate() {
+            assert_eq!(edited(change), ["payments"], "{ending:?}: {at}");
+        }
+        // The client's rest that stays with the job.
+        let kept = edited(|script| script.named("end").kept = 1);
+        assert_eq!(kept, ["payments"], "{ending:?}");
+    }
     // More than units × prices: the receipt may ask for it, nobody may pay it.
-    assert_eq!(
-        fails(|plan| {
-            plan.receipt.amount = plan.limits.deposit;
-            plan.paid_to_worker = plan.limits.deposit;
-        }),
-        ["payments"]
-    );
+    let plan = Plan::honest();
+    let post = plan.post(Receipt { amount: plan.deposit, ..plan.receipt() }, &plan.key);
+    let names = fails_edited(Ending::Settled, move |script| {
+        script.named("end").body = body(&post);
+        log_closed(script, |closed| closed.signed_hash = post.receipt.hash());
+        script.sent::<JobPaid>("end").1 = 400_000_000;
+    });
+    assert_eq!(names, ["payments"]);
+}
+
+fn paid_as(outcome: Outcome) -> contracts::Cell {
+    body(&JobPaid { query_id: 0, outcome: outcome as u8 })
 }
 
 #[test]
 fn a_receipt_for_less_than_the_cost_is_paid_as_asked() {
-    let names = fails(|plan| {
-        plan.receipt.amount = Nanoton::new(12_345);
-        plan.settle_payments();
-    });
+    let names = fails(|plan| plan.amount = Amount::new(12_345));
     assert!(names.is_empty(), "{names:?}");
 }
 
 #[test]
 fn money_that_appears_or_vanishes_fails() {
-    for change in [1i64, -1] {
-        let plan = Plan::honest();
-        let mut history = plan.history();
-        history.balance_nanoton = history.balance_nanoton.checked_add_signed(change.into()).unwrap();
-        assert_eq!(failed(&judge_history(&plan, &history)), ["conservation"]);
+    for ending in [Ending::Claimed, Ending::Session, Ending::MarketAwaiting] {
+        for change in [1i64, -1] {
+            let plan = Plan::ending(ending);
+            let mut history = plan.history();
+            history.balance_nanoton = history.balance_nanoton.checked_add_signed(change.into()).unwrap();
+            assert_eq!(failed(&judge_history(&plan, &history)), ["conservation", "ended"]);
+        }
     }
 }
 
 #[test]
 fn a_history_with_a_gap_a_swap_or_a_stranger_in_it_fails() {
-    let plan = Plan::honest();
+    let plan = Plan::ending(Ending::SessionSettled);
     for at in 0..plan.history().transactions.len() - 1 {
         let mut gap = plan.history();
         gap.transactions.remove(at);
@@ -202,39 +370,9 @@ fn a_history_with_a_gap_a_swap_or_a_stranger_in_it_fails() {
 }
 
 #[test]
-fn every_ending_has_its_verdict_and_accounts_for_every_nanoton() {
-    for ending in Ending::ALL {
-        let plan = Plan::ending(ending);
-        let history = plan.history();
-        let found = audit_history(&plan, &history);
-        assert_eq!(found.status, Some(ending.status()), "{ending:?}");
-        let ledger = found.ledger.unwrap();
-        assert_eq!(ledger.unaccounted_nanoton(), 0, "{ending:?}: {ledger:?}");
-        assert_eq!(ledger.left_nanoton, history.balance_nanoton);
-        let failures = found.verdict.failures();
-        if ending.status().is_closed() {
-            assert_eq!(found.conclusion(), Conclusion::Holds, "{ending:?}: {failures:?}");
-            let deposit = plan.limits.deposit.get();
-            let bond = if ending == Ending::ExpiredClaimed { plan.claim.bond.get() } else { 0 };
-            let back = ledger.to_client_nanoton;
-            assert!(back >= deposit + bond - plan.paid.get(), "{ending:?}: {back}");
-        } else {
-            assert_eq!(found.conclusion(), Conclusion::Unfinished, "{ending:?}: {failures:?}");
-            assert_eq!(failed(&found.verdict), ["ended"], "{ending:?}");
-            assert!(failures[0].contains("not finished"), "{failures:?}");
-        }
-        let has = |name: &str| found.verdict.checks.iter().any(|check| check.name == name);
-        assert_eq!(has("payments"), ending.status().is_closed(), "{ending:?}");
-        for name in ["bond", "claim_within_terms", "measurement_listed", "report_data_binds_keys"] {
-            assert_eq!(has(name), ending.has_claim(), "{ending:?}: {name}");
-        }
-    }
-}
-
-#[test]
 fn what_is_wrong_with_an_unfinished_job_is_not_hidden_by_its_being_unfinished() {
     let mut plan = Plan::ending(Ending::Claimed);
-    plan.bond_brought = Nanoton::new(1);
+    plan.bond = Amount::new(1);
     let found = audit_history(&plan, &plan.history());
     assert_eq!(found.conclusion(), Conclusion::Fails);
     assert_eq!(failed(&found.verdict), ["ended", "bond"]);
@@ -246,119 +384,375 @@ fn what_is_wrong_with_an_unfinished_job_is_not_hidden_by_its_being_unfinished() 
 
 #[test]
 fn an_overdue_job_says_that_anybody_may_end_it() {
-    for ending in [Ending::Open, Ending::Claimed] {
-        let mut plan = Plan::ending(ending);
-        plan.claim_by = plan.taken_at_s + 5;
+    for ending in [Ending::Open, Ending::Claimed, Ending::Session, Ending::Market, Ending::MarketAwaiting] {
+        let plan = Plan::ending(ending);
         let history = plan.history();
         let late = NOW_S + 86_400;
         let found = audit(&history, plan.platform.collateral(), &plan.policy(), late);
         assert!(found.verdict.failures()[0].contains("anybody may expire it now"), "{ending:?}");
-        assert_eq!(found.conclusion(), Conclusion::Unfinished);
+        assert!(!found.verdict.all_passed());
     }
 }
 
 #[test]
 fn a_rejection_of_anything_else_fails() {
-    let fails = |change: fn(&mut Plan)| fails_with(Ending::Rejected, change);
-    assert_eq!(fails(|plan| plan.rejection.job = address(96)), ["rejection_names_this_job"]);
-    assert_eq!(fails(|plan| plan.rejection.posted_lt += 1), ["rejection_names_this_job"]);
-    assert_eq!(fails(|plan| plan.rejection.network_id += 1), ["rejection_names_this_job"]);
-    assert_eq!(fails(|plan| plan.receipt_signer = signing_key(41)), ["rejection_signature"]);
-    assert_eq!(fails(|plan| plan.rejection.reason = 99), ["rejection_reason"]);
-    assert_eq!(fails(|plan| plan.settled_at_s += 10_000), ["rejected_in_time"]);
+    for ending in [Ending::Rejected, Ending::RejectedClaimed, Ending::SessionRejected] {
+        let rejected = |change: fn(&mut contracts::receipt::Rejection), key: u8| {
+            let plan = Plan::ending(ending);
+            let mut rejection = plan.rejection();
+            change(&mut rejection);
+            let post = PostRejection::signed(rejection, &signing_key(key)).unwrap();
+            fails_edited(ending, move |script| {
+                script.named("end").body = body(&post);
+                log_closed(script, |closed| closed.signed_hash = post.rejection.hash());
+            })
+        };
+        assert!(rejected(|_| {}, 40).is_empty());
+        assert_eq!(rejected(|signed| signed.job = address(96), 40), ["rejection_names_this_job"]);
+        assert_eq!(rejected(|signed| signed.posted_lt += 1, 40), ["rejection_names_this_job"]);
+        assert_eq!(rejected(|signed| signed.reason = 99, 40), ["rejection_reason"]);
+        assert_eq!(rejected(|_| {}, 41), ["rejection_signature"]);
+        let late = fails_edited(ending, |script| script.named("end").at_s += 10_000);
+        assert_eq!(late, ["state_agrees", "rejected_in_time"]);
+    }
 }
 
 #[test]
 fn a_rejection_returns_deposit_and_bond_once() {
-    let fails = |change: fn(&mut Plan)| fails_with(Ending::Rejected, change);
-    let one = Nanoton::new(1);
-    assert_eq!(fails(|plan| plan.bond_value = plan.claim.bond.get() - 1), ["payments"]);
-    assert_eq!(fails(|plan| plan.payment_to = address(93)), ["payments"]);
-    assert_eq!(fails(|plan| plan.worker_paid_twice = true), ["payments"]);
-    assert_eq!(fails(|plan| plan.refund_value = plan.limits.deposit.get() - 1), ["payments"]);
-    assert_eq!(fails(|plan| plan.refund_to = address(95)), ["payments"]);
-    assert_eq!(fails(|plan| plan.refund_status = 3), ["payments"]);
-    assert_eq!(fails(|plan| plan.paid = Nanoton::new(1)), ["payments"]);
-    let names =
-        fails_with(Ending::Rejected, |plan| plan.bond_named = plan.bond_named.checked_sub(one).unwrap());
-    assert_eq!(names, ["payments"]);
+    let edited = |change: fn(&mut Script)| fails_edited(Ending::RejectedClaimed, change);
+    let wrong: [fn(&mut Script); 4] = [
+        |script| script.sent::<JobPaid>("end").1 = 599_999_999,
+        |script| script.sent::<JobPaid>("end").0 = address(93),
+        |script| script.named("end").sent.clear(),
+        |script| script.named("end").rest.as_mut().unwrap().0 = address(95),
+    ];
+    for change in wrong {
+        assert_eq!(edited(change), ["payments"]);
+    }
+    // A job that nobody claimed owes nobody a bond.
+    let unclaimed = fails_edited(Ending::Rejected, |script| {
+        script.named("end").sent.push((address(93), 5, paid_as(Outcome::Rejected)));
+    });
+    assert_eq!(unclaimed, ["payments"]);
 }
 
 #[test]
 fn only_the_client_cancels_and_only_an_open_job() {
-    let fails = |change: fn(&mut Plan)| fails_with(Ending::Cancelled, change);
-    assert_eq!(fails(|plan| plan.ended_from = address(87)), ["cancelled_by_client"]);
-    assert_eq!(fails(|plan| plan.refund_value = 1), ["payments"]);
-    assert_eq!(fails(|plan| plan.refund_to = address(87)), ["payments"]);
+    let stranger = fails_edited(Ending::Cancelled, |script| script.named("end").from = Some(address(85)));
+    assert_eq!(stranger, ["cancelled_by_client"]);
     // A claim that succeeded before it.
-    assert_eq!(fails(|plan| plan.claimed_all_the_same = true), ["life"]);
+    let claimed = fails_edited(Ending::RejectedClaimed, |script| {
+        script.named("end").body = body(&contracts::job::CancelJob { query_id: 9 });
+        script.named("end").from = Some(address(2));
+    });
+    assert_eq!(claimed, ["life"]);
 }
 
 #[test]
 fn nobody_ends_a_job_before_its_deadline() {
-    assert_eq!(
-        fails_with(Ending::ExpiredOpen, |plan| plan.settled_at_s = plan.claim_by),
-        ["expired_after_deadline"]
-    );
-    assert_eq!(fails_with(Ending::ExpiredClaimed, |plan| plan.settled_at_s -= 1), ["expired_after_deadline"]);
+    for ending in
+        [Ending::ExpiredOpen, Ending::ExpiredClaimed, Ending::SessionExpired, Ending::MarketUndelivered]
+    {
+        let early = fails_edited(ending, |script| script.named("end").at_s -= 1);
+        assert_eq!(early, ["state_agrees", "expired_after_deadline"], "{ending:?}");
+        let greedy = fails_edited(ending, |script| {
+            let sent = &mut script.named("end").sent;
+            let back = sent.iter_mut().find(|(to, ..)| *to == address(87)).unwrap();
+            back.1 = 50_000_001;
+        });
+        assert_eq!(greedy, ["payments"], "{ending:?}");
+    }
 }
 
 #[test]
 fn an_expired_job_pays_the_client_the_deposit_and_a_silent_workers_bond() {
-    let fails = |change: fn(&mut Plan)| fails_with(Ending::ExpiredClaimed, change);
-    // More than the rent that the end may have cost.
-    assert_eq!(fails(|plan| plan.refund_value -= 400_000_000), ["payments"]);
-    assert_eq!(fails(|plan| plan.refund_value -= 20_000_000), ["payments"]);
-    assert_eq!(fails(|plan| plan.refund_to = plan.worker.clone()), ["payments"]);
-    assert_eq!(fails(|plan| plan.bond_named = Nanoton::ZERO), ["payments"]);
-    assert_eq!(fails(|plan| plan.payment_to = address(93)), ["payments"]);
-    assert_eq!(fails(|plan| plan.back_to_caller = 50_000_001), ["payments"]);
-    let open = fails_with(Ending::ExpiredOpen, |plan| plan.refund_status = 4);
-    assert_eq!(open, ["payments"]);
-    assert_eq!(fails(|plan| plan.posted_value = plan.limits.deposit.get() - 1), ["deposit"]);
+    let edited = |change: fn(&mut Script)| fails_edited(Ending::ExpiredClaimed, change);
+    let to_worker = edited(|script| {
+        script.named("end").sent.push((address(93), 600_000_000, paid_as(Outcome::Rejected)));
+    });
+    assert_eq!(to_worker, ["payments"]);
+    assert_eq!(edited(|script| script.named("end").rest.as_mut().unwrap().0 = address(95)), ["payments"]);
+    let uncompensated = fails_edited(Ending::MarketUndelivered, |script| {
+        script.sent::<JobPaid>("end").1 -= 3_000_000;
+    });
+    assert_eq!(uncompensated, ["payments"]);
+    let no_share = fails_edited(Ending::SessionExpired, |script| {
+        let sent = &mut script.named("end").sent;
+        sent.retain(|(_, _, body)| SharePaid::from_cell(body).is_err());
+    });
+    assert_eq!(no_share, ["payments"]);
 }
 
 #[test]
 fn rent_may_have_eaten_into_a_job_that_nobody_ended() {
-    // All that came is the posting's 60 and the caller's 50 million; the chain took most of it.
-    let names = fails_with(Ending::ExpiredOpen, |plan| {
-        plan.end_fees = 90_000_000;
-        plan.refund_value = 10_000_000;
-    });
+    let names = fails_edited(Ending::ExpiredOpen, |script| script.named("end").fees = 90_000_000);
     assert!(names.is_empty(), "{names:?}");
     // A receipt or a rejection is refused where the job cannot pay for it, so there rent is no excuse.
-    let names = fails_with(Ending::Rejected, |plan| {
-        plan.end_fees = 9_000_000;
-        plan.refund_value = plan.limits.deposit.get() - 5_000_000;
-    });
+    let names = fails_edited(Ending::Rejected, |script| script.named("end").fees = 90_000_000);
     assert_eq!(names, ["payments"]);
 }
 
 #[test]
 fn a_swept_job_is_audited_from_its_transactions() {
-    for ending in [Ending::Settled, Ending::Rejected, Ending::Cancelled, Ending::ExpiredClaimed] {
+    for ending in Ending::ALL {
         let mut plan = Plan::ending(ending);
         plan.swept = true;
+        if !ending.status().is_closed() {
+            assert_eq!(failed(&judge(&plan)), ["life"], "{ending:?}");
+            continue;
+        }
         let found = audit_history(&plan, &plan.history());
         assert_eq!(found.conclusion(), Conclusion::Holds, "{ending:?}: {:?}", found.verdict.failures());
         let mut history = plan.history();
         history.balance_nanoton = 1;
         assert_eq!(failed(&judge_history(&plan, &history)), ["conservation"]);
     }
-    let mut open = Plan::ending(Ending::Open);
-    open.swept = true;
-    assert!(failed(&judge(&open)).contains(&"life"));
+}
+
+/// The end, and after it a payment of it that came back and went on to `to`.
+fn bounced(script: &mut Script, opcode: u32, to: &StdAddr) {
+    let mut marker = CellBuilder::new();
+    marker.store_u32(u32::MAX).unwrap();
+    marker.store_u32(opcode).unwrap();
+    let end = script.named("end").clone();
+    let payout = body(&contracts::job::Payout { query_id: 0 });
+    script.moves.push(history::Move {
+        name: "bounce",
+        at_s: end.at_s + 1,
+        from: Some(end.sent[0].0.clone()),
+        value: 300_000_000,
+        body: marker.build().unwrap(),
+        bounced: true,
+        sent: Vec::new(),
+        rest: Some((to.clone(), payout)),
+        kept: 0,
+        logs: Vec::new(),
+        fees: FEES,
+        ..end
+    });
 }
 
 #[test]
-fn a_payment_that_came_back_must_go_on_to_the_workers_owner() {
-    for ending in [Ending::Settled, Ending::Rejected] {
-        let went_on = fails_with(ending, |plan| {
-            plan.payment_bounces_to = Some(plan.claim.worker_owner.clone());
+fn a_payment_that_came_back_must_go_on_to_the_client() {
+    for ending in [Ending::Settled, Ending::RejectedClaimed, Ending::SessionSettled] {
+        for opcode in [JobPaid::OPCODE, SharePaid::OPCODE] {
+            let went_on = fails_edited(ending, move |script| bounced(script, opcode, &address(2)));
+            assert!(went_on.is_empty(), "{went_on:?}");
+            let elsewhere = fails_edited(ending, move |script| bounced(script, opcode, &address(87)));
+            assert_eq!(elsewhere, ["bounces_forwarded"]);
+        }
+    }
+}
+
+#[test]
+fn a_sessions_receipts_and_vouchers_must_hold_and_grow() {
+    let redeemed = |move_name: &'static str, change: fn(&Plan, &mut contracts::job::RedeemReceipt)| {
+        let plan = Plan::ending(Ending::SessionSettled);
+        fails_edited(Ending::SessionSettled, move |script| {
+            let redemption = script.named(move_name);
+            let mut redeem = contracts::job::RedeemReceipt::from_cell(&redemption.body).unwrap();
+            change(&plan, &mut redeem);
+            redemption.body = body(&redeem);
+        })
+    };
+    for name in ["redeem", "second redeem"] {
+        let unsigned = redeemed(name, |_, redeem| redeem.signature.0[5] ^= 1);
+        assert_eq!(unsigned, ["receipt_signature"]);
+        let unpromised = redeemed(name, |_, redeem| {
+            let mut voucher = *redeem.voucher;
+            voucher.0[5] ^= 1;
+            redeem.voucher = Ref::new(voucher).unwrap();
         });
-        assert!(went_on.is_empty(), "{went_on:?}");
-        let kept = fails_with(ending, |plan| plan.payment_bounces_to = Some(address(87)));
-        assert_eq!(kept, ["bounces_forwarded"]);
+        assert_eq!(unpromised, ["voucher_signature"]);
+        // Signed by both, but of another job or posting.
+        let other_job = redeemed(name, |plan, redeem| {
+            let receipt = Receipt { posted_lt: 5, ..(*redeem.receipt).clone() };
+            *redeem = plan.redeem_with(receipt, redeem.voucher_amount);
+        });
+        assert_eq!(other_job, ["voucher_signature", "receipt_names_this_job"]);
+        let late = fails_edited(Ending::SessionSettled, move |script| script.named(name).at_s += 10_000);
+        assert_eq!(late, ["redeemed_in_time"]);
+    }
+    // The same receipt once more, or an older one.
+    let repeated = redeemed("second redeem", |plan, redeem| *redeem = plan.redeem(1, 200_000_000, false));
+    assert!(repeated.contains(&"sums_grow"), "{repeated:?}");
+    let smaller = redeemed("second redeem", |plan, redeem| *redeem = plan.redeem(2, 90_000_000, false));
+    assert!(smaller.contains(&"sums_grow") && smaller.contains(&"payments"), "{smaller:?}");
+    // The smaller of receipt and voucher counts.
+    let greedy = redeemed("second redeem", |plan, redeem| {
+        let receipt = Receipt { amount: Amount::new(400_000_000), ..(*redeem.receipt).clone() };
+        *redeem = plan.redeem_with(receipt, redeem.voucher_amount);
+    });
+    assert!(greedy.is_empty(), "{greedy:?}");
+}
+
+#[test]
+fn a_redemption_is_paid_by_what_was_earned_and_by_no_more() {
+    for name in ["redeem", "second redeem"] {
+        let from_the_client = fails_edited(Ending::SessionSettled, move |script| {
+            script.sent::<JobPaid>(name).1 += 5_000_000;
+        });
+        assert_eq!(from_the_client, ["payments"]);
+        let too_little = fails_edited(Ending::SessionSettled, move |script| {
+            script.sent::<JobPaid>(name).1 -= 5_000_000;
+        });
+        assert_eq!(too_little, ["payments"]);
+    }
+}
+
+#[test]
+fn only_the_client_adds_to_a_session_and_closes_it() {
+    let name = "session_steps_by_client";
+    let edited = |change: fn(&mut Script)| fails_edited(Ending::SessionExpired, change);
+    assert_eq!(edited(|script| script.named("close").from = Some(address(85))), [name]);
+    assert_eq!(edited(|script| script.named("top up").from = Some(address(85))), [name]);
+    assert_eq!(edited(|script| script.named("top up").value = 69_999_999), [name]);
+}
+
+#[test]
+fn a_bid_beyond_the_terms_or_no_better_than_the_one_before_fails() {
+    let bid = |name: &'static str, change: fn(&mut TakeJob, &mut contracts::job::Seller)| {
+        fails_edited(Ending::MarketUndelivered, move |script| {
+            let taking = script.named(name);
+            let mut take = TakeJob::from_cell(&taking.body).unwrap();
+            let mut bid = (**take.bid.as_ref().unwrap()).clone();
+            let mut seller = (*bid.seller).clone();
+            change(&mut take, &mut seller);
+            let mut log = contracts::job_log::JobTaken::from_cell(&taking.logs[0]).unwrap();
+            log.prices = seller.prices;
+            taking.logs[0] = body(&log);
+            bid.seller = Ref::new(seller).unwrap();
+            take.bid = Some(Ref::new(bid).unwrap());
+            taking.body = body(&take);
+        })
+    };
+    let first = |change| bid("first bid", change);
+    assert!(first(|_, _| {}).is_empty());
+    assert_eq!(first(|_, seller| seller.prices.output = Nanoton::new(30_000_001)), ["bids"]);
+    assert_eq!(first(|_, seller| seller.settle_within_s += 1), ["bids"]);
+    assert_eq!(first(|_, seller| seller.model = HashBytes([6; 32])), ["bids"]);
+    // As cheap as the second, which has no more at stake.
+    assert_eq!(first(|_, seller| seller.prices.output = Nanoton::new(20_000_001)), ["bids"]);
+    // As cheap, with less at stake than the second.
+    let tied = first(|take, seller| {
+        seller.prices.output = Nanoton::new(20_000_001);
+        take.stake = Amount::new(9_000_000_000);
+    });
+    assert!(tied.is_empty(), "{tied:?}");
+    let late = fails_edited(Ending::MarketUndelivered, |script| script.named("bid").at_s += 60);
+    assert!(late.contains(&"bids"), "{late:?}");
+    let stranger =
+        fails_edited(Ending::MarketUndelivered, |script| script.named("bid").from = Some(address(98)));
+    assert_eq!(stranger, ["bids", "worker_address"]);
+    let kept = fails_edited(Ending::MarketUndelivered, |script| script.named("bid").sent.clear());
+    assert_eq!(kept, ["payments"]);
+    let input =
+        fails_edited(Ending::MarketSettled, |script| script.named("deliver").from = Some(address(98)));
+    assert_eq!(input, ["input_delivered"]);
+    let early = fails_edited(Ending::MarketSettled, |script| script.named("deliver").at_s -= 20);
+    assert!(early.contains(&"input_delivered"), "{early:?}");
+}
+
+#[test]
+fn a_market_of_other_workers_or_another_model_fails() {
+    let terms = |change: fn(&mut contracts::job::MarketTerms)| {
+        fails_edited(Ending::Market, move |script| {
+            let post = script.named("post");
+            let mut open = contracts::job::PostOpenJob::from_cell(&post.body).unwrap();
+            let mut terms = (*open.terms).clone();
+            change(&mut terms);
+            open.terms = Ref::new(terms).unwrap();
+            let mut log = contracts::job_log::JobOpened::from_cell(&post.logs[0]).unwrap();
+            log.terms_hash = open.terms.hash();
+            post.logs[0] = body(&log);
+            post.body = body(&open);
+        })
+    };
+    for change in [
+        (|terms| terms.model_id = HashBytes([6; 32])) as fn(&mut contracts::job::MarketTerms),
+        |terms| terms.best_stake = Amount::new(5),
+        |terms| {
+            let mut network = *terms.network;
+            network.worker.hash = HashBytes([6; 32]);
+            terms.network = Ref::new(network).unwrap();
+        },
+        |terms| {
+            let mut network = *terms.network;
+            network.network.depth += 1;
+            terms.network = Ref::new(network).unwrap();
+        },
+    ] {
+        assert_eq!(terms(change), ["ended", "market_terms", "state_agrees"]);
+    }
+}
+
+#[test]
+fn two_receipts_of_one_sequence_are_reported_once_and_truly() {
+    let reported = |edit: fn(&mut Script)| {
+        fails_with(Ending::Settled, |plan| {
+            plan.equivocated = true;
+            plan.edit = Box::new(edit);
+        })
+    };
+    assert!(reported(|_| {}).is_empty());
+    let told_another = reported(|script| script.sent::<JobEquivocated>("report").0 = address(83));
+    assert_eq!(told_another, ["payments"]);
+    let twice = reported(|script| {
+        let mut again = script.named("report").clone();
+        again.name = "again";
+        script.moves.push(again);
+    });
+    assert_eq!(twice, ["life"]);
+    let same = reported(|script| {
+        let report = script.named("report");
+        let mut shown = contracts::job::ReportEquivocation::from_cell(&report.body).unwrap();
+        shown.other = shown.one.clone();
+        report.body = body(&shown);
+    });
+    assert_eq!(same, ["equivocation"]);
+}
+
+#[test]
+fn the_models_part_is_what_the_model_asks() {
+    let name = "model_share";
+    assert_eq!(fails(|plan| plan.share_bps -= 1), [name]);
+    assert_eq!(fails(|plan| plan.share_bps = 0), [name]);
+    assert_eq!(fails(|plan| plan.model_data = Some(plan.model(MODEL_ID, 501))), [name]);
+    assert_eq!(fails(|plan| plan.model_data = Some(plan.model(HashBytes([6; 32]), 500))), [name]);
+    assert_eq!(fails(|plan| plan.model_data = Some(registry_code(1))), [name]);
+    assert_eq!(fails(|plan| plan.model_data = None), [name]);
+    // Where nobody was paid, nobody was paid too little.
+    assert!(fails_with(Ending::Cancelled, |plan| plan.model_data = None).is_empty());
+}
+
+#[test]
+fn the_prices_are_those_that_the_worker_offered() {
+    let offered = |change: fn(&mut RoyaltyQuoted)| {
+        fails(|plan| {
+            let mut offer = RoyaltyQuoted {
+                query_id: 0,
+                model_id: MODEL_ID,
+                royalty_bps: plan.royalty_bps,
+                min_deposit: Nanoton::new(1),
+                prices: Ref::new(plan.prices).unwrap(),
+            };
+            change(&mut offer);
+            plan.offer = Some(offer);
+        })
+    };
+    assert!(offered(|_| {}).is_empty());
+    let changes: [fn(&mut RoyaltyQuoted); 4] = [
+        |offer| {
+            let mut prices = *offer.prices;
+            prices.output = Nanoton::new(20_000_002);
+            offer.prices = Ref::new(prices).unwrap();
+        },
+        |offer| offer.min_deposit = Nanoton::new(500_000_001),
+        |offer| offer.royalty_bps += 1,
+        |offer| offer.model_id = HashBytes([6; 32]),
+    ];
+    for change in changes {
+        assert_eq!(offered(change), ["offer"]);
     }
 }
 
@@ -366,32 +760,38 @@ fn a_payment_that_came_back_must_go_on_to_the_workers_owner() {
 fn the_registry_on_chain_has_the_last_word() {
     assert_eq!(fails(|plan| plan.trusted_registry_code = HashBytes([8; 32])), ["registry_code"]);
     assert_eq!(fails(|plan| plan.registry_code = registry_code(2)), ["registry_code"]);
-    assert_eq!(fails(|plan| plan.admitted_from = None), ["measurement_listed"]);
-    assert_eq!(fails(|plan| plan.admitted_from = Some(NOW_S as u32 + 1)), ["measurement_listed"]);
+    for ending in [Ending::Settled, Ending::SettledClaimed] {
+        let unlisted = fails_with(ending, |plan| plan.admitted_from = None);
+        assert_eq!(unlisted, ["measurement_listed"]);
+        let later = fails_with(ending, |plan| plan.admitted_from = Some(NOW_S as u32 + 1));
+        assert_eq!(later, ["measurement_listed"]);
+    }
     let names = fails(|plan| {
-        let mut params = plan.params().clone();
-        params.fee_bps += 1;
-        plan.registry_params = Some(params);
+        let mut generation = plan.network.generation.clone();
+        generation.fee_bps += 1;
+        plan.registry_generation = Some(generation);
     });
-    assert_eq!(names, ["registry_params"]);
+    assert_eq!(names, ["registry_generation"]);
     let plan = Plan::honest();
     let mut history = plan.history();
     history.registry = None;
-    assert_eq!(failed(&judge_history(&plan, &history)), ["registry_code", "registry_params"]);
+    assert_eq!(failed(&judge_history(&plan, &history)), ["registry_code", "registry_generation"]);
     let mut history = plan.history();
     history.registry.as_mut().unwrap().data = registry_code(1);
-    assert_eq!(failed(&judge_history(&plan, &history)), ["registry_params", "measurement_listed"]);
+    assert_eq!(failed(&judge_history(&plan, &history)), ["registry_generation", "measurement_listed"]);
 }
 
 #[test]
 fn the_contracts_own_state_must_tell_the_same() {
-    let changes: [fn(&mut contracts::job::JobState); 6] = [
+    let changes: [fn(&mut JobState); 8] = [
         |state| state.status = JobStatus::Expired,
-        |state| state.posted_lt += 1,
-        |state| state.input_hash = HashBytes([1; 32]),
-        |state| state.closed_at += 1,
-        |state| state.claim = None,
-        |state| state.settlement = None,
+        |state| state.posting.posted_lt += 1,
+        |state| state.posting.limits.max_units.input += 1,
+        |state| state.until += 1,
+        |state| state.deposit = Amount::new(1),
+        |state| state.bond = Amount::new(1),
+        |state| state.paid = Amount::ZERO,
+        |state| state.sequence = 0,
     ];
     for change in changes {
         assert_eq!(fails(|plan| plan.stored = Box::new(change)), ["state_agrees"]);
@@ -404,21 +804,42 @@ fn the_contracts_own_state_must_tell_the_same() {
 
 #[test]
 fn a_failed_receipt_is_no_settlement() {
-    let mut plan = Plan::honest();
-    plan.settlement_succeeds = false;
+    let mut plan = Plan::ending(Ending::SettledClaimed);
+    plan.edit = Box::new(|script| {
+        let end = script.named("end");
+        end.succeeds = false;
+        end.sent.clear();
+        end.logs.clear();
+        end.rest = None;
+    });
     let found = audit_history(&plan, &plan.history());
     assert_eq!(found.status, Some(JobStatus::Claimed));
-    assert_eq!(found.conclusion(), Conclusion::Unfinished);
+    assert_eq!(failed(&found.verdict), ["ended", "state_agrees"]);
 }
 
 #[test]
 fn a_registration_that_was_not_in_force_fails() {
-    assert!(fails(|plan| plan.registered_at_s = plan.taken_at_s + 1).contains(&"registration"));
-    assert!(fails(|plan| plan.candidate_expires_at = plan.taken_at_s).contains(&"registration"));
+    for ending in [Ending::Settled, Ending::SettledClaimed, Ending::SessionSettled, Ending::MarketSettled] {
+        let engaged_at_s = |plan: &Plan| match ending {
+            Ending::SettledClaimed => plan.posted_at_s + 30,
+            Ending::MarketSettled => plan.posted_at_s + 31,
+            _ => plan.posted_at_s,
+        };
+        let late = fails_with(ending, |plan| plan.registered_at_s = engaged_at_s(plan) + 1);
+        assert!(late.contains(&"registration"), "{ending:?}");
+        let over = fails_with(ending, |plan| plan.candidate_expires_at = engaged_at_s(plan));
+        assert!(over.contains(&"registration"), "{ending:?}");
+    }
     let plan = Plan::honest();
     let mut unregistered = plan.history();
     unregistered.registration = None;
     assert_eq!(failed(&judge_history(&plan, &unregistered)), ["registration"]);
+    // Another job's registration: of another key.
+    let mut other = Plan::honest();
+    other.key = signing_key(44);
+    let mut history = plan.history();
+    history.registration = other.history().registration;
+    assert_eq!(failed(&judge_history(&plan, &history)), ["registration"]);
 }
 
 #[test]
@@ -512,7 +933,7 @@ fn every_bit_of_the_signed_receipt_counts() {
         let mut signature = receipt.signature;
         signature.0[bit / 8] ^= 1 << (bit % 8);
         assert!(
-            contracts::receipt::verify_cell(receipt.receipt.cell(), &signature, &plan.claim.receipt_key)
+            contracts::receipt::verify_cell(receipt.receipt.cell(), &signature, &plan.seller().receipt_key)
                 .is_err()
         );
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use contracts::attestor::{P256Signature, QuoteProof, VerifyQuote};
 use contracts::{Cell, HashBytes, Message as _, Ref};
-use history::{NOW_S, Plan};
+use history::{Ending, NOW_S, Plan};
 use proptest::prelude::*;
 use tycho_types::boc::Boc;
 use tycho_types::cell::CellBuilder;
@@ -20,7 +20,7 @@ use verifier::{JobHistory, MAX_TRANSACTIONS, Verdict, audit};
 fn honest() -> &'static (Plan, JobHistory) {
     static MADE: std::sync::OnceLock<(Plan, JobHistory)> = std::sync::OnceLock::new();
     MADE.get_or_init(|| {
-        let plan = Plan::honest();
+        let plan = Plan::ending(Ending::SettledClaimed);
         let history = plan.history();
         (plan, history)
     })

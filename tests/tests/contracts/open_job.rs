@@ -7,9 +7,9 @@ use contracts::receipt::{ClaimOrder, ClaimOrderBody, MarketOrder};
 use contracts::wire::to_cell;
 use contracts::{Amount, Nanoton, Prices, Ref, StdAddr, Units};
 use tests::market::{
-    PRICES, ROYALTY_BPS, SHARE_BPS, TON, assert_all_succeeded, assert_external_refused, assert_refused, hash,
+    PRICES, SHARE_BPS, TON, assert_all_succeeded, assert_external_refused, assert_refused, hash,
 };
-use tests::{Job, Kind, Market, Terms, Tx, Worker};
+use tests::{Job, Market, Terms, Tx, Worker};
 
 const BIDDING_S: u32 = 60;
 
@@ -179,7 +179,6 @@ fn one_models_offer_does_not_take_a_job_for_another() {
     let mut order = market.order(&worker, &job);
     order.body = Ref::new(ClaimOrderBody { model_id: cheap, ..(*order.body).clone() }).unwrap();
     order_refused(&mut market, &worker, &job, order, ContractError::ModelNotOffered);
-    assert!(SHARE_BPS > ROYALTY_BPS);
 }
 
 #[test]
@@ -268,7 +267,6 @@ fn an_input_is_delivered_to_a_taken_job_of_the_market_alone() {
 fn a_hundred_bids_leave_the_clients_money_alone() {
     let (mut market, worker, other, client) = setup();
     let job = market.open_job(&client, &worker, &with_bids());
-    let Kind::Market(_) = job.kind else { unreachable!() };
     market.fund_gas(&worker, Nanoton::new(5 * TON));
     market.fund_gas(&other, Nanoton::new(5 * TON));
     let mut held = market.chain.balance(&job.address);

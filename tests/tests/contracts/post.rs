@@ -12,8 +12,9 @@ use contracts::{Amount, Message, Nanoton, StdAddr, Units};
 use tests::market::{FEES, TON, assert_all_succeeded, assert_refused, cell, sealed};
 use tests::{Job, Kind, Market, Terms, Tx, Worker};
 
-const KINDS: [fn(&mut Market, &StdAddr, &Worker, &Terms) -> Job; 3] =
-    [Market::draft, Market::draft_session, Market::draft_open];
+type Draft = fn(&mut Market, &StdAddr, &Worker, &Terms) -> Job;
+
+const KINDS: [Draft; 3] = [Market::draft, Market::draft_session, Market::draft_open];
 
 fn market() -> (Market, Worker, StdAddr) {
     let mut market = Market::open();

@@ -7,10 +7,12 @@ use std::fmt::Write;
 use contracts::artifacts::{Contract, artifact};
 use serde_json::Value;
 
+type Table = fn(&Value) -> String;
+
 const SNAPSHOT: &str = include_str!("../../snapshots/fees.json");
 const PAGE: &str = include_str!("../../../docs/fees.md");
 const PAGE_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/fees.md");
-const TABLES: [(&str, fn(&Value) -> String); 2] = [("traces", traces), ("minima", minima)];
+const TABLES: [(&str, Table); 2] = [("traces", traces), ("minima", minima)];
 
 fn ton(nanoton: u64) -> String {
     format!("{:.4}", nanoton as f64 / 1e9)
@@ -18,7 +20,8 @@ fn ton(nanoton: u64) -> String {
 
 fn traces(snapshot: &Value) -> String {
     let mut table = "| what | transactions | gas | fees, TON |\n| --- | --- | --- | --- |\n".to_owned();
-    for (what, row) in snapshot["traces"].as_object().unwrap() {
+    for row in snapshot["traces"].as_array().unwrap() {
+        let what = row["what"].as_str().unwrap();
         let fees = ton(row["fees"].as_u64().unwrap());
         writeln!(table, "| {what} | {} | {} | {fees} |", row["transactions"], row["gas"]).unwrap();
     }
@@ -29,7 +32,8 @@ fn minima(snapshot: &Value) -> String {
     let mut table =
         "| message | least above the deposit, TON | used of it, TON | above |\n| --- | --- | --- | --- |\n"
             .to_owned();
-    for (message, row) in snapshot["minima"].as_object().unwrap() {
+    for row in snapshot["minima"].as_array().unwrap() {
+        let message = row["message"].as_str().unwrap();
         let (attached, used) = (row["attached"].as_u64().unwrap(), row["used"].as_u64().unwrap());
         let above = (attached - used) as f64 * 100.0 / used as f64;
         let (attached, used) = (ton(attached), ton(used));
@@ -67,7 +71,8 @@ fn the_page_shows_the_snapshot() {
 #[test]
 fn the_least_value_is_at_most_three_tenths_above_what_is_used() {
     let snapshot: Value = serde_json::from_str(SNAPSHOT).unwrap();
-    for (message, row) in snapshot["minima"].as_object().unwrap() {
+    for row in snapshot["minima"].as_array().unwrap() {
+        let message = row["message"].as_str().unwrap();
         let (attached, used) = (row["attached"].as_u64().unwrap(), row["used"].as_u64().unwrap());
         assert!(used <= attached && 10 * attached <= 13 * used, "{message}: {used} of {attached}");
     }

@@ -1,26 +1,33 @@
-//! The history of a job, with every number and address a field that a test may change.
+//! The history of a job, message by message, each of which a test may change before the transactions are made of them.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use contracts::attestor::{
     AttestorStorage, QuoteOrigin, QuoteProof, QuoteVerified, VerifiedReport, VerifyQuote,
 };
 use contracts::job::{
-    CancelJob, Claim, Excesses, ExpireJob, JobForfeited, JobLimits, JobPaid, JobRefund, JobReturned,
-    JobState, JobStatus, JobStorage, JobTerms, Payout, PostJob, PostReceipt, PostRejection, Settlement,
-    SweepJob, TakeJob,
+    AUDIT_WINDOW_S, Bid, CancelJob, CloseSession, DeliverInput, EQUIVOCATED, Excesses, ExpireJob,
+    JobEquivocated, JobLimits, JobNoticed, JobPaid, JobRefund, JobSpecial, JobState, JobStatus, JobStorage,
+    MarketNetwork, MarketTerms, OpenSession, Outcome, Parties, PostJob, PostOpenJob, PostReceipt,
+    PostRejection, Posting, RedeemReceipt, ReportEquivocation, Seller, SessionTerms, SweepJob, TakeJob,
+    TopUpJob,
 };
+use contracts::job_log::{
+    CloseAsked, EquivocationShown, InputDelivered, JobClosed, JobOpened, JobTaken, JobToppedUp,
+};
+use contracts::librarian::library_cell;
 use contracts::measurement::{KeyBinding, TdMeasurements};
-use contracts::model::SharePaid;
-use contracts::money::Split;
-use contracts::network::AttestationParams;
+use contracts::model::{ModelState, ModelStorage, RoyaltyQuoted, SharePaid, Unit};
+use contracts::money::{Amount, Split};
 use contracts::platform::ServeWorker;
-use contracts::receipt::{Receipt, ReceiptBody, Rejection, Tag, public_key, sign_cell};
+use contracts::receipt::{Receipt, ReceiptContent, Rejection, SignedReceipt, Tag, public_key};
 use contracts::registry::{PlatformPolicy, RegistrationRequest, RegistryStorage};
 use contracts::sealing::Sealed;
-use contracts::wire::{Message as _, to_cell};
+use contracts::voucher::Voucher;
+use contracts::wire::{Message, to_cell};
 use contracts::worker::{Attestation, AttestationRegistered, Evidence, FundGas};
 use contracts::{
-    Cell, CodeRef, Codes, HashBytes, Nanoton, Network, Params, Prices, Ref, SigningKey, Snake, StdAddr, Units,
+    Cell, CodeRef, Codes, Generation, HashBytes, Nanoton, Network, Params, Prices, Ref, SigningKey, Snake,
+    StdAddr, Units,
 };
 use prover::certificate::Kind;
 use prover::quote::{PckChain, Quote};
@@ -29,10 +36,10 @@ use tdx_simulator::{SimulatedPlatform, TD_SEPT_VE_DISABLE, TdIdentity};
 use tycho_types::cell::{CellBuilder, Lazy};
 use tycho_types::dict::Dict;
 use tycho_types::models::{
-    AccountStatus, ComputePhase, CurrencyCollection, ExecutedComputePhase, ExtInMsgInfo, HashUpdate,
-    IntMsgInfo, MsgInfo, OrdinaryTxInfo, OwnedMessage, StateInit, Transaction, TxInfo,
+    AccountStatus, ComputePhase, CurrencyCollection, ExecutedComputePhase, ExtInMsgInfo, ExtOutMsgInfo,
+    HashUpdate, IntMsgInfo, MsgInfo, OrdinaryTxInfo, OwnedMessage, StateInit, Transaction, TxInfo,
 };
-use tycho_types::num::{Tokens, Uint15};
+use tycho_types::num::{Tokens, Uint15, VarUint56};
 use verifier::{
     AttestorAccount, AttestorTrust, JobHistory, QuotePolicy, RegistrationTrace, RegistryAccount,
     WorkerRegistration,
@@ -41,96 +48,220 @@ use verifier::{
 pub(crate) const NOW_S: u64 = 1_800_000_000;
 pub(crate) const NETWORK_ID: i32 = -3;
 const IMAGE: &str = "worker";
-const FEES: u128 = 4_000_000;
+pub(crate) const FEES: u128 = 4_000_000;
 const FORWARD_FEE: u128 = 266_669;
+/// What 760 gas cost at the price that the transactions here state.
+pub(crate) const RECEIVERS_GAS: u128 = 304_000;
+const REDEMPTION_COST: u128 = 5_580_000;
 
 /// How far the job gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     Open,
     Claimed,
+    /// Answered without a claim.
     Settled,
+    SettledClaimed,
     Rejected,
+    RejectedClaimed,
     Cancelled,
     ExpiredOpen,
     ExpiredClaimed,
+    Session,
+    SessionSettled,
+    SessionRejected,
+    /// The client asked for the end, the worker redeemed no more.
+    SessionExpired,
+    Market,
+    MarketAwaiting,
+    MarketUndelivered,
+    MarketSettled,
 }
 
 impl Ending {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Open,
         Self::Claimed,
         Self::Settled,
+        Self::SettledClaimed,
         Self::Rejected,
+        Self::RejectedClaimed,
         Self::Cancelled,
         Self::ExpiredOpen,
         Self::ExpiredClaimed,
+        Self::Session,
+        Self::SessionSettled,
+        Self::SessionRejected,
+        Self::SessionExpired,
+        Self::Market,
+        Self::MarketAwaiting,
+        Self::MarketUndelivered,
+        Self::MarketSettled,
     ];
 
     pub(crate) fn status(self) -> JobStatus {
         match self {
-            Self::Open => JobStatus::Open,
+            Self::Open | Self::Market => JobStatus::Open,
             Self::Claimed => JobStatus::Claimed,
-            Self::Settled => JobStatus::Settled,
-            Self::Rejected => JobStatus::Rejected,
+            Self::Session => JobStatus::Session,
+            Self::MarketAwaiting => JobStatus::Awaiting,
+            Self::Settled
+            | Self::SettledClaimed
+            | Self::SessionSettled
+            | Self::SessionExpired
+            | Self::MarketSettled => JobStatus::Settled,
+            Self::Rejected | Self::RejectedClaimed | Self::SessionRejected => JobStatus::Rejected,
             Self::Cancelled => JobStatus::Cancelled,
-            Self::ExpiredOpen | Self::ExpiredClaimed => JobStatus::Expired,
+            Self::ExpiredOpen | Self::ExpiredClaimed | Self::MarketUndelivered => JobStatus::Expired,
         }
     }
 
+    pub(crate) fn is_session(self) -> bool {
+        matches!(self, Self::Session | Self::SessionSettled | Self::SessionRejected | Self::SessionExpired)
+    }
+
+    pub(crate) fn is_market(self) -> bool {
+        matches!(self, Self::Market | Self::MarketAwaiting | Self::MarketUndelivered | Self::MarketSettled)
+    }
+
     pub(crate) fn has_claim(self) -> bool {
-        matches!(self, Self::Claimed | Self::Settled | Self::Rejected | Self::ExpiredClaimed)
+        let is_claimed = matches!(
+            self,
+            Self::Claimed | Self::SettledClaimed | Self::RejectedClaimed | Self::ExpiredClaimed
+        );
+        is_claimed || (self.is_market() && self != Self::Market)
+    }
+
+    /// Whether the worker did something.
+    pub(crate) fn is_served(self) -> bool {
+        let is_unclaimed = matches!(
+            self,
+            Self::Settled
+                | Self::Rejected
+                | Self::Session
+                | Self::SessionSettled
+                | Self::SessionRejected
+                | Self::SessionExpired
+        );
+        self.has_claim() || is_unclaimed
     }
 }
+
+/// One message to the job, and what its transaction sends.
+#[derive(Clone)]
+pub(crate) struct Move {
+    pub(crate) name: &'static str,
+    pub(crate) at_s: u32,
+    /// Nobody: from outside.
+    pub(crate) from: Option<StdAddr>,
+    pub(crate) value: u128,
+    pub(crate) body: Cell,
+    pub(crate) bounced: bool,
+    pub(crate) init: Option<StateInit>,
+    pub(crate) sent: Vec<(StdAddr, u128, Cell)>,
+    /// Gets all that is left, after the others.
+    pub(crate) rest: Option<(StdAddr, Cell)>,
+    /// Of that, what stays all the same.
+    pub(crate) kept: u128,
+    pub(crate) logs: Vec<Cell>,
+    pub(crate) succeeds: bool,
+    pub(crate) fees: u128,
+}
+
+impl Move {
+    fn new(
+        name: &'static str,
+        at_s: u32,
+        from: Option<&StdAddr>,
+        value: u128,
+        message: &impl Message,
+    ) -> Self {
+        Self {
+            name,
+            at_s,
+            from: from.cloned(),
+            value,
+            body: message.to_cell().unwrap(),
+            bounced: false,
+            init: None,
+            sent: Vec::new(),
+            rest: None,
+            kept: 0,
+            logs: Vec::new(),
+            succeeds: true,
+            fees: FEES,
+        }
+    }
+
+    fn refused(mut self) -> Self {
+        self.succeeds = false;
+        self
+    }
+
+    fn send(mut self, to: &StdAddr, value: u128, message: &impl Message) -> Self {
+        self.sent.push((to.clone(), value, message.to_cell().unwrap()));
+        self
+    }
+
+    fn log(mut self, log: &impl Message) -> Self {
+        self.logs.push(log.to_cell().unwrap());
+        self
+    }
+}
+
+/// The moves of one job, and the state they leave.
+pub(crate) struct Script {
+    pub(crate) moves: Vec<Move>,
+    state: JobState,
+}
+
+impl Script {
+    pub(crate) fn named(&mut self, name: &str) -> &mut Move {
+        self.moves.iter_mut().find(|found| found.name == name).unwrap()
+    }
+
+    /// The move's message of this kind, to be changed.
+    pub(crate) fn sent<M: Message>(&mut self, name: &str) -> &mut (StdAddr, u128, Cell) {
+        let sent = &mut self.named(name).sent;
+        sent.iter_mut().find(|(_, _, body)| M::from_cell(body).is_ok()).unwrap()
+    }
+}
+
+type Edit = Box<dyn Fn(&mut Script) + Send + Sync>;
 
 pub(crate) struct Plan {
     pub(crate) ending: Ending,
     pub(crate) swept: bool,
-    pub(crate) claimed_all_the_same: bool,
+    pub(crate) activated_before: bool,
+    pub(crate) equivocated: bool,
+    /// Of the moves, before there are transactions.
+    pub(crate) edit: Edit,
+    pub(crate) stored: Box<dyn Fn(&mut JobState) + Send + Sync>,
     pub(crate) registry_code: Cell,
     pub(crate) trusted_registry_code: HashBytes,
-    pub(crate) registry_params: Option<Params>,
+    pub(crate) registry_generation: Option<Generation>,
     pub(crate) admitted_from: Option<u32>,
-    pub(crate) stored: Box<dyn Fn(&mut JobState) + Send + Sync>,
-    pub(crate) rejection: Rejection,
-    pub(crate) ended_from: StdAddr,
-    pub(crate) end_fees: u128,
-    pub(crate) bond_named: Nanoton,
-    pub(crate) bond_value: u128,
-    pub(crate) back_to_caller: u128,
-    pub(crate) payment_bounces_to: Option<StdAddr>,
     pub(crate) platform: SimulatedPlatform,
     pub(crate) network: Network,
     pub(crate) client: StdAddr,
+    pub(crate) owner: StdAddr,
     pub(crate) nonce: u64,
     pub(crate) nonce_in_state_init: u64,
-    pub(crate) worker: StdAddr,
-    pub(crate) posted_from: StdAddr,
-    pub(crate) activated_before: bool,
-    pub(crate) posted_value: u128,
+    pub(crate) key: SigningKey,
+    pub(crate) session_key: SigningKey,
+    pub(crate) posted_at_s: u32,
+    pub(crate) until: u32,
+    pub(crate) deposit: Amount,
     pub(crate) limits: JobLimits,
-    pub(crate) terms_measurement: HashBytes,
-    pub(crate) claim_by: u32,
-    pub(crate) taken_from: StdAddr,
-    pub(crate) taken_at_s: u32,
-    pub(crate) claimed_model_id: HashBytes,
-    pub(crate) claim: Claim,
-    pub(crate) bond_brought: Nanoton,
-    pub(crate) receipt: Receipt,
-    pub(crate) receipt_signer: SigningKey,
-    pub(crate) result_hash: HashBytes,
-    pub(crate) settled_at_s: u32,
-    pub(crate) settlement_succeeds: bool,
-    pub(crate) paid: Nanoton,
-    pub(crate) paid_to_worker: Nanoton,
-    pub(crate) royalty: Nanoton,
-    pub(crate) fee: Nanoton,
-    pub(crate) payment_to: StdAddr,
-    pub(crate) share_to: StdAddr,
-    pub(crate) refund_to: StdAddr,
-    pub(crate) refund_value: u128,
-    pub(crate) refund_status: u8,
-    pub(crate) worker_paid_twice: bool,
+    pub(crate) prices: Prices,
+    pub(crate) royalty_bps: u16,
+    pub(crate) share_bps: u16,
+    pub(crate) bond: Amount,
+    pub(crate) model_data: Option<Cell>,
+    pub(crate) offer: Option<RoyaltyQuoted>,
+    pub(crate) units: Units,
+    pub(crate) amount: Amount,
+    pub(crate) registered_measurement: HashBytes,
     pub(crate) registered_at_s: u32,
     pub(crate) candidate_expires_at: u32,
     pub(crate) image: &'static str,
@@ -155,76 +286,50 @@ pub(crate) fn signing_key(byte: u8) -> SigningKey {
     SigningKey::from_bytes(&[byte; 32])
 }
 
-const POSTED_LT: u64 = 1_000;
+pub(crate) const POSTED_LT: u64 = 1_000_000;
+const LT_STEP: u64 = 1_000;
 pub(crate) const SETTLE_WITHIN_S: u32 = 300;
+const DELIVER_WITHIN_S: u32 = 120;
+const BID_FOR_S: u32 = 60;
+const COMPENSATION: Amount = Amount::new(3_000_000);
 const ENCRYPTION_KEY: HashBytes = HashBytes([77; 32]);
 const MC_ROOT_HASH: HashBytes = HashBytes([55; 32]);
 const MC_SEQNO: u32 = 4_321;
-const MODEL_ID: HashBytes = HashBytes([33; 32]);
-const RESULT_ENC: HashBytes = HashBytes([22; 32]);
+pub(crate) const MODEL_ID: HashBytes = HashBytes([33; 32]);
 
 impl Plan {
     pub(crate) fn honest() -> Self {
+        Self::ending(Ending::Settled)
+    }
+
+    /// An honest job with this end.
+    pub(crate) fn ending(ending: Ending) -> Self {
         let now = NOW_S as u32;
         let platform = SimulatedPlatform::new(&[7; 32], NOW_S).unwrap();
         let attestor =
             contracts::CodeRef::of(&attestor_code()).address(&to_cell(&attestor(&platform)).unwrap());
-        let network = Network { registry: address(1), params: Ref::new(params(attestor)).unwrap() };
+        let network = Network { registry: address(1), generation: generation(attestor) };
         let (client, owner) = (address(2), address(3));
-        let nonce = 7;
-        let worker = network.worker_address(&owner).unwrap();
-        let job = network.job_address(&client, nonce).unwrap();
-        let key = signing_key(40);
         let prices = Prices {
             input: Nanoton::new(1_000_000),
             cached_input: Nanoton::new(500_000),
             output: Nanoton::new(20_000_001),
         };
         let units = Units { input: 120, cached_input: 3, output: 64 };
-        let result = to_cell(&sealed(RESULT_ENC)).unwrap();
-        let receipt = Receipt {
-            tag: Tag,
-            network_id: NETWORK_ID,
-            job,
-            posted_lt: POSTED_LT,
-            sequence: 1,
-            is_final: true,
-            units,
-            amount: prices.cost(&units),
-            body: Ref::new(body(*result.repr_hash())).unwrap(),
-        };
-        let claim = Claim {
-            receipt_key: public_key(&key),
-            measurement: measurement_of(IMAGE),
-            royalty_bps: 500,
-            bond: Nanoton::new(600_000_000),
-            settle_by: 0,
-            worker_owner: owner,
-            prices: Ref::new(prices).unwrap(),
-        };
         let registry_code = registry_code(1);
+        let royalty_bps = 500;
+        let posted_at_s = now - 1_000;
         let mut plan = Self {
-            ending: Ending::Settled,
+            ending,
             swept: false,
-            claimed_all_the_same: false,
+            activated_before: false,
+            equivocated: false,
+            edit: Box::new(|_| {}),
+            stored: Box::new(|_| {}),
             trusted_registry_code: *registry_code.repr_hash(),
             registry_code,
-            registry_params: None,
+            registry_generation: None,
             admitted_from: Some(0),
-            stored: Box::new(|_| {}),
-            rejection: Rejection {
-                tag: Tag,
-                network_id: NETWORK_ID,
-                job: receipt.job.clone(),
-                posted_lt: POSTED_LT,
-                reason: 1,
-            },
-            ended_from: client.clone(),
-            end_fees: FEES,
-            bond_named: claim.bond,
-            bond_value: claim.bond.get() + 5_000,
-            back_to_caller: 1_000,
-            payment_bounces_to: None,
             attestor_root: platform.root_der().to_vec(),
             attestor_code: attestor_code(),
             change_proof: Box::new(|_| {}),
@@ -233,204 +338,430 @@ impl Plan {
             registered_from: None,
             answer_to: None,
             platform,
-            share_to: network.model_address(&MODEL_ID).unwrap(),
-            posted_from: client.clone(),
-            refund_to: client.clone(),
             client,
-            nonce,
-            nonce_in_state_init: nonce,
-            activated_before: false,
-            posted_value: 900_000_000,
+            nonce: 7,
+            nonce_in_state_init: 7,
+            key: signing_key(40),
+            session_key: signing_key(42),
+            posted_at_s,
+            until: posted_at_s + 600,
+            deposit: Amount::new(500_000_000),
             limits: JobLimits {
-                max_prices: prices,
                 max_units: Units { input: 200, cached_input: 200, output: 128 },
-                deposit: Nanoton::new(50_000_000),
+                least_bond: Amount::new(550_000_000),
             },
-            terms_measurement: HashBytes::ZERO,
-            claim_by: now - 50,
-            taken_from: worker.clone(),
-            taken_at_s: now - 60,
-            claimed_model_id: MODEL_ID,
-            bond_brought: claim.bond,
-            claim,
-            receipt,
-            receipt_signer: key,
-            result_hash: *result.repr_hash(),
-            settled_at_s: now - 10,
-            settlement_succeeds: true,
-            paid: Nanoton::ZERO,
-            paid_to_worker: Nanoton::ZERO,
-            royalty: Nanoton::ZERO,
-            fee: Nanoton::ZERO,
-            payment_to: worker.clone(),
-            refund_value: 0,
-            refund_status: 3,
-            worker_paid_twice: false,
-            registered_at_s: now - 500,
+            amount: Amount::try_from(prices.cost(&units)).unwrap(),
+            prices,
+            royalty_bps,
+            share_bps: network.generation.share_bps(royalty_bps),
+            bond: Amount::new(600_000_000),
+            model_data: None,
+            offer: None,
+            units,
+            registered_measurement: measurement_of(IMAGE),
+            registered_at_s: posted_at_s - 500,
             candidate_expires_at: now + 86_400,
             image: IMAGE,
-            bound_worker: worker.clone(),
+            bound_worker: network.worker_address(&owner).unwrap(),
             bound_network_id: NETWORK_ID,
             bound_encryption_key: ENCRYPTION_KEY,
             chain_root_hash: Some(MC_ROOT_HASH),
-            worker,
+            owner,
             network,
         };
-        plan.settle_payments();
+        plan.model_data = Some(plan.model(MODEL_ID, royalty_bps));
         plan
     }
 
-    /// An honest job with this end.
-    pub(crate) fn ending(ending: Ending) -> Self {
-        let mut plan = Self::honest();
-        let deposit = plan.limits.deposit.get();
-        plan.ending = ending;
-        match ending {
-            Ending::Open | Ending::Claimed | Ending::Settled => {}
-            Ending::Rejected | Ending::Cancelled => plan.refund_value = deposit + 1_000,
-            Ending::ExpiredOpen => {
-                plan.refund_value = deposit + 1_000;
-                plan.settled_at_s = plan.claim_by + 1;
-                plan.ended_from = address(87);
-            }
-            Ending::ExpiredClaimed => {
-                plan.refund_value = deposit + plan.claim.bond.get() + 1_000;
-                plan.settled_at_s = plan.taken_at_s + SETTLE_WITHIN_S + 1;
-                plan.ended_from = address(87);
-            }
-        }
-        if matches!(ending, Ending::Cancelled | Ending::ExpiredOpen | Ending::ExpiredClaimed) {
-            plan.posted_value = deposit + 10_000_000;
-        }
-        if ending != Ending::Settled {
-            plan.paid = Nanoton::ZERO;
-            plan.refund_status = ending.status() as u8;
-        }
-        plan
+    /// Another generation of contracts, the worker moved to it.
+    pub(crate) fn generation_with(&mut self, change: impl FnOnce(&mut Generation)) {
+        change(&mut self.network.generation);
+        self.bound_worker = self.worker();
+        self.share_bps = self.network.generation.share_bps(self.royalty_bps);
+        self.model_data = Some(self.model(MODEL_ID, self.royalty_bps));
     }
 
-    pub(crate) fn params(&self) -> &Params {
-        &self.network.params
-    }
-
-    /// Another generation of contracts, the job and the worker moved to it.
-    pub(crate) fn network_with(&mut self, change: impl FnOnce(&mut Params)) {
-        let mut params = self.params().clone();
-        change(&mut params);
-        self.network = Network { registry: address(1), params: Ref::new(params).unwrap() };
-        self.worker = self.network.worker_address(&self.claim.worker_owner).unwrap();
-        self.taken_from = self.worker.clone();
-        self.payment_to = self.worker.clone();
-        self.bound_worker = self.worker.clone();
-        self.share_to = self.network.model_address(&MODEL_ID).unwrap();
-        self.receipt.job = self.job();
-        self.rejection.job = self.job();
-    }
-
-    /// What the contract would pay.
-    pub(crate) fn settle_payments(&mut self) {
-        let cost = self.claim.prices.cost(&self.receipt.units);
-        let (royalty_bps, fee_bps) = (self.claim.royalty_bps, self.params().fee_bps);
-        let split = Split::of(self.receipt.amount, cost, self.limits.deposit, royalty_bps, fee_bps).unwrap();
-        self.paid = split.paid;
-        self.paid_to_worker = split.to_worker;
-        self.royalty = split.royalty;
-        self.fee = split.fee;
-        self.refund_value = split.to_client.get() + 1_000;
+    pub(crate) fn worker(&self) -> StdAddr {
+        self.network.worker_address(&self.owner).unwrap()
     }
 
     pub(crate) fn job(&self) -> StdAddr {
         self.network.job_address(&self.client, self.nonce).unwrap()
     }
 
+    pub(crate) fn model_address(&self) -> StdAddr {
+        self.network.model_address(&MODEL_ID).unwrap()
+    }
+
+    /// The data of a Model's account.
+    pub(crate) fn model(&self, id: HashBytes, royalty_bps: u16) -> Cell {
+        let mut storage = ModelStorage::initial(&self.network, id).unwrap();
+        storage.state = Some(ModelState {
+            publisher: address(9),
+            royalty_bps,
+            unit: Unit::Token,
+            deprecated: false,
+            metadata: Ref::new(Snake::new(b"{}".to_vec()).unwrap()).unwrap(),
+        });
+        to_cell(&storage).unwrap()
+    }
+
     pub(crate) fn policy(&self) -> QuotePolicy {
         QuotePolicy::dangerous_simulated(self.platform.root_der().to_vec(), vec![measurement_of(IMAGE)])
     }
 
-    pub(crate) fn post_receipt(&self) -> PostReceipt {
-        let mut receipt = self.receipt.clone();
-        receipt.body = Ref::new(body(self.result_hash)).unwrap();
-        let receipt = Ref::new(receipt).unwrap();
-        PostReceipt {
-            signature: sign_cell(receipt.cell(), &self.receipt_signer),
-            receipt,
-            result: to_cell(&sealed(RESULT_ENC)).unwrap(),
+    pub(crate) fn seller(&self) -> Seller {
+        Seller {
+            worker: self.worker().address,
+            receipt_key: public_key(&self.key),
+            model: self.model_address().address,
+            settle_within_s: SETTLE_WITHIN_S,
+            share_bps: self.share_bps,
+            prices: self.prices,
         }
     }
 
-    pub(crate) fn history(&self) -> JobHistory {
-        let mut account = Account::new(self.job());
-        let init = JobStorage::initial(&self.network, self.client.clone(), self.nonce_in_state_init).unwrap();
-        let init = StateInit { data: Some(to_cell(&init).unwrap()), ..Default::default() };
-        let fund = FundGas { query_id: 0 }.to_cell().unwrap();
-        if self.activated_before {
-            let early = account.from(&address(88), 5_000_000, fund.clone(), Some(init.clone()));
-            account.transaction(POSTED_LT - 500, self.taken_at_s - 90, early, Vec::new(), false);
+    pub(crate) fn receipt(&self) -> Receipt {
+        Receipt {
+            tag: Tag,
+            job: self.job(),
+            posted_lt: POSTED_LT,
+            sequence: 1,
+            is_final: true,
+            units: self.units,
+            amount: self.amount,
+            content_hash: content().hash().unwrap(),
         }
-        let post = self.post_job().to_cell().unwrap();
-        let with_init = if self.activated_before { None } else { Some(init) };
-        let post = account.from(&self.posted_from, self.posted_value, post, with_init);
-        account.transaction(POSTED_LT, self.taken_at_s - 30, post, Vec::new(), true);
-        let take = TakeJob {
-            query_id: 0,
-            bond: self.claim.bond,
-            model_id: self.claimed_model_id,
-            claim: Ref::new(self.claim.clone()).unwrap(),
+    }
+
+    pub(crate) fn post_receipt(&self) -> PostReceipt {
+        self.post(self.receipt(), &self.key)
+    }
+
+    pub(crate) fn post(&self, receipt: Receipt, key: &SigningKey) -> PostReceipt {
+        PostReceipt::signed(receipt, content(), &sealed(22), key).unwrap()
+    }
+
+    pub(crate) fn rejection(&self) -> Rejection {
+        Rejection { tag: Tag, job: self.job(), posted_lt: POSTED_LT, reason: 1 }
+    }
+
+    pub(crate) fn redeem(&self, sequence: u32, sum: u64, is_final: bool) -> RedeemReceipt {
+        let receipt = Receipt { sequence, is_final, amount: Amount::new(sum), ..self.receipt() };
+        self.redeem_with(receipt, Amount::new(sum))
+    }
+
+    pub(crate) fn redeem_with(&self, receipt: Receipt, amount: Amount) -> RedeemReceipt {
+        let voucher = Voucher { job: self.job().address, posted_lt: POSTED_LT, amount };
+        let signed = SignedReceipt::new(receipt, &self.key).unwrap();
+        RedeemReceipt::new(signed, amount, voucher.sign(&self.session_key)).unwrap()
+    }
+
+    /// Who holds the job first, and is outbid.
+    pub(crate) fn first_bidder(&self) -> Seller {
+        let mut seller = self.seller();
+        seller.worker = self.network.worker_address(&address(6)).unwrap().address;
+        seller.prices.output = Nanoton::new(seller.prices.output.get() as u64 + 500_000);
+        seller.receipt_key = public_key(&signing_key(43));
+        seller
+    }
+
+    pub(crate) fn market_terms(&self) -> MarketTerms {
+        let mut max_prices = self.prices;
+        max_prices.output = Nanoton::new(30_000_000);
+        MarketTerms {
+            model_id: MODEL_ID,
+            measurement: HashBytes::ZERO,
+            max_prices,
+            bid_until: self.posted_at_s + BID_FOR_S,
+            deliver_within_s: DELIVER_WITHIN_S,
+            compensation: COMPENSATION,
+            best_stake: Amount::ZERO,
+            network: Ref::new(MarketNetwork::of(&self.network, &MODEL_ID, SETTLE_WITHIN_S).unwrap()).unwrap(),
+        }
+    }
+
+    fn script(&self) -> Script {
+        let (seller, limits, at_s) = (Ref::new(self.seller()).unwrap(), self.limits, self.posted_at_s);
+        let (until, deposit, client) = (self.until, self.deposit, &self.client);
+        let init = JobStorage::initial(client.clone(), self.nonce_in_state_init);
+        let init = StateInit { data: Some(to_cell(&init).unwrap()), ..Default::default() };
+        let value = u128::from(deposit.get()) + 60_000_000;
+        let notice = JobNoticed { query_id: 0 };
+        let opened = |opcode, terms_hash| JobOpened { opcode, until, deposit, terms_hash };
+        let from = Some(client);
+        let (mut post, status, posted_seller, special) = if self.ending.is_session() {
+            let terms = SessionTerms { session_key: public_key(&self.session_key) };
+            let session_seller = seller.clone();
+            let open = OpenSession {
+                query_id: 0,
+                until,
+                deposit,
+                limits,
+                seller: session_seller,
+                terms: Ref::new(terms).unwrap(),
+            };
+            let post = Move::new("post", at_s, from, value, &open)
+                .send(&self.worker(), 0, &notice)
+                .log(&opened(OpenSession::OPCODE, seller.hash()));
+            let special = Ref::new(JobSpecial::Session(terms)).unwrap();
+            (post, JobStatus::Session, Some(seller.clone()), Some(special))
+        } else if self.ending.is_market() {
+            let terms = Ref::new(self.market_terms()).unwrap();
+            let hash = terms.hash();
+            let open = PostOpenJob { query_id: 0, until, deposit, limits, terms };
+            let post = Move::new("post", at_s, from, value, &open)
+                .send(&self.model_address(), 0, &notice)
+                .log(&opened(PostOpenJob::OPCODE, hash));
+            (post, JobStatus::Open, None, Some(market(self.market_terms())))
+        } else {
+            let job = PostJob::new(0, until, deposit, limits, self.seller(), &sealed(11)).unwrap();
+            let post = Move::new("post", at_s, from, value, &job)
+                .send(&self.worker(), 0, &notice)
+                .log(&opened(PostJob::OPCODE, seller.hash()));
+            (post, JobStatus::Open, Some(seller.clone()), None)
         };
-        let value = self.bond_brought.get() + 6_000_000;
-        let take = account.from(&self.taken_from, value, take.to_cell().unwrap(), None);
-        if self.ending.has_claim() || self.claimed_all_the_same {
-            account.transaction(POSTED_LT + 1_000, self.taken_at_s, take, Vec::new(), true);
+        let posting = Posting { posted_lt: POSTED_LT, limits, seller: posted_seller, special };
+        let (bond, paid) = (Amount::ZERO, Amount::ZERO);
+        let state = JobState { status, until, deposit, bond, paid, sequence: 0, posting };
+        let mut script = Script { moves: Vec::new(), state };
+        if self.activated_before {
+            let early =
+                Move::new("early", at_s - 60, Some(&address(88)), 5_000_000, &FundGas { query_id: 0 });
+            script.moves.push(Move { init: Some(init), ..early.refused() });
+        } else {
+            post.init = Some(init);
         }
         // What a stranger sends is refused and proves nothing.
-        let refused = account.from(&address(89), 7_000_000, self.post_job().to_cell().unwrap(), None);
-        account.transaction(POSTED_LT + 2_000, self.taken_at_s + 1, refused, Vec::new(), false);
-        let end = match self.ending {
-            Ending::Open | Ending::Claimed => None,
-            Ending::Settled => Some(account.external(self.post_receipt().to_cell().unwrap())),
-            Ending::Rejected => Some(account.external(self.post_rejection().to_cell().unwrap())),
-            Ending::Cancelled => {
-                let body = CancelJob { query_id: 9 }.to_cell().unwrap();
-                Some(account.from(&self.ended_from, 50_000_000, body, None))
-            }
-            Ending::ExpiredOpen | Ending::ExpiredClaimed => {
-                let body = ExpireJob { query_id: 9 }.to_cell().unwrap();
-                Some(account.from(&self.ended_from, 50_000_000, body, None))
-            }
+        let stranger = Move {
+            body: post.body.clone(),
+            ..Move::new("stranger", at_s + 1, Some(&address(89)), 7_000_000, &notice)
         };
-        if let Some(end) = end {
-            let payments = if self.settlement_succeeds { self.payments(&account) } else { Vec::new() };
-            account.fees = self.end_fees;
-            account.transaction(
-                POSTED_LT + 3_000,
-                self.settled_at_s,
-                end,
-                payments,
-                self.settlement_succeeds,
-            );
-            account.fees = FEES;
+        script.moves.extend([post, stranger.refused()]);
+        self.claims(&mut script);
+        if self.ending.is_session() {
+            self.redemptions(&mut script);
         }
-        if let Some(to) = &self.payment_bounces_to {
-            let value = self.bond_value - 1_000_000;
-            let mut body = CellBuilder::new();
-            body.store_u32(u32::MAX).unwrap();
-            body.store_u32(if self.ending == Ending::Settled {
-                JobPaid::OPCODE
-            } else {
-                JobReturned::OPCODE
-            })
-            .unwrap();
-            let back = account.bounced(&self.worker, value, body.build().unwrap());
-            let payout = Payout { query_id: 0 }.to_cell().unwrap();
-            let on = account.to(to, value - FEES - FORWARD_FEE, payout);
-            account.transaction(POSTED_LT + 3_500, self.settled_at_s + 1, back, vec![on], true);
+        self.end(&mut script);
+        if self.equivocated {
+            let other = Receipt { units: Units::default(), ..self.receipt() };
+            let (one, other) = (self.receipt(), other);
+            let report = ReportEquivocation {
+                query_id: 3,
+                registration_seqno: 6,
+                one: Ref::new(SignedReceipt::new(one, &self.key).unwrap()).unwrap(),
+                other: Ref::new(SignedReceipt::new(other, &self.key).unwrap()).unwrap(),
+            };
+            let penalty = self.limits.least_bond.max(self.deposit);
+            let parties = Parties { client: client.clone(), reporter: address(84) };
+            let told = JobEquivocated {
+                query_id: 3,
+                receipt_key: public_key(&self.key),
+                registration_seqno: 6,
+                penalty,
+                nonce: self.nonce,
+                parties: Ref::new(parties).unwrap(),
+            };
+            let last_s = script.moves.last().unwrap().at_s;
+            script.moves.push(
+                Move::new("report", last_s + 5, Some(&address(84)), 20_000_000, &report)
+                    .send(&self.worker(), 20_000_000 - FEES - FORWARD_FEE, &told)
+                    .log(&EquivocationShown { sequence: 1, penalty }),
+            );
+            script.state.sequence += EQUIVOCATED;
         }
         if self.swept {
-            let body = SweepJob { query_id: 9 }.to_cell().unwrap();
-            let sweep = account.from(&address(86), 50_000_000, body, None);
-            let all = account.balance + 50_000_000 - FEES - FORWARD_FEE;
-            let rest = account.to(&self.client, all, Excesses { query_id: 9 }.to_cell().unwrap());
-            account.transaction(POSTED_LT + 4_000, self.settled_at_s + 700_000, sweep, vec![rest], true);
+            let at_s = script.state.until + 1;
+            let sweep = Move::new("sweep", at_s, Some(&address(86)), 50_000_000, &SweepJob { query_id: 9 });
+            let rest = Excesses { query_id: 9 }.to_cell().unwrap();
+            script.moves.push(Move { rest: Some((client.clone(), rest)), ..sweep });
+        }
+        script
+    }
+
+    fn claims(&self, script: &mut Script) {
+        if !self.ending.has_claim() {
+            return;
+        }
+        let (stake, measurement) = (Amount::new(10_000_000_000), self.registered_measurement);
+        let take = |bid| TakeJob { query_id: 0, bond: self.bond, stake, measurement, bid };
+        let value = u128::from(self.bond.get()) + 6_000_000;
+        let at_s = self.posted_at_s + 30;
+        let (state, moves) = (&mut script.state, &mut script.moves);
+        state.bond = self.bond;
+        if !self.ending.is_market() {
+            state.until = at_s + SETTLE_WITHIN_S;
+            state.status = JobStatus::Claimed;
+            let taken = self.taken(&self.seller(), state.until);
+            moves.push(Move::new("claim", at_s, Some(&self.worker()), value, &take(None)).log(&taken));
+            return;
+        }
+        let until = self.posted_at_s + BID_FOR_S + DELIVER_WITHIN_S;
+        let bidders =
+            [("first bid", self.first_bidder(), address(6)), ("bid", self.seller(), self.owner.clone())];
+        for (at, (name, seller, owner)) in bidders.into_iter().enumerate() {
+            let worker = self.network.worker_address(&owner).unwrap();
+            let taken = self.taken(&seller, until);
+            let bid = Bid { worker_owner: owner, seller: Ref::new(seller).unwrap() };
+            let bid = take(Some(Ref::new(bid).unwrap()));
+            let mut taking = Move::new(name, at_s + at as u32, Some(&worker), value, &bid).log(&taken);
+            if at > 0 {
+                let outbid = JobPaid { query_id: 0, outcome: Outcome::Outbid as u8 };
+                let first = StdAddr::new(0, self.first_bidder().worker);
+                taking = taking.send(&first, u128::from(self.bond.get()) + RECEIVERS_GAS, &outbid);
+            }
+            moves.push(taking);
+        }
+        state.until = until;
+        state.status = JobStatus::Awaiting;
+        state.posting.seller = Some(Ref::new(self.seller()).unwrap());
+        state.posting.special = Some(market(MarketTerms { best_stake: stake, ..self.market_terms() }));
+        if self.ending == Ending::MarketSettled {
+            let at_s = self.posted_at_s + BID_FOR_S + 10;
+            state.until = at_s + SETTLE_WITHIN_S;
+            state.status = JobStatus::Claimed;
+            let deliver = DeliverInput::new(0, &sealed(12)).unwrap();
+            let log = InputDelivered { input_hash: *deliver.input.repr_hash(), until: state.until };
+            moves.push(Move::new("deliver", at_s, Some(&self.client), 8_000_000, &deliver).log(&log));
+        }
+    }
+
+    fn taken(&self, seller: &Seller, until: u32) -> JobTaken {
+        JobTaken { worker: seller.worker, bond: self.bond, until, prices: seller.prices }
+    }
+
+    fn redemptions(&self, script: &mut Script) {
+        if self.ending == Ending::SessionRejected {
+            return;
+        }
+        let (state, moves) = (&mut script.state, &mut script.moves);
+        let mut before = Split::of_session(Amount::ZERO, Amount::ZERO, self.deposit, self.share_bps);
+        for (at, sum) in [(1u32, 100_000_000u64), (2, 200_000_000)] {
+            let redeem = self.redeem(at, sum, false);
+            let split = Split::of_session(Amount::new(sum), Amount::new(sum), self.deposit, self.share_bps);
+            let earned = u128::from(split.to_worker.get() - before.to_worker.get());
+            let value = earned - REDEMPTION_COST + RECEIVERS_GAS;
+            let name = if at == 1 { "redeem" } else { "second redeem" };
+            moves.push(Move::new(name, self.posted_at_s + 20 * at, None, 0, &redeem).send(
+                &self.worker(),
+                value,
+                &JobPaid { query_id: POSTED_LT, outcome: Outcome::Settled as u8 },
+            ));
+            (state.paid, state.sequence) = (split.paid, at);
+            before = split;
+        }
+        let more = TopUpJob { query_id: 0, amount: Amount::new(70_000_000) };
+        state.deposit = state.deposit.checked_add(more.amount).unwrap();
+        let log = JobToppedUp { deposit: state.deposit };
+        moves.push(
+            Move::new("top up", self.posted_at_s + 50, Some(&self.client), 75_000_000, &more).log(&log),
+        );
+        if self.ending == Ending::SessionExpired {
+            let at_s = self.posted_at_s + 55;
+            state.until = at_s + SETTLE_WITHIN_S;
+            let log = CloseAsked { until: state.until };
+            let close = CloseSession { query_id: 0 };
+            moves.push(Move::new("close", at_s, Some(&self.client), 5_000_000, &close).log(&log));
+        }
+    }
+
+    fn end(&self, script: &mut Script) {
+        let client = &self.client;
+        let state = &mut script.state;
+        let seller = state.posting.seller.as_ref().map(|seller| (**seller).clone());
+        let paid_before = state.paid;
+        let at_s = match self.ending {
+            Ending::ExpiredOpen
+            | Ending::ExpiredClaimed
+            | Ending::SessionExpired
+            | Ending::MarketUndelivered => state.until + 1,
+            _ => self.posted_at_s + 150,
+        };
+        let mut signed_hash = HashBytes::ZERO;
+        let mut share = Amount::ZERO;
+        let mut to_worker = None;
+        let mut end = match self.ending {
+            Ending::Open | Ending::Claimed | Ending::Session | Ending::Market | Ending::MarketAwaiting => {
+                return;
+            }
+            Ending::Settled | Ending::SettledClaimed | Ending::MarketSettled => {
+                let post = self.post_receipt();
+                let cost = self.prices.cost(&self.units);
+                let split = Split::of(self.amount, cost, state.deposit, self.share_bps);
+                (state.paid, share, signed_hash) = (split.paid, split.share, post.receipt.hash());
+                state.sequence = 1;
+                to_worker = Some((split.to_worker.get() + state.bond.get(), Outcome::Settled));
+                Move::new("end", at_s, None, 0, &post)
+            }
+            Ending::SessionSettled => {
+                let redeem = self.redeem(3, 300_000_000, true);
+                let sum = Amount::new(300_000_000);
+                let split = Split::of_session(sum, sum, state.deposit, self.share_bps);
+                let before = paid_before.get() - paid_before.share_bps(self.share_bps).get();
+                (state.paid, share, signed_hash) = (split.paid, split.share, redeem.receipt.hash());
+                state.sequence = 3;
+                to_worker = Some((split.to_worker.get() - before, Outcome::Settled));
+                Move::new("end", at_s, None, 0, &redeem)
+            }
+            Ending::Rejected | Ending::RejectedClaimed | Ending::SessionRejected => {
+                let post = PostRejection::signed(self.rejection(), &self.key).unwrap();
+                signed_hash = post.rejection.hash();
+                to_worker = Some((state.bond.get(), Outcome::Rejected));
+                Move::new("end", at_s, None, 0, &post)
+            }
+            Ending::Cancelled => Move::new("end", at_s, Some(client), 50_000_000, &CancelJob { query_id: 9 }),
+            Ending::ExpiredOpen
+            | Ending::ExpiredClaimed
+            | Ending::SessionExpired
+            | Ending::MarketUndelivered => {
+                if self.ending == Ending::SessionExpired {
+                    share = state.paid.share_bps(self.share_bps);
+                }
+                if self.ending == Ending::MarketUndelivered {
+                    to_worker = Some((state.bond.get() + COMPENSATION.get(), Outcome::Undelivered));
+                }
+                Move::new("end", at_s, Some(&address(87)), 50_000_000, &ExpireJob { query_id: 9 })
+            }
+        };
+        if let (true, Some(seller)) = (share > Amount::ZERO, &seller) {
+            let model = StdAddr::new(0, seller.model);
+            let value = u128::from(share.get()) + RECEIVERS_GAS;
+            end = end.send(&model, value, &SharePaid { query_id: POSTED_LT });
+        }
+        if let (Some((amount @ 1.., outcome)), Some(seller)) = (to_worker, &seller) {
+            let value = u128::from(amount) + RECEIVERS_GAS;
+            let paid = JobPaid { query_id: POSTED_LT, outcome: outcome as u8 };
+            end = end.send(&StdAddr::new(0, seller.worker), value, &paid);
+        }
+        if end.name == "end" && end.from.as_ref() == Some(&address(87)) {
+            end = end.send(&address(87), 40_000_000, &Excesses { query_id: 9 });
+        }
+        let status = self.ending.status();
+        end = end.log(&JobClosed { status: status as u8, paid: state.paid, signed_hash });
+        let refund = JobRefund { query_id: POSTED_LT, status: status as u8 }.to_cell().unwrap();
+        end.rest = Some((client.clone(), refund));
+        (state.status, state.until, state.bond) = (status, at_s + AUDIT_WINDOW_S, Amount::ZERO);
+        script.moves.push(end);
+    }
+
+    pub(crate) fn history(&self) -> JobHistory {
+        let mut script = self.script();
+        (self.edit)(&mut script);
+        (self.stored)(&mut script.state);
+        let mut account = Account::new(self.job());
+        let mut posted = false;
+        let mut lt = POSTED_LT - LT_STEP;
+        for step in &script.moves {
+            // The posting has the logical time that receipts name, whatever came before.
+            lt = match (posted, step.name) {
+                (false, "post") => POSTED_LT,
+                (false, _) => POSTED_LT - LT_STEP,
+                (true, _) => lt + LT_STEP,
+            };
+            posted |= step.name == "post";
+            let incoming = account.incoming(step);
+            account.fees = step.fees;
+            account.play(lt, step, incoming);
         }
         JobHistory {
             network: self.network.clone(),
@@ -447,25 +778,35 @@ impl Plan {
             job: self.job(),
             transactions: account.transactions,
             balance_nanoton: account.balance,
-            state: (!self.swept).then(|| self.state()),
-            registration: self.ending.has_claim().then(|| self.registration()),
+            state: (!self.swept).then_some(script.state),
+            registration: self.ending.is_served().then(|| self.registration()),
+            model: self.model_data.clone(),
+            offer: self.offer.as_ref().map(|offer| self.offered(offer)),
         }
     }
 
+    fn offered(&self, offer: &RoyaltyQuoted) -> Cell {
+        let mut worker = Account::new(self.worker());
+        let step = Move::new("offer", self.posted_at_s - 200, Some(&self.model_address()), 9_000_000, offer);
+        let incoming = worker.incoming(&step);
+        worker.play(50, &step, incoming);
+        worker.transactions.remove(0)
+    }
+
     fn registry(&self) -> RegistryAccount {
-        let params = self.registry_params.clone().unwrap_or_else(|| self.params().clone());
+        let generation = self.registry_generation.clone().unwrap_or_else(|| self.network.generation.clone());
         let mut storage = RegistryStorage::initial(
             address(5),
             0,
             0,
-            params,
+            generation,
             &[],
             PlatformPolicy::initial(0),
-            Cell::default(),
+            platform_code(),
         )
         .unwrap();
         if let Some(from_s) = self.admitted_from {
-            storage.measurements.set(self.claim.measurement, from_s).unwrap();
+            storage.measurements.set(self.registered_measurement, from_s).unwrap();
         }
         RegistryAccount {
             code: self.registry_code.clone(),
@@ -474,109 +815,9 @@ impl Plan {
         }
     }
 
-    /// What the contract would hold.
-    fn state(&self) -> JobState {
-        let post = self.post_job();
-        let mut claim = self.claim.clone();
-        claim.settle_by = self.taken_at_s + SETTLE_WITHIN_S;
-        let ended = self.settlement_succeeds && self.ending.status().is_closed();
-        let settlement = match self.ending {
-            Ending::Settled if ended => Some(Settlement {
-                receipt_hash: self.post_receipt().receipt.hash(),
-                result_hash: *self.post_receipt().result.repr_hash(),
-                paid: self.paid,
-                royalty: self.royalty,
-                fee: self.fee,
-            }),
-            Ending::Rejected => Some(Settlement {
-                receipt_hash: self.post_rejection().rejection.hash(),
-                result_hash: HashBytes::ZERO,
-                paid: Nanoton::ZERO,
-                royalty: Nanoton::ZERO,
-                fee: Nanoton::ZERO,
-            }),
-            _ => None,
-        };
-        let mut state = JobState {
-            status: if ended || !self.ending.has_claim() { self.ending.status() } else { JobStatus::Claimed },
-            posted_lt: POSTED_LT,
-            posted_at: self.taken_at_s - 30,
-            closed_at: if ended { self.settled_at_s } else { 0 },
-            input_hash: post.input_hash(),
-            terms: post.terms,
-            claim: self.ending.has_claim().then(|| Ref::new(claim).unwrap()),
-            settlement: settlement.map(|settlement| Ref::new(settlement).unwrap()),
-        };
-        (self.stored)(&mut state);
-        state
-    }
-
-    pub(crate) fn post_rejection(&self) -> PostRejection {
-        let rejection = Ref::new(self.rejection.clone()).unwrap();
-        PostRejection { signature: sign_cell(rejection.cell(), &self.receipt_signer), rejection }
-    }
-
-    fn post_job(&self) -> PostJob {
-        let terms = JobTerms {
-            worker: self.worker.clone(),
-            model_id: MODEL_ID,
-            measurement: self.terms_measurement,
-            claim_by: self.claim_by,
-            settle_within_s: SETTLE_WITHIN_S,
-            limits: Ref::new(self.limits.clone()).unwrap(),
-        };
-        PostJob::new(0, terms, &sealed(HashBytes([11; 32]))).unwrap()
-    }
-
-    fn payments(&self, account: &Account) -> Vec<(Cell, u128)> {
-        let (client, nonce, bond) = (self.client.clone(), self.nonce, self.claim.bond);
-        let mut sent = Vec::new();
-        let (royalty, fee) = (self.royalty, self.fee);
-        let copies = if self.worker_paid_twice { 2 } else { 1 };
-        match self.ending {
-            Ending::Settled => {
-                if royalty.get() + fee.get() > 0 {
-                    let share =
-                        SharePaid { query_id: POSTED_LT, royalty, fee, client: client.clone(), nonce };
-                    let value = royalty.get() + fee.get() + 9_000;
-                    sent.push(account.to(&self.share_to, value, share.to_cell().unwrap()));
-                }
-                let paid = self.paid_to_worker;
-                let message = JobPaid { query_id: POSTED_LT, bond, paid, client, nonce };
-                for _ in 0..copies {
-                    let value = bond.get() + paid.get() + 5_000;
-                    sent.push(account.to(&self.payment_to, value, message.to_cell().unwrap()));
-                }
-            }
-            Ending::Rejected => {
-                let message = JobReturned { query_id: POSTED_LT, bond: self.bond_named, client, nonce };
-                for _ in 0..copies {
-                    sent.push(account.to(&self.payment_to, self.bond_value, message.to_cell().unwrap()));
-                }
-            }
-            Ending::ExpiredOpen | Ending::ExpiredClaimed => {
-                if self.ending == Ending::ExpiredClaimed {
-                    let message = JobForfeited { query_id: 9, bond: self.bond_named, client, nonce };
-                    sent.push(account.to(&self.payment_to, 5_000, message.to_cell().unwrap()));
-                }
-                let back = Excesses { query_id: 9 }.to_cell().unwrap();
-                sent.push(account.to(&self.ended_from, self.back_to_caller, back));
-            }
-            Ending::Open | Ending::Claimed | Ending::Cancelled => {}
-        }
-        let refund = JobRefund {
-            query_id: POSTED_LT,
-            status: self.refund_status,
-            paid: self.paid,
-            bond: if self.ending == Ending::ExpiredClaimed { self.bond_named } else { Nanoton::ZERO },
-        };
-        sent.push(account.to(&self.refund_to, self.refund_value, refund.to_cell().unwrap()));
-        sent
-    }
-
     fn registration(&self) -> WorkerRegistration {
         let request = RegistrationRequest {
-            receipt_key: self.claim.receipt_key,
+            receipt_key: public_key(&self.key),
             encryption_key: ENCRYPTION_KEY,
             registration_seqno: 6,
             mc_seqno: MC_SEQNO,
@@ -599,7 +840,7 @@ impl Plan {
         let mut proof = quote.prove_with(&chain).unwrap();
         (self.change_proof)(&mut proof);
 
-        let owner = self.registered_from.clone().unwrap_or_else(|| self.claim.worker_owner.clone());
+        let owner = self.registered_from.clone().unwrap_or_else(|| self.owner.clone());
         let origin = QuoteOrigin {
             quote_digest: HashBytes(Sha256::digest(&quote.signed).into()),
             advisories: HashBytes::ZERO,
@@ -608,7 +849,7 @@ impl Plan {
             fmspc: claims.fmspc,
         };
         let report = VerifiedReport {
-            measurement: self.claim.measurement,
+            measurement: self.registered_measurement,
             report_data: contracts::attestor::Bytes(report_data),
             needs: 0,
             expires_at: u32::MAX,
@@ -624,9 +865,9 @@ impl Plan {
             ppid: origin.ppid,
         };
         let attestation = Ref::new(Attestation {
-            receipt_key: self.claim.receipt_key,
+            receipt_key: public_key(&self.key),
             encryption_key: ENCRYPTION_KEY,
-            measurement: self.claim.measurement,
+            measurement: self.registered_measurement,
             expires_at: self.candidate_expires_at,
             evidence: Ref::new(evidence).unwrap(),
         })
@@ -657,7 +898,7 @@ impl Plan {
             attestation,
         };
         let accounts = [
-            self.params().attestation.attestor.clone(),
+            self.network.generation.params.attestor.clone(),
             self.network.registry.clone(),
             self.network.platform_address(origin.ppid).unwrap(),
             self.network.worker_address(&owner).unwrap(),
@@ -724,12 +965,43 @@ impl Account {
         (message(MsgInfo::ExtIn(info), body, None), 0)
     }
 
+    fn incoming(&self, step: &Move) -> (Cell, u128) {
+        match &step.from {
+            None => self.external(step.body.clone()),
+            Some(from) if step.bounced => self.bounced(from, step.value, step.body.clone()),
+            Some(from) => self.from(from, step.value, step.body.clone(), step.init.clone()),
+        }
+    }
+
+    fn play(&mut self, lt: u64, step: &Move, incoming: (Cell, u128)) {
+        let mut sent: Vec<_> =
+            step.sent.iter().map(|(to, value, body)| self.to(to, *value, body.clone())).collect();
+        if let Some((to, body)) = &step.rest {
+            let spent: u128 = sent.iter().map(|(_, value)| value + FORWARD_FEE).sum();
+            let rest = self.balance + incoming.1 - spent - self.fees - FORWARD_FEE - step.kept;
+            sent.push(self.to(to, rest, body.clone()));
+        }
+        self.transaction_with(lt, step.at_s, incoming, sent, &step.logs, step.succeeds);
+    }
+
     fn transaction(
+        &mut self,
+        lt: u64,
+        now: u32,
+        incoming: (Cell, u128),
+        sent: Vec<(Cell, u128)>,
+        success: bool,
+    ) {
+        self.transaction_with(lt, now, incoming, sent, &[], success);
+    }
+
+    fn transaction_with(
         &mut self,
         lt: u64,
         now: u32,
         (in_msg, value): (Cell, u128),
         sent: Vec<(Cell, u128)>,
+        logs: &[Cell],
         success: bool,
     ) {
         let mut out_msgs = Dict::<Uint15, Cell>::new();
@@ -738,13 +1010,23 @@ impl Account {
             out_msgs.set(Uint15::new(index as u16), out.clone()).unwrap();
             self.balance -= out_value + FORWARD_FEE;
         }
+        for (index, log) in logs.iter().enumerate() {
+            let info = ExtOutMsgInfo {
+                src: self.address.clone().into(),
+                dst: None,
+                created_lt: lt + 1,
+                created_at: now,
+            };
+            let at = Uint15::new((sent.len() + index) as u16);
+            out_msgs.set(at, message(MsgInfo::ExtOut(info), log.clone(), None)).unwrap();
+        }
         self.balance -= self.fees;
         let compute = ExecutedComputePhase {
             success,
             msg_state_used: false,
             account_activated: false,
-            gas_fees: Tokens::ZERO,
-            gas_used: Default::default(),
+            gas_fees: Tokens::new(3_200_000),
+            gas_used: VarUint56::new(8_000),
             gas_limit: Default::default(),
             gas_credit: None,
             mode: 0,
@@ -770,7 +1052,7 @@ impl Account {
             prev_trans_hash: self.previous.1,
             prev_trans_lt: self.previous.0,
             now,
-            out_msg_count: Uint15::new(sent.len() as u16),
+            out_msg_count: Uint15::new((sent.len() + logs.len()) as u16),
             orig_status: AccountStatus::Active,
             end_status: AccountStatus::Active,
             in_msg: Some(in_msg),
@@ -800,12 +1082,17 @@ fn message(info: MsgInfo, body: Cell, init: Option<StateInit>) -> Cell {
     CellBuilder::build_from(OwnedMessage { info, init, body: body.into(), layout: None }).unwrap()
 }
 
-fn sealed(enc: HashBytes) -> Sealed {
-    Sealed { enc, ciphertext: Ref::new(Snake::new(vec![0xa5; 400]).unwrap()).unwrap() }
+fn sealed(byte: u8) -> Sealed {
+    Sealed::from_bytes(vec![byte; 254]).unwrap()
 }
 
-fn body(result_hash: HashBytes) -> ReceiptBody {
-    ReceiptBody { result_hash, transcript: HashBytes([66; 32]), engine: 1, dtype: 5 }
+fn content() -> ReceiptContent {
+    let result_hash = *to_cell(&sealed(22)).unwrap().repr_hash();
+    ReceiptContent { result_hash, transcript: HashBytes([66; 32]), engine: 1, dtype: 5 }
+}
+
+fn market(terms: MarketTerms) -> Ref<JobSpecial> {
+    Ref::new(JobSpecial::Market(Box::new(terms))).unwrap()
 }
 
 fn measurement_of(image: &str) -> HashBytes {
@@ -843,19 +1130,28 @@ fn attestor(platform: &SimulatedPlatform) -> AttestorStorage {
     prover::trust::attestor_storage(platform.root_der(), &names).unwrap()
 }
 
-fn params(attestor: StdAddr) -> Params {
+fn platform_code() -> Cell {
+    library_cell(&registry_code(204))
+}
+
+fn generation(attestor: StdAddr) -> Generation {
     let code = |byte| CodeRef { hash: HashBytes([byte; 32]), depth: 3 };
-    Params {
-        network_id: NETWORK_ID,
+    let params = Params {
         treasury: address(4),
-        fee_bps: 250,
         royalty_cap_bps: 1_000,
         min_stake: Nanoton::new(10_000_000_000),
-        min_bond: Nanoton::new(500_000_000),
+        unbonding_s: 2_419_200,
+        attestor,
+        attestation_ttl_s: 86_400,
+    };
+    let codes = Codes { worker: code(201), model: code(202), platform: *platform_code().repr_hash() };
+    Generation {
+        network_id: NETWORK_ID,
+        fee_bps: 250,
         bond_bps: 1_000,
-        unbonding_s: 604_800,
-        audit_window_s: 604_800,
-        codes: Ref::new(Codes { worker: code(201), model: code(202), job: code(203) }).unwrap(),
-        attestation: Ref::new(AttestationParams { attestor, ttl_s: 86_400, platform: code(204) }).unwrap(),
+        min_bond: Nanoton::new(500_000_000),
+        job_code: library_cell(&registry_code(203)),
+        codes: Ref::new(codes).unwrap(),
+        params: Ref::new(params).unwrap(),
     }
 }
