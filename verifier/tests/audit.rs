@@ -741,6 +741,13 @@ fn the_prices_are_those_that_the_worker_offered() {
         })
     };
     assert!(offered(|_| {}).is_empty());
+    // A worker takes more than it asked for.
+    let cheaper = offered(|offer| {
+        let mut prices = *offer.prices;
+        prices.output = Nanoton::new(20_000_000);
+        offer.prices = Ref::new(prices).unwrap();
+    });
+    assert!(cheaper.is_empty(), "{cheaper:?}");
     let changes: [fn(&mut RoyaltyQuoted); 4] = [
         |offer| {
             let mut prices = *offer.prices;

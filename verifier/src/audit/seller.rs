@@ -27,7 +27,7 @@ pub(super) fn check_seller(verdict: &mut Verdict, history: &JobHistory, life: &L
     if let Some(offer) = &history.offer {
         verdict.add(
             "offer",
-            "the job has the prices of an offer that the Worker made before",
+            "the job pays the prices of an offer that the Worker had made, or more",
             Party::Client,
             offered(&history.network, offer, seller, life),
         );
@@ -58,7 +58,7 @@ fn offered(network: &Network, cell: &Cell, seller: &Seller, life: &Life<'_>) -> 
     holds(
         quoted.from == model
             && model == StdAddr::new(WORKCHAIN, seller.model)
-            && *offer.prices == seller.prices
+            && offer.prices.at_most(&seller.prices)
             && offer.min_deposit <= deposit.nanoton()
             && seller.share_bps == network.generation.share_bps(offer.royalty_bps)
             && quoted.at_s <= life.engaged_at_s(),
