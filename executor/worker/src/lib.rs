@@ -20,7 +20,9 @@ pub mod registration;
 pub mod serve;
 pub mod tsm;
 
-pub use attestation::{AttestationError, AttestationSource, CollateralFile, CollateralSource, PccsCollateral};
+pub use attestation::{
+    AttestationError, AttestationSource, CollateralFile, CollateralSource, PccsCollateral,
+};
 pub use config::WorkerConfig;
 pub use daemon::{OnStep, OnText, Step, Worker};
 pub use data_dir::{DataDir, DataDirError};
