@@ -106,7 +106,8 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
             chain::SenderTiming::default(),
         ))),
         journal: Journal::open(&folder.path().join("journal.redb"), &identity_of_journal)?,
-        config: WorkerConfig::at_prices(prices),
+        // So small a job would be answered without a claim; the demo shows one.
+        config: WorkerConfig { claim_above_nanoton: Nanoton::ZERO, ..WorkerConfig::at_prices(prices) },
         on_step: None,
         on_text: Some(live_text(arguments.json, first_text.clone())),
     };
