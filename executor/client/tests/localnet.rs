@@ -74,6 +74,8 @@ struct World {
     platform: SimulatedPlatform,
     /// What becomes of a quote's proof before it is sent.
     spoil: Spoil,
+    /// What the last registration cost its owner, from the wallet's external message to the last excess, nanoTON.
+    registration_cost: u128,
     rng: StdRng,
 }
 
@@ -165,6 +167,7 @@ impl World {
             worker,
             platform,
             spoil: |_| {},
+            registration_cost: 0,
             rng,
         };
         world.register(lie).await;
@@ -200,10 +203,13 @@ impl World {
         let postings = prover::collateral::postings(self.platform.collateral(), &held, 0).unwrap();
         let mut transfers: Vec<Transfer> =
             postings.iter().map(|posting| deploy::post_collateral(&self.network, posting).unwrap()).collect();
-        transfers.push(deploy::register(&self.network, proof, &request).unwrap());
         transfers.push(deploy::offer_model(&self.network, owner, MODEL, MIN_DEPOSIT, PRICES).unwrap());
         self.owner.send(&transfers).await.unwrap();
         self.quiet().await;
+        let before = self.handle.balance(owner).unwrap();
+        self.owner.send(&[deploy::register(&self.network, proof, &request).unwrap()]).await.unwrap();
+        self.quiet().await;
+        self.registration_cost = before - self.handle.balance(owner).unwrap();
     }
 
     async fn client(&self, seed: u8) -> Client<LiteserverChain> {
@@ -666,6 +672,21 @@ async fn an_altered_quote_does_not_register_and_changes_nothing() {
     let after = client.check_worker(&world.worker.address, &world.judge()).await.unwrap();
     assert_eq!(after.registration.request.registration_seqno, 1);
     assert_ne!(after.registration.worker.id, before.registration.worker.id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_costs_its_owner_six_hundredths_of_a_ton() {
+    let mut world = World::new().await;
+    let first = world.registration_cost;
+    world.register(|binding| binding).await;
+    let renewal = world.registration_cost;
+    let head = world.chain.head().await.unwrap();
+    let worker =
+        client::read_worker(&*world.chain, &world.network, &world.worker.address, &head).await.unwrap();
+    assert_eq!(worker.state.registration_seqno, 2);
+    println!("first {first}, renewal {renewal} nanoTON");
+    // With gas, import and delivery of the proof, and what the machine's account keeps for its rent.
+    assert!(first <= 60_500_000 && renewal <= first, "first {first}, renewal {renewal}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
