@@ -24,6 +24,7 @@ pub mod sealing;
 pub mod transcript;
 pub mod voucher;
 pub mod wire;
+pub mod work;
 pub mod worker;
 
 pub use money::{Amount, Nanoton, Prices, Units};
