@@ -4,8 +4,10 @@
 //! newest to the account's state; so a server that lies can withhold or invent a whole history, not alter a true one.
 //! Masterchain signatures are not part of it.
 
+mod error;
 mod ledger;
 mod life;
+mod logs;
 mod market;
 mod payments;
 mod seller;
@@ -21,8 +23,10 @@ use contracts::wire::{from_cell, to_cell};
 use contracts::{Cell, HashBytes, Network, StdAddr};
 use serde::Serialize;
 
+pub use error::StoryError;
 pub use ledger::Ledger;
-pub use story::Story;
+pub use life::{Act, Event, Life, Opening, Replay};
+pub use story::{Chapter, JobKind, Story, Told};
 
 use crate::check::{Party, Verdict, holds};
 use crate::quote::{Collateral, QuotePolicy};
@@ -31,7 +35,6 @@ use crate::registration::{
     AttestorAccount, AttestorTrust, RegistrationTrace, read_registration, verify_attestor,
     verify_registration,
 };
-use life::{Act, Event, Life};
 
 /// More transactions than a job's life and the refusals of strangers can explain.
 pub const MAX_TRANSACTIONS: usize = 10_000;
@@ -137,31 +140,32 @@ impl Audit {
 pub fn audit(history: &JobHistory, collateral: &Collateral, policy: &QuotePolicy, now_s: u64) -> Audit {
     let mut audit = Audit::default();
     let verdict = &mut audit.verdict;
-    let steps = steps::read_steps(history);
+    let replay = Replay::of_transactions(history.job.clone(), &history.transactions);
     verdict.add(
         "transactions_linked",
         "the history is the account's whole history, in order, and unaltered",
         Party::Chain,
-        steps.as_ref().map(|steps| format!("{} transactions", steps.len())).map_err(Clone::clone),
+        replay.as_ref().map(|replay| format!("{} transactions", replay.steps().len())).map_err(words),
     );
-    let Ok(steps) = steps else { return audit };
+    let Ok(replay) = replay else { return audit };
+    let steps = replay.steps();
     verdict.add(
         "conservation",
         "what came in is what went out, what the chain charged, and what is left",
         Party::Contracts,
-        steps::conservation(&steps, history.balance_nanoton),
+        steps::conservation(steps, history.balance_nanoton),
     );
-    let life = Life::read(history, &steps);
+    let life = replay.life().and_then(|life| life.ok_or(StoryError::NoJob("there is no posting")));
     verdict.add(
         "life",
         "the job was posted once and ended once at most, and took every message in a state that allows it",
         Party::Chain,
-        life.as_ref().map(|life| life.status().name().to_owned()).map_err(Clone::clone),
+        life.as_ref().map(|life| life.status().name().to_owned()).map_err(words),
     );
     let Ok(life) = life else { return audit };
     audit.status = Some(life.status());
-    audit.ledger = Some(Ledger::of(&life, &steps, history.balance_nanoton));
-    audit.story = Some(Story::of(&life));
+    audit.ledger = Some(Ledger::of(&life, steps, history.balance_nanoton));
+    audit.story = Some(life.story());
     verdict.add(ENDED, "the job is over: nobody can be paid any more", Party::Worker, ended(&life, now_s));
     check_registry(verdict, history, &life);
     check_posting(verdict, history, &life);
@@ -171,7 +175,13 @@ pub fn audit(history: &JobHistory, collateral: &Collateral, policy: &QuotePolicy
         "logs_agree",
         "the job told the world at every step what it did, and nothing else",
         Party::Chain,
-        story::logs(&life),
+        logs::logs(&life),
+    );
+    verdict.add(
+        "stories_agree",
+        "the job's logs alone tell the same story as its transactions without them",
+        Party::Chain,
+        stories_agree(&history.job, &life),
     );
     check_claims(verdict, &life);
     session::check_redemptions(verdict, &history.job, &life);
@@ -190,7 +200,7 @@ pub fn audit(history: &JobHistory, collateral: &Collateral, policy: &QuotePolicy
             _ => "nothing was paid that is not due yet",
         },
         Party::Contracts,
-        payments::payments(&life, &steps),
+        payments::payments(&life, steps),
     );
     if let Some(finding) = payments::bounces(&life) {
         verdict.add(
@@ -207,6 +217,17 @@ pub fn audit(history: &JobHistory, collateral: &Collateral, policy: &QuotePolicy
         check_registration(verdict, history, &life, collateral, policy, now_s);
     }
     audit
+}
+
+/// Whether the two agree, each told without the other.
+fn stories_agree(job: &StdAddr, life: &Life<'_>) -> Result<String, String> {
+    let logs: Vec<Cell> = life.steps.iter().flat_map(|step| step.logs.iter().cloned()).collect();
+    let told = Story::of_logs(job, &logs).map_err(|error| error.to_string())?;
+    holds(told == life.story(), format!("{} chapters", told.chapters.len()), "they tell two stories")
+}
+
+fn words(error: &StoryError) -> String {
+    error.to_string()
 }
 
 const ENDED: &str = "ended";

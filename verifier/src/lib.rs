@@ -12,8 +12,8 @@ mod receipt;
 mod registration;
 
 pub use audit::{
-    Audit, Conclusion, JobHistory, Ledger, MAX_TRANSACTIONS, RegistryAccount, Story, WorkerRegistration,
-    audit,
+    Act, Audit, Chapter, Conclusion, Event, JobHistory, JobKind, Ledger, Life, MAX_TRANSACTIONS, Opening,
+    RegistryAccount, Replay, Story, StoryError, Told, WorkerRegistration, audit,
 };
 pub use check::{Check, Party, Verdict};
 pub use proof::{ProofError, raw_quote};

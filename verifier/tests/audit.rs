@@ -17,7 +17,7 @@ use history::{
 };
 use tycho_types::cell::CellBuilder;
 use tycho_types::models::{MsgInfo, OwnedMessage, Transaction};
-use verifier::{Audit, Conclusion, QuotePolicy, Story, Verdict, audit};
+use verifier::{Audit, Conclusion, JobKind, Party, QuotePolicy, Story, StoryError, Verdict, audit};
 
 fn judge(plan: &Plan) -> Verdict {
     judge_history(plan, &plan.history())
@@ -81,6 +81,7 @@ fn an_honest_job_passes_every_check() {
         "deposit",
         "state_agrees",
         "logs_agree",
+        "stories_agree",
         "receipt_signature",
         "receipt_names_this_job",
         "result_posted",
@@ -136,19 +137,31 @@ fn every_ending_has_its_verdict_and_accounts_for_every_nanoton() {
 }
 
 /// The logs of a history, read from its transactions by other means than the verifier's.
-fn logs_of(history: &verifier::JobHistory) -> Vec<JobLog> {
+fn logs_of(history: &verifier::JobHistory) -> Vec<contracts::Cell> {
     let mut logs = Vec::new();
     for cell in &history.transactions {
         let transaction: Transaction = cell.parse().unwrap();
         for message in transaction.out_msgs.values() {
-            let message = message.unwrap().parse::<OwnedMessage>().unwrap();
-            if matches!(message.info, MsgInfo::ExtOut(_)) {
-                let mut body = tycho_types::cell::CellSlice::apply(&message.body).unwrap();
-                logs.push(JobLog::from_slice(&mut body).unwrap().unwrap());
+            let message = message.unwrap();
+            if matches!(message.parse::<OwnedMessage>().unwrap().info, MsgInfo::ExtOut(_)) {
+                logs.push(message);
             }
         }
     }
     logs
+}
+
+fn log_in(message: &contracts::Cell) -> JobLog {
+    let message = message.parse::<OwnedMessage>().unwrap();
+    let mut body = tycho_types::cell::CellSlice::apply(&message.body).unwrap();
+    JobLog::from_slice(&mut body).unwrap().unwrap()
+}
+
+/// The log as it would be with another content.
+fn relogged(message: &contracts::Cell, log: &impl Message) -> contracts::Cell {
+    let mut message = message.parse::<OwnedMessage>().unwrap();
+    message.body = body(log).into();
+    CellBuilder::build_from(message).unwrap()
 }
 
 #[test]
@@ -159,19 +172,152 @@ fn logs_alone_and_transactions_alone_tell_one_story() {
             plan.equivocated = equivocated;
             let history = plan.history();
             let logs = logs_of(&history);
-            let told = Story::of_logs(&logs).unwrap();
+            let told = Story::of_logs(&history.job, &logs).unwrap();
             let found = audit_history(&plan, &history);
             assert_eq!(Some(&told), found.story.as_ref(), "{ending:?}");
-            assert_eq!(told.status, ending.status());
-            // Neither tells it from fewer.
+            assert_eq!(Ok(&told), Story::of_transactions(&history.job, &history.transactions).as_ref());
+            assert_eq!((told.status, told.chapters.len()), (ending.status(), logs.len()));
+            assert_eq!(
+                told.claims(),
+                if ending.is_market() { 2 } else { 1 } * usize::from(ending.has_claim())
+            );
+            // No story is told from fewer, or told another way.
             for missing in 0..logs.len() {
                 let mut fewer = logs.clone();
                 fewer.remove(missing);
-                let of_sums = matches!(logs[missing], JobLog::Taken(_)) && ending.is_market();
-                assert!(Story::of_logs(&fewer) != Some(told.clone()) || of_sums, "{ending:?}: {missing}");
+                assert_ne!(Story::of_logs(&history.job, &fewer).as_ref(), Ok(&told), "{ending:?}: {missing}");
             }
         }
     }
+}
+
+#[test]
+fn logs_that_no_job_leaves_tell_no_story() {
+    let logs = |ending| {
+        let history = Plan::ending(ending).history();
+        (history.job.clone(), logs_of(&history))
+    };
+    for ending in Ending::ALL {
+        let (job, own) = logs(ending);
+        let refused = |logs: &[contracts::Cell]| Story::of_logs(&job, logs).unwrap_err();
+        assert_eq!(refused(&[]).party(), Party::Client, "{ending:?}");
+        assert_eq!(refused(&own[1..]).party(), if own.len() > 1 { Party::Chain } else { Party::Client });
+        // One twice, and any two in another order.
+        for at in 0..own.len() {
+            let mut twice = own.clone();
+            twice.insert(at, own[at].clone());
+            assert!(refused(&twice).to_string().starts_with("log server"), "{ending:?}");
+        }
+        for at in 1..own.len() {
+            let mut swapped = own.clone();
+            swapped.swap(at - 1, at);
+            refused(&swapped);
+        }
+        let elsewhere = Story::of_logs(&address(99), &own).unwrap_err();
+        assert!(matches!(elsewhere, StoryError::StrangeLog { index: 0 }), "{elsewhere}");
+    }
+    // The end of one kind of job is not that of another.
+    let endings: Vec<_> = Ending::ALL.into_iter().filter(|ending| ending.status().is_closed()).collect();
+    let (mut told, mut refused) = (0, 0);
+    for ending in Ending::ALL {
+        let (job, own) = logs(ending);
+        let going: Vec<_> =
+            own.iter().filter(|log| !matches!(log_in(log), JobLog::Closed(_))).cloned().collect();
+        for other in &endings {
+            let JobLog::Closed(mut closed) = log_in(logs(*other).1.last().unwrap()) else {
+                panic!("{other:?}")
+            };
+            let mut forged = going.clone();
+            let shape = logs(*other).1.last().unwrap().clone();
+            let mut message = relogged(&shape, &closed).parse::<OwnedMessage>().unwrap();
+            if let MsgInfo::ExtOut(info) = &mut message.info {
+                info.created_lt = u64::MAX;
+            }
+            forged.push(CellBuilder::build_from(&message).unwrap());
+            match Story::of_logs(&job, &forged) {
+                Ok(story) => {
+                    assert_eq!(story.status, other.status());
+                    let never = match story.kind {
+                        JobKind::Directed => [].as_slice(),
+                        JobKind::Session => &[JobStatus::Cancelled, JobStatus::Expired],
+                        JobKind::Market if story.worker.is_none() => {
+                            &[JobStatus::Settled, JobStatus::Rejected]
+                        }
+                        JobKind::Market => &[JobStatus::Cancelled],
+                    };
+                    assert!(!never.contains(&story.status), "{ending:?} ended like {other:?}");
+                    told += 1;
+                }
+                Err(error) => {
+                    assert_eq!(error.party(), Party::Chain);
+                    refused += 1;
+                }
+            }
+            // More than the deposit is never paid.
+            closed.paid = Amount::new(u64::MAX);
+            message.body = body(&closed).into();
+            forged.pop();
+            forged.push(CellBuilder::build_from(&message).unwrap());
+            Story::of_logs(&job, &forged).unwrap_err();
+        }
+    }
+    assert!(told > 0 && refused > 0, "{told} told, {refused} refused");
+}
+
+#[test]
+fn truncated_and_forged_histories_tell_no_story_and_name_who_gave_them() {
+    for ending in Ending::ALL {
+        let history = Plan::ending(ending).history();
+        let (job, transactions) = (&history.job, &history.transactions);
+        let honest = Story::of_transactions(job, transactions).unwrap();
+        for at in 0..transactions.len() {
+            let mut without = transactions.clone();
+            without.remove(at);
+            let told = Story::of_transactions(job, &without);
+            if at + 1 < transactions.len() {
+                let error = told.unwrap_err();
+                assert!(matches!(error, StoryError::Unlinked { .. }), "{ending:?}: {error}");
+                assert_eq!(error.party(), Party::Chain);
+            } else {
+                // The newest is bound by the account's state alone, which the caller compares.
+                assert_ne!(told.ok(), (transactions.len() > 2).then(|| honest.clone()), "{ending:?}");
+            }
+        }
+        let elsewhere = Story::of_transactions(&address(99), transactions).unwrap_err();
+        assert!(matches!(elsewhere, StoryError::OtherAccount { .. }), "{elsewhere}");
+        let nothing = Story::of_transactions(job, &[]).unwrap_err();
+        assert_eq!(nothing.party(), Party::Client);
+        let noise = Story::of_transactions(job, &[registry_code(1)]).unwrap_err();
+        assert!(matches!(noise, StoryError::Malformed { .. }), "{noise}");
+    }
+    // A whole, linked history of what no job does.
+    let twice = |script: &mut Script| {
+        let post = script.named("post").clone();
+        script.moves.push(post);
+    };
+    let mut plan = Plan::ending(Ending::Open);
+    plan.edit = Box::new(twice);
+    let history = plan.history();
+    let error = Story::of_transactions(&history.job, &history.transactions).unwrap_err();
+    assert_eq!(error.party(), Party::Contracts);
+    assert!(error.to_string().contains("posted more than once"), "{error}");
+}
+
+#[test]
+fn what_comes_to_the_address_of_a_swept_job_changes_nothing_in_its_story() {
+    let mut plan = Plan::ending(Ending::Settled);
+    plan.swept = true;
+    let before = plan.history();
+    plan.edit = Box::new(|script| {
+        let late = script.named("stranger").clone();
+        let at_s = script.moves.last().unwrap().at_s + 1;
+        script.moves.push(history::Move { name: "late", at_s, value: FEES, ..late });
+    });
+    let after = plan.history();
+    assert!(after.transactions.len() > before.transactions.len());
+    let story = |history: &verifier::JobHistory| Story::of_transactions(&history.job, &history.transactions);
+    assert_eq!(story(&after), story(&before));
+    assert_eq!(failed(&judge_history(&plan, &after)), [""; 0]);
 }
 
 #[test]
@@ -191,12 +337,12 @@ fn what_a_job_does_not_log_or_logs_besides_fails() {
         |closed| closed.signed_hash = HashBytes::ZERO,
     ] {
         let names = fails_edited(Ending::Settled, move |script| log_closed(script, change));
-        assert_eq!(names, ["logs_agree"]);
+        assert_eq!(names, ["logs_agree", "stories_agree"]);
     }
     let names = fails_edited(Ending::Settled, |script| {
         script.named("end").logs[0] = registry_code(1);
     });
-    assert_eq!(names, ["logs_agree"]);
+    assert_eq!(names, ["logs_agree", "stories_agree"]);
 }
 
 #[test]
@@ -243,7 +389,7 @@ fn a_claim_from_a_stranger_too_late_or_without_its_bond_fails() {
     let low = fails_with(Ending::SettledClaimed, |plan| plan.bond = Amount::new(549_999_999));
     assert_eq!(low, ["bond"]);
     let late = fails_with(Ending::SettledClaimed, |plan| plan.until = plan.posted_at_s + 29);
-    assert_eq!(late, ["claimed_in_time"]);
+    assert_eq!(late, ["stories_agree", "claimed_in_time"]);
     let other = fails_edited(Ending::SettledClaimed, |script| {
         let claim = script.named("claim");
         let mut take = TakeJob::from_cell(&claim.body).unwrap();
@@ -286,7 +432,7 @@ fn a_receipt_of_anything_else_fails() {
         assert_eq!(names, [name]);
     }
     let late = fails_edited(Ending::Settled, |script| script.named("end").at_s += 10_000);
-    assert_eq!(late, ["state_agrees", "settled_in_time"]);
+    assert_eq!(late, ["state_agrees", "stories_agree", "settled_in_time"]);
 }
 
 #[test]
@@ -413,7 +559,7 @@ fn a_rejection_of_anything_else_fails() {
         assert_eq!(rejected(|signed| signed.reason = 99, 40), ["rejection_reason"]);
         assert_eq!(rejected(|_| {}, 41), ["rejection_signature"]);
         let late = fails_edited(ending, |script| script.named("end").at_s += 10_000);
-        assert_eq!(late, ["state_agrees", "rejected_in_time"]);
+        assert_eq!(late, ["state_agrees", "stories_agree", "rejected_in_time"]);
     }
 }
 
@@ -454,7 +600,7 @@ fn nobody_ends_a_job_before_its_deadline() {
         [Ending::ExpiredOpen, Ending::ExpiredClaimed, Ending::SessionExpired, Ending::MarketUndelivered]
     {
         let early = fails_edited(ending, |script| script.named("end").at_s -= 1);
-        assert_eq!(early, ["state_agrees", "expired_after_deadline"], "{ending:?}");
+        assert_eq!(early, ["state_agrees", "stories_agree", "expired_after_deadline"], "{ending:?}");
         let greedy = fails_edited(ending, |script| {
             let sent = &mut script.named("end").sent;
             let back = sent.iter_mut().find(|(to, ..)| *to == address(87)).unwrap();

@@ -7,13 +7,23 @@ use contracts::job::{
 };
 use contracts::money::{Amount, Split};
 use contracts::wire::from_cell;
-use contracts::{HashBytes, Message, Ref, StdAddr};
+use contracts::{Cell, CodeRef, HashBytes, Message, Ref, StdAddr};
 
-use super::JobHistory;
-use super::steps::Step;
+use super::error::StoryError;
+use super::steps::{Step, read_next};
+use super::story::Story;
+
+/// A job's account played again from its transactions, one by one: which message led to which state. Nothing that the
+/// contract logged or stored is looked at.
+#[derive(Debug, Clone)]
+pub struct Replay {
+    job: StdAddr,
+    steps: Vec<Step>,
+}
 
 /// One posting and what became of it.
-pub(super) struct Life<'a> {
+#[derive(Debug)]
+pub struct Life<'a> {
     pub(super) client: StdAddr,
     pub(super) nonce: u64,
     pub(super) post: &'a Step,
@@ -29,85 +39,221 @@ pub(super) struct Life<'a> {
 }
 
 /// The message that opened it.
-pub(super) enum Opening {
+#[derive(Debug, Clone)]
+pub enum Opening {
+    /// A job for one worker, with its input.
     Directed(Box<PostJob>),
+    /// A session with one worker.
     Session(Box<OpenSession>),
+    /// A job for whoever claims it, without its input.
     Market(Box<PostOpenJob>),
 }
 
 /// A message that changed the job, and the job before and after.
-pub(super) struct Act<'a> {
+#[derive(Debug, Clone)]
+pub struct Act<'a> {
     pub(super) step: &'a Step,
-    pub(super) event: Event,
-    pub(super) before: JobState,
-    pub(super) after: JobState,
+    /// What it did.
+    pub event: Event,
+    /// The job before.
+    pub before: JobState,
+    /// The job after.
+    pub after: JobState,
 }
 
 /// What a message did.
-pub(super) enum Event {
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A worker claimed the job; on the market, it bid less than whoever held the job.
     Taken(Box<TakeJob>),
+    /// The client of a job of the market delivered its input.
     Delivered(Box<DeliverInput>),
+    /// The client asked for the session's end.
     CloseAsked,
+    /// The client raised the session's deposit.
     ToppedUp(TopUpJob),
+    /// A receipt of the session was redeemed.
     Redeemed(Box<RedeemReceipt>),
+    /// The receipt of a one-shot job.
     Answered(Box<PostReceipt>),
+    /// The worker gave the job back.
     Rejected(Box<PostRejection>),
+    /// The client took the job back.
     Cancelled,
+    /// A deadline passed.
     Expired,
+    /// Two receipts of one sequence were shown.
     Equivocated(Box<ReportEquivocation>),
     /// The Worker did not slash.
     EquivocationRefused,
 }
 
+impl Event {
+    /// A word for a progress line, of an event that left the job in `after`.
+    pub fn name(&self, after: &JobState) -> &'static str {
+        match self {
+            Self::Taken(_) => "claimed",
+            Self::Delivered(_) => "delivered",
+            Self::CloseAsked => "close_asked",
+            Self::ToppedUp(_) => "topped_up",
+            Self::Redeemed(_) if !after.status.is_closed() => "redeemed",
+            Self::Redeemed(_) | Self::Answered(_) => "settled",
+            Self::Rejected(_) => "rejected",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Equivocated(_) => "equivocation_shown",
+            Self::EquivocationRefused => "equivocation_refused",
+        }
+    }
+}
+
+impl Replay {
+    /// Nothing played yet.
+    pub fn new(job: StdAddr) -> Self {
+        Self { job, steps: Vec::new() }
+    }
+
+    /// Of a whole history: root cells of every transaction of the account, oldest first.
+    ///
+    /// # Errors
+    /// [`StoryError`] for what is not the beginning of that account's history, link by link. That the end is there, the
+    /// caller knows who has compared the last transaction's hash with the account's state.
+    pub fn of_transactions<'c>(
+        job: StdAddr,
+        transactions: impl IntoIterator<Item = &'c Cell>,
+    ) -> Result<Self, StoryError> {
+        let mut replay = Self::new(job);
+        for transaction in transactions {
+            replay.push(transaction)?;
+        }
+        Ok(replay)
+    }
+
+    /// Adds the account's next transaction.
+    ///
+    /// # Errors
+    /// As [`Self::of_transactions`]; nothing is added then.
+    pub fn push(&mut self, transaction: &Cell) -> Result<(), StoryError> {
+        let step = read_next(&self.job, self.steps.last(), self.steps.len(), transaction)?;
+        self.steps.push(step);
+        Ok(())
+    }
+
+    /// The job's address.
+    pub fn job(&self) -> &StdAddr {
+        &self.job
+    }
+
+    /// The newest posting; nothing where there is none (yet).
+    ///
+    /// # Errors
+    /// [`StoryError`] for steps that no job takes.
+    pub fn life(&self) -> Result<Option<Life<'_>>, StoryError> {
+        Life::read(&self.job, &self.steps)
+    }
+
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+}
+
 impl<'a> Life<'a> {
     /// The newest posting of the account. One that was swept is over, and a later one at the same address is another.
-    pub(super) fn read(history: &JobHistory, steps: &'a [Step]) -> Result<Self, String> {
-        let (client, nonce) = identity(history, steps)?;
-        let swept = steps.last().is_some_and(|step| is(step, SweepJob::OPCODE));
-        let closed = if swept { steps.len() - 1 } else { steps.len() };
-        let began = steps[..closed].iter().rposition(|step| is(step, SweepJob::OPCODE));
-        let own = &steps[began.map_or(0, |at| at + 1)..closed];
-
+    fn read(job: &StdAddr, steps: &'a [Step]) -> Result<Option<Self>, StoryError> {
         let mut life: Option<Self> = None;
-        for step in own.iter().filter(|step| step.succeeded) {
-            let at = |what: String| format!("at lt {}: {what}", step.lt);
-            if let Some(opening) = Opening::read(step).map_err(at)? {
-                if life.is_some() {
-                    return Err("it was posted more than once".into());
+        // Of this posting: behind the sweep of the one before.
+        let mut began = 0;
+        for (index, step) in steps.iter().enumerate().filter(|(_, step)| step.succeeded) {
+            let at = |what: String| StoryError::Impossible { lt: step.lt, what };
+            if is(step, SweepJob::OPCODE) {
+                let swept = life.as_mut().filter(|life| life.status().is_closed() && !life.swept);
+                let swept = swept.ok_or_else(|| at("it was swept before its end".into()))?;
+                swept.swept = true;
+                swept.steps = &steps[began..index];
+                began = index + 1;
+            } else if let Some(opening) = Opening::read(step).map_err(at)? {
+                if life.as_ref().is_some_and(|life| !life.swept) {
+                    return Err(at("it was posted more than once".into()));
                 }
-                let (client, acts) = (client.clone(), Vec::new());
-                let posted = opening.state(step);
-                life = Some(Self { client, nonce, post: step, opening, posted, acts, swept, steps: own });
+                let founder = founder(job, &steps[..=index]);
+                let (client, nonce) =
+                    founder.ok_or(StoryError::NoJob("no message brought a job's initial data"))?;
+                let (posted, steps) = (opening.state(step), &steps[began..]);
+                let acts = Vec::new();
+                life = Some(Self { client, nonce, post: step, opening, posted, acts, swept: false, steps });
             } else if let Some(event) = Event::read(step).map_err(at)? {
-                let life = life.as_mut().ok_or("there is no posting before its other steps")?;
+                let life = life.as_mut().filter(|life| !life.swept);
+                let life = life.ok_or_else(|| at("there is no posting before it".into()))?;
                 let before = life.state().clone();
                 let after = event.apply(&before, step).map_err(at)?;
                 life.acts.push(Act { step, event, before, after });
             }
         }
-        let life = life.ok_or("there is no posting")?;
-        if swept && !life.status().is_closed() {
-            return Err("it was swept before its end".into());
-        }
         Ok(life)
     }
 
+    /// Who posted it, by the account's initial data.
+    pub fn client(&self) -> &StdAddr {
+        &self.client
+    }
+
+    /// Of the account's initial data.
+    pub fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
+    /// Logical time of the transaction that posted it.
+    pub fn posted_lt(&self) -> u64 {
+        self.post.lt
+    }
+
+    /// When it was posted, Unix seconds.
+    pub fn posted_at_s(&self) -> u32 {
+        self.post.at_s
+    }
+
+    /// The message that posted it.
+    pub fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    /// As the posting left it.
+    pub fn posted(&self) -> &JobState {
+        &self.posted
+    }
+
+    /// What changed it since, oldest first.
+    pub fn acts(&self) -> &[Act<'a>] {
+        &self.acts
+    }
+
+    /// Whether the account was destroyed after the job's end.
+    pub fn is_swept(&self) -> bool {
+        self.swept
+    }
+
+    /// The story, told without a look at what the job logged.
+    pub fn story(&self) -> Story {
+        Story::of(self)
+    }
+
     /// As the last step left it.
-    pub(super) fn state(&self) -> &JobState {
+    pub fn state(&self) -> &JobState {
         self.acts.last().map_or(&self.posted, |act| &act.after)
     }
 
-    pub(super) fn status(&self) -> JobStatus {
+    /// Where it is in its life.
+    pub fn status(&self) -> JobStatus {
         self.state().status
     }
 
     /// Who serves; of a job of the market, who holds it.
-    pub(super) fn seller(&self) -> Option<&Seller> {
+    pub fn seller(&self) -> Option<&Seller> {
         self.state().posting.seller.as_deref()
     }
 
     /// What ended it.
-    pub(super) fn end(&self) -> Option<&Act<'a>> {
+    pub fn end(&self) -> Option<&Act<'a>> {
         self.acts.iter().find(|act| act.is_end())
     }
 
@@ -194,7 +340,28 @@ impl Opening {
 }
 
 impl Act<'_> {
-    pub(super) fn is_end(&self) -> bool {
+    /// Logical time of its transaction.
+    pub fn lt(&self) -> u64 {
+        self.step.lt
+    }
+
+    /// When, Unix seconds.
+    pub fn at_s(&self) -> u32 {
+        self.step.at_s
+    }
+
+    /// Hash of its transaction.
+    pub fn hash(&self) -> HashBytes {
+        self.step.hash
+    }
+
+    /// A word for a progress line.
+    pub fn name(&self) -> &'static str {
+        self.event.name(&self.after)
+    }
+
+    /// Whether the job ended with it.
+    pub fn is_end(&self) -> bool {
         self.after.status.is_closed() && !self.before.status.is_closed()
     }
 }
@@ -337,17 +504,17 @@ fn is(step: &Step, opcode: u32) -> bool {
     step.succeeded && !step.bounced && !step.external && step.opcode() == Some(opcode)
 }
 
-/// Client and nonce: from the initial data that gives this address, which anybody may have brought, before or with the
-/// posting; else from the first that came.
-fn identity(history: &JobHistory, steps: &[Step]) -> Result<(StdAddr, u64), String> {
+/// Client and nonce: from the initial data that, with its code, gives this address, which anybody may have brought,
+/// before or with the posting; else from the first that came.
+fn founder(job: &StdAddr, steps: &[Step]) -> Option<(StdAddr, u64)> {
     let mut first = None;
-    for data in steps.iter().filter_map(|step| step.deployed_with.as_ref()) {
+    for (code, data) in steps.iter().filter_map(|step| step.deployed_with.as_ref()) {
         let Ok(storage) = from_cell::<JobStorage>(data) else { continue };
         let found = (storage.client, storage.nonce);
-        if history.network.job_address(&found.0, found.1).is_ok_and(|address| address == history.job) {
-            return Ok(found);
+        if code.as_ref().is_some_and(|code| CodeRef::of(code).address(data) == *job) {
+            return Some(found);
         }
         first.get_or_insert(found);
     }
-    first.ok_or_else(|| "no message brought the job's initial data".to_owned())
+    first
 }

@@ -5,14 +5,17 @@ use tycho_types::cell::CellBuilder;
 use tycho_types::error::Error as CellError;
 use tycho_types::models::{ComputePhase, IntAddr, Message, MsgInfo, Transaction, TxInfo};
 
-use super::{JobHistory, MAX_TRANSACTIONS};
+use super::MAX_TRANSACTIONS;
+use super::error::StoryError;
 use crate::check::holds;
 
 /// TON allows a transaction 255 actions. A hostile one may name the same cell as 2^15 messages.
 const MAX_OUT_MESSAGES: usize = 255;
 
 /// One transaction, as far as an audit needs it.
-pub(super) struct Step {
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    pub(super) hash: HashBytes,
     pub(super) lt: u64,
     pub(super) at_s: u32,
     pub(super) succeeded: bool,
@@ -21,18 +24,20 @@ pub(super) struct Step {
     pub(super) value: u128,
     pub(super) bounced: bool,
     pub(super) body: Cell,
-    pub(super) deployed_with: Option<Cell>,
+    /// Code, where it came too, and data that the message brought.
+    pub(super) deployed_with: Option<(Option<Cell>, Cell)>,
     pub(super) sent: Vec<Sent>,
     /// All that the chain took, the gas and the rent included.
     pub(super) fees: u128,
     pub(super) gas_used: u64,
     pub(super) gas_fees: u128,
     pub(super) rent: u128,
-    /// Bodies of the messages to nobody.
+    /// The messages to nobody.
     pub(super) logs: Vec<Cell>,
 }
 
 /// A message that a transaction sent.
+#[derive(Debug, Clone)]
 pub(super) struct Sent {
     pub(super) to: StdAddr,
     pub(super) value: u128,
@@ -71,31 +76,31 @@ impl Step {
 
 const BOUNCED: u32 = 0xffff_ffff;
 
-/// The account's whole history, each transaction the successor of the one before.
-pub(super) fn read_steps(history: &JobHistory) -> Result<Vec<Step>, String> {
-    if history.transactions.len() > MAX_TRANSACTIONS {
-        return Err(format!("more than {MAX_TRANSACTIONS} transactions"));
+/// The step that this transaction of `job` is, where it follows `previous`, or is the account's first.
+pub(super) fn read_next(
+    job: &StdAddr,
+    previous: Option<&Step>,
+    count: usize,
+    cell: &Cell,
+) -> Result<Step, StoryError> {
+    let hash = *cell.repr_hash();
+    if count >= MAX_TRANSACTIONS {
+        return Err(StoryError::TooLong);
     }
-    let mut previous: Option<(u64, HashBytes)> = None;
-    let mut steps = Vec::new();
-    for cell in &history.transactions {
-        let malformed = |_| format!("transaction {} does not parse", cell.repr_hash());
-        let transaction = cell.parse::<Transaction>().map_err(malformed)?;
-        if transaction.account != history.job.address {
-            return Err(format!("transaction {} is of another account", cell.repr_hash()));
-        }
-        let stated = (transaction.prev_trans_lt, transaction.prev_trans_hash);
-        let linked = match previous {
-            Some(previous) => stated == previous,
-            None => transaction.prev_trans_lt == 0,
-        };
-        if !linked {
-            return Err(format!("transaction {} does not follow the one before it", cell.repr_hash()));
-        }
-        previous = Some((transaction.lt, *cell.repr_hash()));
-        steps.push(read_step(&transaction).map_err(malformed)?);
+    let transaction = cell.parse::<Transaction>().map_err(|_| StoryError::Malformed { hash })?;
+    if transaction.account != job.address {
+        return Err(StoryError::OtherAccount { hash });
     }
-    Ok(steps)
+    let linked = match previous {
+        Some(previous) => {
+            transaction.prev_trans_lt == previous.lt && transaction.prev_trans_hash == previous.hash
+        }
+        None => transaction.prev_trans_lt == 0,
+    };
+    if !linked {
+        return Err(StoryError::Unlinked { hash });
+    }
+    read_step(hash, &transaction).map_err(|_| StoryError::Malformed { hash })
 }
 
 /// What the account holds after each step; an error where one spends more than there was.
@@ -128,7 +133,7 @@ pub(super) fn conservation(steps: &[Step], balance: u128) -> Result<String, Stri
     )
 }
 
-fn read_step(transaction: &Transaction) -> Result<Step, CellError> {
+fn read_step(hash: HashBytes, transaction: &Transaction) -> Result<Step, CellError> {
     let info = transaction.load_info()?;
     let (mut succeeded, mut gas_used, mut gas_fees, mut rent) = (false, 0, 0, 0);
     if let TxInfo::Ordinary(info) = &info {
@@ -139,6 +144,7 @@ fn read_step(transaction: &Transaction) -> Result<Step, CellError> {
         }
     }
     let mut step = Step {
+        hash,
         lt: transaction.lt,
         at_s: transaction.now,
         succeeded,
@@ -166,7 +172,7 @@ fn read_step(transaction: &Transaction) -> Result<Step, CellError> {
             MsgInfo::ExtIn(_) => step.external = true,
             MsgInfo::ExtOut(_) => return Err(CellError::InvalidData),
         }
-        step.deployed_with = message.init.and_then(|init| init.data);
+        step.deployed_with = message.init.and_then(|init| Some((init.code, init.data?)));
         step.body = CellBuilder::build_from(message.body)?;
     }
     for (index, cell) in transaction.out_msgs.values().enumerate() {
@@ -182,7 +188,7 @@ fn read_step(transaction: &Transaction) -> Result<Step, CellError> {
                 forward_fee: info.fwd_fee.into_inner(),
                 body: CellBuilder::build_from(message.body)?,
             }),
-            MsgInfo::ExtOut(_) => step.logs.push(CellBuilder::build_from(message.body)?),
+            MsgInfo::ExtOut(_) => step.logs.push(cell.clone()),
             MsgInfo::ExtIn(_) => return Err(CellError::InvalidData),
         }
     }

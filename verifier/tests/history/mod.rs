@@ -485,7 +485,8 @@ impl Plan {
         let (seller, limits, at_s) = (Ref::new(self.seller()).unwrap(), self.limits, self.posted_at_s);
         let (until, deposit, client) = (self.until, self.deposit, &self.client);
         let init = JobStorage::initial(client.clone(), self.nonce_in_state_init);
-        let init = StateInit { data: Some(to_cell(&init).unwrap()), ..Default::default() };
+        let code = Some(self.network.generation.job_code.clone());
+        let init = StateInit { code, data: Some(to_cell(&init).unwrap()), ..Default::default() };
         let value = u128::from(deposit.get()) + 60_000_000;
         let notice = JobNoticed { query_id: 0 };
         let opened = |opcode, terms_hash| JobOpened { opcode, until, deposit, terms_hash };
