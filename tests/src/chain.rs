@@ -101,6 +101,8 @@ impl Received {
 pub struct Tx {
     pub account: StdAddr,
     pub lt: u64,
+    /// The transaction itself.
+    pub cell: Cell,
     /// Nothing for an external message.
     pub from: Option<StdAddr>,
     pub value: u128,
@@ -487,6 +489,7 @@ impl Chain {
         self.log.push(Tx {
             account: to.clone(),
             lt: transaction.lt,
+            cell: CellBuilder::build_from(&transaction).expect("a transaction fits"),
             from: envelope.as_ref().map(|envelope| envelope.from.clone()),
             value: envelope.as_ref().map_or(0, |envelope| envelope.value),
             bounced,
