@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use contracts::Units;
+use contracts::receipt::Dtype;
+use contracts::transcript::Transcript;
+use contracts::{HashBytes, Units};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -143,6 +145,10 @@ pub struct Done {
     pub finish_reason: FinishReason,
     /// Of this request alone.
     pub used: Units,
+    /// The limit of output tokens that held, as the transcript has it: that of the request, or a lower one of its bound,
+    /// of the context, or of where it was cancelled. 0 for other work than text.
+    #[serde(default)]
+    pub limit: u32,
     /// With this request. Where it is served `again`, the session's newest.
     pub receipt: SessionReceipt,
     /// Of the transcript that the receipt's content names.
@@ -151,6 +157,39 @@ pub struct Done {
     /// Tokens of the prompt, as the engine read it; with the output's tokens they make the transcript.
     #[serde(default)]
     pub input_tokens: Vec<u32>,
+}
+
+impl Done {
+    /// What the receipt's content has to name, from what the client asked and received: the work's
+    /// [`Work::params_digest`], and the output's tokens, or the bits of the vectors' numbers.
+    pub fn transcript(
+        &self,
+        model_id: &HashBytes,
+        params: &HashBytes,
+        output_tokens: &[u32],
+    ) -> Option<HashBytes> {
+        let transcript = Transcript {
+            salt: &self.salt,
+            model_id,
+            engine: self.receipt.content.engine,
+            dtype: Dtype::from_wire(self.receipt.content.dtype)?,
+            params,
+            finish_reason: self.finish_reason.in_transcript(),
+            input_tokens: &self.input_tokens,
+            output_tokens,
+        };
+        Some(transcript.hash())
+    }
+}
+
+impl FinishReason {
+    /// An answer that was cancelled is one that a lower limit ended.
+    pub fn in_transcript(self) -> contracts::sealing::FinishReason {
+        match self {
+            Self::Stop => contracts::sealing::FinishReason::Stop,
+            Self::Length | Self::Cancelled => contracts::sealing::FinishReason::Length,
+        }
+    }
 }
 
 impl Drop for Done {

@@ -183,6 +183,12 @@ pub trait SessionJournal {
     /// # Errors
     /// Whether anything was written is then not known: the ledger is told so by [`SellerLedger::fail`].
     fn commit(&self, entries: &[Entry]) -> Result<(), Self::Error>;
+
+    /// Removes what is over.
+    ///
+    /// # Errors
+    /// As [`SessionJournal::commit`].
+    fn forget(&self, session: &SessionId) -> Result<(), Self::Error>;
 }
 
 /// Writes entries down.

@@ -4,9 +4,11 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use contracts::HashBytes;
+use contracts::work::{GenerateParams, Sampling, embeddings_digest, transcription_digest};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// One request's work.
@@ -47,6 +49,20 @@ impl Work {
             Self::Transcription(_) => WorkKind::Transcription,
         }
     }
+
+    /// What a transcript commits to of how it was asked. `limit` is that of the answer's `done`; `tokens_of_texts` are
+    /// those of embeddings.
+    pub fn params_digest(&self, limit: u32, tokens_of_texts: &[u32]) -> HashBytes {
+        match self {
+            Self::Chat(Chat { params, .. }) | Self::Completion(Completion { params, .. }) => {
+                params.generate(limit).digest()
+            }
+            Self::Embeddings(_) => embeddings_digest(tokens_of_texts),
+            Self::Transcription(work) => {
+                transcription_digest(&work.audio, work.language.as_deref(), work.translate)
+            }
+        }
+    }
 }
 
 /// A conversation and how to answer it.
@@ -60,6 +76,48 @@ pub struct Chat {
     pub tools: Vec<Json>,
     /// How.
     pub params: Params,
+}
+
+impl Chat {
+    /// The turns as a model's template takes them.
+    pub fn turns(&self) -> Vec<contracts::sealing::ChatMessage> {
+        let turn = |message: &ChatMessage| {
+            let mut turn = contracts::sealing::ChatMessage::new(&message.role, &message.content);
+            turn.name = message.name.clone();
+            turn.tool_call_id = message.tool_call_id.clone();
+            turn.tool_calls = match message.tool_calls.is_empty() {
+                true => None,
+                false => {
+                    let calls = message.tool_calls.iter().map(ToolCall::to_json).collect();
+                    Some(Json(Value::Array(calls)).text())
+                }
+            };
+            turn
+        };
+        self.messages.iter().map(turn).collect()
+    }
+
+    /// JSON text of the list of tools.
+    pub fn tools_text(&self) -> Option<String> {
+        if self.tools.is_empty() {
+            return None;
+        }
+        let tools = self.tools.iter().map(|tool| tool.0.clone()).collect();
+        Some(Json(Value::Array(tools)).text())
+    }
+}
+
+impl ToolCall {
+    /// As OpenAI has it, with the arguments as JSON where they are.
+    fn to_json(&self) -> Value {
+        let arguments = serde_json::from_str(&self.arguments);
+        let arguments = arguments.unwrap_or_else(|_| Value::String(self.arguments.clone()));
+        json!({
+            "id": self.id,
+            "type": "function",
+            "function": { "name": self.name, "arguments": arguments },
+        })
+    }
 }
 
 /// One turn of a conversation.
@@ -168,6 +226,25 @@ impl Params {
             reuse: Reuse::Session,
         }
     }
+
+    /// As an engine takes them and a transcript commits to them, with a limit of output tokens.
+    pub fn generate(&self, limit: u32) -> GenerateParams {
+        let mut params = GenerateParams::greedy(limit);
+        params.sampling = Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            seed: self.seed,
+        };
+        params.stop = self.stop.clone();
+        params.json_schema = self.json_schema.as_ref().map(Json::text);
+        params.top_logprobs = self.top_logprobs.map(u32::from);
+        params
+    }
 }
 
 /// Who may find what was computed of a prompt.
@@ -210,6 +287,13 @@ pub struct Transcription {
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Json(pub Value);
+
+impl Json {
+    /// As text, without white space.
+    pub fn text(&self) -> String {
+        self.0.to_string()
+    }
+}
 
 impl Zeroize for Json {
     fn zeroize(&mut self) {
