@@ -1,11 +1,22 @@
 //! An OpenAI-compatible gateway on the user's own machine. The API's requests are read in [`openai`], handed to a
-//! [`Market`], and answered by [`http`].
+//! [`Market`], and answered by [`http`]. [`SessionMarket`] is the market as it is: workers found on chain ([`Ground`]),
+//! connections to them ([`link`]), sessions paid from the user's wallet (`purse`), and what must not be forgotten
+//! ([`store`]).
 
+pub mod ground;
 pub mod http;
+pub mod link;
 pub mod market;
 mod metrics;
 pub mod openai;
 mod openapi;
 mod prompt;
+mod purse;
+mod session_market;
+pub mod store;
 
+pub use ground::Ground;
 pub use market::Market;
+pub use session_market::{
+    Counter, MarketError, MarketParts, NoCounter, SessionMarket, SessionSummary, Spending,
+};

@@ -1,0 +1,172 @@
+//! What the gateway must not forget: its sessions, what it has promised in them, and proofs against workers. No prompt,
+//! no answer and no key is in it.
+
+use std::path::Path;
+
+use contracts::money::Amount;
+use contracts::{HashBytes, StdAddr};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde::{Deserialize, Serialize};
+use session::{BuyerRecord, Proof};
+
+/// Sessions by the address of their job; JSON.
+const SESSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sessions");
+/// Proofs in the order they were made; JSON.
+const PROOFS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("proofs");
+
+/// A session as it is written down.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoredSession {
+    /// Its address.
+    pub job: StdAddr,
+    /// With which worker.
+    pub worker: StdAddr,
+    /// For which model.
+    pub model_id: HashBytes,
+    /// What the wallet has sent for it, or is about to.
+    pub sent: Amount,
+    /// Where it is.
+    pub stage: Stage,
+}
+
+/// Where a session is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The wallet was, or is about to be, asked to open it. The chain tells whether it did.
+    Opening {
+        /// Unix time after which the wallet's message can no longer be taken.
+        until_s: u32,
+    },
+    /// It is open.
+    Open(Box<BuyerRecord>),
+    /// It is over, and cost this at most.
+    Over {
+        /// What did not come back.
+        spent: Amount,
+    },
+}
+
+impl StoredSession {
+    /// What of the user's money it has taken, or may yet take.
+    pub fn committed(&self) -> Amount {
+        match &self.stage {
+            Stage::Opening { .. } | Stage::Open(_) => self.sent,
+            Stage::Over { spent } => *spent,
+        }
+    }
+}
+
+/// The store cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another gateway has it.
+    #[error("gateway: another process uses its data directory; stop that one, or name another with --data")]
+    Locked,
+    /// The disk or the file.
+    #[error("gateway: its store failed: {0}; check the disk")]
+    Database(#[from] redb::Error),
+    /// Not written by this program.
+    #[error("gateway: its store holds something that this version does not read: {0}")]
+    Foreign(#[from] serde_json::Error),
+}
+
+/// A file on this machine.
+pub struct Store(Database);
+
+impl Store {
+    /// Opens or makes it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = Database::create(path).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked,
+            error => StoreError::Database(error.into()),
+        })?;
+        let store = Self(database);
+        store.write(|transaction| {
+            transaction.open_table(SESSIONS)?;
+            transaction.open_table(PROOFS)?;
+            Ok(())
+        })?;
+        Ok(store)
+    }
+
+    /// Writes a session; durable when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put(&self, session: &StoredSession) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec(session)?;
+        self.write(|transaction| {
+            transaction.open_table(SESSIONS)?.insert(session.job.to_string().as_str(), bytes.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// Forgets a session that never was.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn remove(&self, job: &StdAddr) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            transaction.open_table(SESSIONS)?.remove(job.to_string().as_str())?;
+            Ok(())
+        })
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn sessions(&self) -> Result<Vec<StoredSession>, StoreError> {
+        let read = || -> Result<Vec<Vec<u8>>, redb::Error> {
+            let transaction = self.0.begin_read()?;
+            let table = transaction.open_table(SESSIONS)?;
+            table.iter()?.map(|entry| Ok(entry?.1.value().to_vec())).collect()
+        };
+        Ok(read()?.iter().map(|bytes| serde_json::from_slice(bytes)).collect::<Result<_, _>>()?)
+    }
+
+    /// Keeps a proof.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn keep_proof(&self, proof: &Proof) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec(proof)?;
+        self.write(|transaction| {
+            let mut table = transaction.open_table(PROOFS)?;
+            let next = table.last()?.map_or(0, |(key, _)| key.value() + 1);
+            table.insert(next, bytes.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// All that are kept.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn proofs(&self) -> Result<Vec<Proof>, StoreError> {
+        let read = || -> Result<Vec<Vec<u8>>, redb::Error> {
+            let transaction = self.0.begin_read()?;
+            let table = transaction.open_table(PROOFS)?;
+            table.iter()?.map(|entry| Ok(entry?.1.value().to_vec())).collect()
+        };
+        Ok(read()?.iter().map(|bytes| serde_json::from_slice(bytes)).collect::<Result<_, _>>()?)
+    }
+
+    fn write(
+        &self,
+        change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), StoreError> {
+        let commit = || -> Result<(), redb::Error> {
+            let transaction = self.0.begin_write()?;
+            change(&transaction)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        Ok(commit()?)
+    }
+}
