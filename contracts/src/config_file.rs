@@ -53,6 +53,9 @@ pub struct WorkerSection {
     /// A job whose `settle_within_s` is less is left alone.
     #[serde(default = "default_min_settle_s")]
     pub min_settle_s: u32,
+    /// Bytes of memory for keys and values of requests under way; without it, half of what is free once the weights are loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_bytes: Option<u64>,
 }
 
 /// Where quotes come from.

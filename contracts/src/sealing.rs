@@ -4,6 +4,8 @@
 use std::fmt;
 use std::io;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::{Kem as _, X25519HkdfSha256};
@@ -16,7 +18,10 @@ use tycho_types::error::Error as CellError;
 use tycho_types::models::StdAddr;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::receipt::Dtype;
+use crate::transcript::Transcript;
 use crate::wire::{MAX_SNAKE_BYTES, SNAKE_CELL_BYTES, Snake, WireError};
+use crate::work::{GenerateParams, Request, embeddings_digest, transcription_digest};
 
 /// A sealed message is a multiple of this, a whole number of cells.
 pub const PAD_BYTES: usize = SNAKE_CELL_BYTES;
@@ -25,7 +30,7 @@ pub const MIN_SEALED_BYTES: usize = 2 * PAD_BYTES;
 /// Most JSON bytes of a plaintext.
 pub const MAX_JSON_BYTES: usize = MAX_SNAKE_BYTES / PAD_BYTES * PAD_BYTES - OVERHEAD_BYTES - LENGTH_BYTES;
 /// `v` of [`Input`] and [`Output`].
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const INPUT_INFO: &[u8] = b"chrysalis/input/v1";
 const RESULT_INFO: &[u8] = b"chrysalis/result/v1";
@@ -108,27 +113,38 @@ pub struct ResultContext {
 }
 
 /// What a client asks. Prompts never show in `Debug`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
     v: u32,
     /// X25519 key to which the result is sealed.
     #[serde(with = "hex::serde")]
     pub reply_key: [u8; 32],
-    pub messages: Vec<ChatMessage>,
-    pub max_output_tokens: u32,
+    pub work: Request,
 }
 
 /// One turn of a conversation.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
 pub struct ChatMessage {
-    /// `system`, `user` or `assistant`.
+    /// `system`, `user`, `assistant` or `tool`.
     pub role: String,
     pub content: String,
+    /// JSON text of the list of calls that the assistant made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<String>,
+    /// Which call a tool answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+    /// Whose turn it is, where several have one role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// What a worker answers. Answers never show in `Debug`.
+///
+/// Text has its tokens in `output_tokens`. Embeddings have each text's count of tokens in `parts` and the vectors' numbers, as
+/// the bits of an f32, in `output_tokens` ([`Output::vectors`]). A transcription has its text and the tokens of that.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
@@ -139,8 +155,19 @@ pub struct Output {
     /// Of the transcript.
     #[serde(with = "hex::serde")]
     pub salt: [u8; 32],
+    /// Of the transcript: how it was asked, with the limit that held.
+    #[zeroize(skip)]
+    pub params: HashBytes,
+    /// The limit of the answer's tokens that held; 0 where there is none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub max_output_tokens: u32,
     pub input_tokens: Vec<u32>,
     pub output_tokens: Vec<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<u32>,
+    /// What was spoken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
 }
 
 /// Why decoding ended.
@@ -224,32 +251,122 @@ impl ResultContext {
 }
 
 impl Input {
-    pub fn new(reply_key: HashBytes, messages: Vec<ChatMessage>, max_output_tokens: u32) -> Self {
-        Self { v: VERSION, reply_key: reply_key.0, messages, max_output_tokens }
+    pub fn new(reply_key: HashBytes, work: Request) -> Self {
+        Self { v: VERSION, reply_key: reply_key.0, work }
     }
 }
 
 impl ChatMessage {
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
+        Self { role: role.into(), content: content.into(), tool_calls: None, tool_call_id: None, name: None }
     }
 }
 
 impl Output {
-    pub fn new(
+    /// An answer in text, made under `params`, whose limit is the one that held.
+    pub fn text(
         text: String,
         finish_reason: FinishReason,
         salt: [u8; 32],
+        params: &GenerateParams,
         input_tokens: Vec<u32>,
         output_tokens: Vec<u32>,
     ) -> Self {
-        Self { v: VERSION, text, finish_reason, salt, input_tokens, output_tokens }
+        Self {
+            v: VERSION,
+            text,
+            finish_reason,
+            salt,
+            params: params.digest(),
+            max_output_tokens: params.max_output_tokens,
+            input_tokens,
+            output_tokens,
+            parts: Vec::new(),
+            language: None,
+        }
+    }
+
+    /// The vectors of texts, each with its tokens.
+    pub fn embeddings(salt: [u8; 32], texts: &[Vec<u32>], vectors: &[Vec<f32>]) -> Self {
+        let parts: Vec<u32> = texts.iter().map(|ids| ids.len() as u32).collect();
+        Self {
+            v: VERSION,
+            text: String::new(),
+            finish_reason: FinishReason::Stop,
+            salt,
+            params: embeddings_digest(&parts),
+            max_output_tokens: 0,
+            input_tokens: texts.concat(),
+            output_tokens: vectors.iter().flatten().map(|number| number.to_bits()).collect(),
+            parts,
+            language: None,
+        }
+    }
+
+    /// The text of a recording; `params` is its [`crate::work::transcription_digest`].
+    pub fn transcription(
+        text: String,
+        salt: [u8; 32],
+        params: HashBytes,
+        output_tokens: Vec<u32>,
+        language: String,
+    ) -> Self {
+        Self {
+            v: VERSION,
+            text,
+            finish_reason: FinishReason::Stop,
+            salt,
+            params,
+            max_output_tokens: 0,
+            input_tokens: Vec::new(),
+            output_tokens,
+            parts: Vec::new(),
+            language: Some(language),
+        }
+    }
+
+    /// The vectors, one for each of `parts`; `None` where the result holds none, or not as many numbers for each.
+    pub fn vectors(&self) -> Option<Vec<Vec<f32>>> {
+        let (texts, numbers) = (self.parts.len(), self.output_tokens.len());
+        if texts == 0 || numbers == 0 || !numbers.is_multiple_of(texts) {
+            return None;
+        }
+        let vectors = self.output_tokens.chunks_exact(numbers / texts);
+        Some(vectors.map(|bits| bits.iter().map(|bits| f32::from_bits(*bits)).collect()).collect())
+    }
+
+    /// What a receipt of this result commits to.
+    pub fn transcript(&self, model_id: &HashBytes, engine: u32, dtype: Dtype) -> HashBytes {
+        let Self { salt, params, finish_reason, input_tokens, output_tokens, .. } = self;
+        let finish_reason = *finish_reason;
+        Transcript { salt, model_id, engine, dtype, params, finish_reason, input_tokens, output_tokens }
+            .hash()
+    }
+
+    /// Whether it was made as `request` asked, at most with a lower limit. A conversation's and a text's own tokens are the
+    /// engine's to compare.
+    pub fn answers(&self, request: &Request) -> bool {
+        match request {
+            Request::Chat { params, .. } | Request::Completion { params, .. } => {
+                let mut held = params.clone();
+                held.max_output_tokens = self.max_output_tokens;
+                self.max_output_tokens <= params.max_output_tokens && held.digest() == self.params
+            }
+            Request::Embeddings { texts } => {
+                self.parts.len() == texts.len() && embeddings_digest(&self.parts) == self.params
+            }
+            Request::Transcription { audio, language, translate } => {
+                STANDARD.decode(audio).is_ok_and(|audio| {
+                    transcription_digest(&audio, language.as_deref(), *translate) == self.params
+                })
+            }
+        }
     }
 }
 
 impl fmt::Debug for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Input({} messages, redacted)", self.messages.len())
+        write!(f, "Input({:?})", self.work)
     }
 }
 
@@ -391,6 +508,10 @@ fn padded_len(json_bytes: usize) -> usize {
 
 fn is_sealed_size(bytes: usize) -> bool {
     bytes >= MIN_SEALED_BYTES && bytes.is_multiple_of(PAD_BYTES)
+}
+
+fn is_none(limit: &u32) -> bool {
+    *limit == 0
 }
 
 struct Counter(usize);

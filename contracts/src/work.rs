@@ -7,6 +7,61 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::HashBytes;
+use crate::sealing::ChatMessage;
+
+/// What a client asks of a model. Its `Debug` shows no text; wiped on drop.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// The next turn of a conversation.
+    Chat {
+        /// Its turns, oldest first.
+        messages: Vec<ChatMessage>,
+        /// JSON text of the list of tools that the model may call, where its template takes them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tools: Option<String>,
+        /// How to answer.
+        params: GenerateParams,
+    },
+    /// The continuation of a text as it stands.
+    Completion {
+        /// The text.
+        prompt: String,
+        /// How to go on.
+        params: GenerateParams,
+    },
+    /// The vector of each text.
+    Embeddings {
+        /// The texts.
+        texts: Vec<String>,
+    },
+    /// The text of a recording.
+    Transcription {
+        /// A WAV file, in base64.
+        audio: String,
+        /// The language's code; found out where absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        language: Option<String>,
+        /// Into English instead of the language that is spoken.
+        #[serde(default)]
+        translate: bool,
+    },
+}
+
+impl Request {
+    /// A conversation without tools.
+    pub fn chat(messages: Vec<ChatMessage>, params: GenerateParams) -> Self {
+        Self::Chat { messages, tools: None, params }
+    }
+
+    /// How an answer is made, where text is asked for.
+    pub fn params(&self) -> Option<&GenerateParams> {
+        match self {
+            Self::Chat { params, .. } | Self::Completion { params, .. } => Some(params),
+            Self::Embeddings { .. } | Self::Transcription { .. } => None,
+        }
+    }
+}
 
 /// How the tokens of an answer are chosen; the default is greedy. Its meaning and ranges are those of the engine that the
 /// receipt names.
@@ -123,6 +178,17 @@ impl GenerateParams {
             None => hasher.update([0]),
         }
         HashBytes(hasher.finalize().into())
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Chat { .. } => "Chat(redacted)",
+            Self::Completion { .. } => "Completion(redacted)",
+            Self::Embeddings { .. } => "Embeddings(redacted)",
+            Self::Transcription { .. } => "Transcription(redacted)",
+        })
     }
 }
 

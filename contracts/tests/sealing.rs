@@ -1,8 +1,10 @@
 //! Sealing: the suite against RFC 9180, the binding, the padding, and what must not leak.
 #![allow(clippy::unwrap_used)]
 
+use contracts::receipt::Dtype;
 use contracts::sealing::*;
 use contracts::wire::{Snake, from_cell, to_cell};
+use contracts::work::{GenerateParams, Request};
 use contracts::*;
 use hpke::{Deserializable, OpModeR};
 use rand::SeedableRng;
@@ -22,11 +24,12 @@ fn context() -> InputContext {
 }
 
 fn input(text: &str) -> Input {
-    Input::new(HashBytes([3; 32]), vec![ChatMessage::new("user", text)], 64)
+    let messages = vec![ChatMessage::new("user", text)];
+    Input::new(HashBytes([3; 32]), Request::chat(messages, GenerateParams::greedy(64)))
 }
 
 fn output(text: &str) -> Output {
-    Output::new(text.into(), FinishReason::Stop, [4; 32], vec![1, 2], vec![3])
+    Output::text(text.into(), FinishReason::Stop, [4; 32], &GenerateParams::greedy(64), vec![1, 2], vec![3])
 }
 
 #[test]
@@ -164,10 +167,79 @@ fn debug_shows_no_secret() {
     let shown = format!(
         "{:?} {:?} {:?} {:?}",
         input("secret prompt"),
-        input("secret prompt").messages[0],
+        ChatMessage::new("user", "secret turn"),
         output("secret answer"),
         key
     );
     assert!(!shown.contains("secret"), "{shown}");
     assert!(!shown.contains(&hex::encode(*key.to_bytes())));
+}
+
+#[test]
+fn a_result_says_what_it_answers() {
+    let messages = vec![ChatMessage::new("user", "secret")];
+    let asked = |params: &GenerateParams| Request::chat(messages.clone(), params.clone());
+    let mut params = GenerateParams::greedy(64);
+    params.sampling.seed = 9;
+    let mut held = params.clone();
+    held.max_output_tokens = 3;
+    let made = Output::text("hi".into(), FinishReason::Length, [4; 32], &held, vec![1, 2], vec![3]);
+    assert!(made.answers(&asked(&params)));
+    assert!(made.answers(&asked(&held)));
+    let mut other = params.clone();
+    other.sampling.seed = 8;
+    assert!(!made.answers(&asked(&other)));
+    held.max_output_tokens = 2;
+    assert!(!made.answers(&asked(&held)), "more than was allowed");
+
+    let vectors = vec![vec![0.5, -1.5], vec![f32::MIN_POSITIVE, 3.0e9]];
+    let embedded = Output::embeddings([4; 32], &[vec![1, 2, 3], vec![4]], &vectors);
+    let key = DecryptionKey::generate(&mut rng());
+    let context = ResultContext { network_id: -3, job: StdAddr::new(0, HashBytes([1; 32])), posted_lt: 77 };
+    let sealed = seal_result(&embedded, &key.public(), &context, &mut rng()).unwrap();
+    let opened = open_result(&sealed, &key, &context).unwrap();
+    assert_eq!(opened.vectors().unwrap(), vectors);
+    assert!(opened.answers(&Request::Embeddings { texts: vec!["a".into(), "b".into()] }));
+    assert!(!opened.answers(&Request::Embeddings { texts: vec!["a".into()] }));
+    assert!(!opened.answers(&asked(&params)));
+    assert_eq!(made.vectors(), None);
+
+    let audio =
+        |audio: &str| Request::Transcription { audio: audio.into(), language: None, translate: false };
+    let digest = contracts::work::transcription_digest(b"abc", None, false);
+    let heard = Output::transcription("hi".into(), [4; 32], digest, vec![3], "en".into());
+    assert!(heard.answers(&audio("YWJj")));
+    assert!(!heard.answers(&audio("YWJk")) && !heard.answers(&audio("no base64")));
+}
+
+#[test]
+fn a_transcript_depends_on_all_that_it_commits_to() {
+    let params = GenerateParams::greedy(3);
+    let made = |reason| Output::text("hi".into(), reason, [4; 32], &params, vec![1, 2], vec![3]);
+    let base = made(FinishReason::Stop);
+    let hash = |output: &Output| output.transcript(&HashBytes([1; 32]), 1, Dtype::F32);
+    let mut hashes = vec![
+        hash(&base),
+        base.transcript(&HashBytes([2; 32]), 1, Dtype::F32),
+        base.transcript(&HashBytes([1; 32]), 2, Dtype::F32),
+        base.transcript(&HashBytes([1; 32]), 1, Dtype::F16),
+        hash(&made(FinishReason::Length)),
+    ];
+    let changes: [fn(&mut Output); 5] = [
+        |output| output.salt[0] ^= 1,
+        |output| output.params.0[0] ^= 1,
+        |output| output.input_tokens[1] = 3,
+        |output| output.output_tokens[0] = 2,
+        |output| {
+            output.input_tokens.pop();
+            output.output_tokens.insert(0, 2);
+        },
+    ];
+    for change in changes {
+        let mut other = base.clone();
+        change(&mut other);
+        hashes.push(hash(&other));
+    }
+    let different: std::collections::HashSet<_> = hashes.iter().collect();
+    assert_eq!(different.len(), hashes.len());
 }

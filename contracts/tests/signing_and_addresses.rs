@@ -12,8 +12,8 @@ use contracts::receipt::{
     Dtype, Receipt, ReceiptContent, SignatureError, Tag, public_key, sign_cell, verify_cell,
 };
 use contracts::registry::{PlatformPolicy, RegistryStorage};
-use contracts::sealing::Sealed;
-use contracts::transcript::transcript;
+use contracts::sealing::{FinishReason, Sealed};
+use contracts::transcript::Transcript;
 use contracts::voucher::Voucher;
 use contracts::wire::{Signature, to_cell};
 use contracts::*;
@@ -197,6 +197,17 @@ fn posted_results_are_readable() {
 
 #[test]
 fn golden_hashes() {
+    let params = work::GenerateParams::greedy(8).digest();
+    let transcript = Transcript {
+        salt: &[1; 32],
+        model_id: &HashBytes([2; 32]),
+        engine: 3,
+        dtype: Dtype::Bf16,
+        params: &params,
+        finish_reason: FinishReason::Length,
+        input_tokens: &[4, 5],
+        output_tokens: &[6],
+    };
     let golden = [
         ("receipt", Ref::new(receipt()).unwrap().hash()),
         ("network", Ref::new(network()).unwrap().hash()),
@@ -204,7 +215,7 @@ fn golden_hashes() {
         ("job", network().job_address(&address(9), 7).unwrap().address),
         ("worker", network().worker_address(&address(9)).unwrap().address),
         ("platform", network().platform_address(Bytes([6; 16])).unwrap().address),
-        ("transcript", transcript(&[1; 32], &HashBytes([2; 32]), 3, Dtype::Bf16, &[4, 5], &[6])),
+        ("transcript", transcript.hash()),
     ];
     let text: String = golden.iter().map(|(name, hash)| format!("{name} {hash}\n")).collect();
     assert_eq!(text, include_str!("golden_hashes.txt"));

@@ -5,6 +5,7 @@ mod engine;
 mod evidence;
 mod exit;
 mod market;
+mod memory;
 mod network;
 mod ready;
 mod rehearsal;

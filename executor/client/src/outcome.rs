@@ -5,7 +5,6 @@ use contracts::job::JobStatus;
 use contracts::money::{Amount, ShareSplit};
 use contracts::receipt::{Dtype, Receipt, ReceiptContent};
 use contracts::sealing::{DecryptionKey, Output, ResultContext, SealError, open_result};
-use contracts::transcript::transcript;
 use contracts::{HashBytes, Nanoton, Network};
 
 use crate::error::ClientError;
@@ -143,15 +142,7 @@ fn settled(
         post.sealed_result().map_err(SealError::from).and_then(|sealed| open_result(&sealed, key, &context));
     let transcript_matches = match (&answer, Dtype::from_wire(content.dtype), model_id) {
         (Ok(output), Some(dtype), Some(model_id)) => {
-            let committed = transcript(
-                &output.salt,
-                model_id,
-                content.engine,
-                dtype,
-                &output.input_tokens,
-                &output.output_tokens,
-            );
-            committed == content.transcript
+            output.transcript(model_id, content.engine, dtype) == content.transcript
         }
         _ => false,
     };

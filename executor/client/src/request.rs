@@ -3,7 +3,8 @@
 use chain::{Transfer, Wallet};
 use contracts::job::{JobLimits, PostJob, Seller};
 use contracts::money::Amount;
-use contracts::sealing::{ChatMessage, Input, InputContext, seal_input};
+use contracts::sealing::{Input, InputContext, seal_input};
+use contracts::work::Request;
 use contracts::worker::Offer;
 use contracts::{HashBytes, Message, Nanoton, Network, Prices, StdAddr, Units};
 use rand_core::CryptoRng;
@@ -18,10 +19,8 @@ pub struct JobRequest {
     pub worker: StdAddr,
     /// Which model.
     pub model_id: HashBytes,
-    /// The conversation; never shown by `Debug`.
-    pub messages: Vec<ChatMessage>,
-    /// Where decoding ends at the latest.
-    pub max_output_tokens: u32,
+    /// What is asked; never shown by `Debug`.
+    pub work: Request,
     /// The image asked for; zero: any that the worker is attested with.
     pub measurement: HashBytes,
     /// The most the client pays, nanoTON per 1 000 units. The job is posted with what the worker asks.
@@ -91,13 +90,21 @@ impl JobRequest {
         offer: &Offer,
         now_s: u32,
     ) -> Result<JobTerms, ClientError> {
-        if self.messages.is_empty() {
-            return Err(ClientError::Request("the conversation is empty".into()));
+        let is_empty = match &self.work {
+            Request::Chat { messages, .. } => messages.is_empty(),
+            Request::Completion { prompt, .. } => prompt.is_empty(),
+            Request::Embeddings { texts } => texts.is_empty(),
+            Request::Transcription { audio, .. } => audio.is_empty(),
+        };
+        if is_empty {
+            return Err(ClientError::Request("there is nothing to answer: the input is empty".into()));
         }
-        if self.max_output_tokens == 0 || self.max_units.output < self.max_output_tokens {
+        if let Some(most) = self.work.params().map(|params| params.max_output_tokens)
+            && (most == 0 || self.max_units.output < most)
+        {
             return Err(ClientError::Request(format!(
-                "{} output tokens do not fit {} output units",
-                self.max_output_tokens, self.max_units.output
+                "{most} output tokens do not fit {} output units",
+                self.max_units.output
             )));
         }
         if !(1..=MAX_OPEN_FOR_S).contains(&self.open_for_s) {
@@ -151,7 +158,7 @@ impl JobRequest {
         let network_id = posting.network.id();
         let address = posting.network.job_address(client, posting.nonce)?;
         let reply_to = reply_key(posting.wallet, network_id, &address)?;
-        let input = Input::new(reply_to.public(), self.messages.clone(), self.max_output_tokens);
+        let input = Input::new(reply_to.public(), self.work.clone());
         let context =
             InputContext { network_id, job: address.clone(), model_id: terms.model_id, until: terms.until };
         let sealed = seal_input(&input, posting.encryption_key, &context, rng)?;

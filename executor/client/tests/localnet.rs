@@ -28,7 +28,7 @@ use contracts::registry::{PlatformPolicy, RegistrationRequest, RegistryStorage};
 use contracts::sealing::{
     ChatMessage, DecryptionKey, FinishReason, InputContext, Output, ResultContext, open_input, seal_result,
 };
-use contracts::transcript::transcript;
+use contracts::work::{GenerateParams, Request};
 use contracts::worker::ClaimJob;
 use contracts::{
     Cell, CodeRef, Generation, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, SigningKey,
@@ -232,8 +232,7 @@ impl World {
         JobRequest {
             worker: self.worker.address.clone(),
             model_id: MODEL,
-            messages: vec![ChatMessage::new("user", PROMPT)],
-            max_output_tokens: 100,
+            work: Request::chat(vec![ChatMessage::new("user", PROMPT)], GenerateParams::greedy(100)),
             measurement: HashBytes::ZERO,
             max_prices: PRICES,
             max_units: Units { input: 500, cached_input: 0, output: 100 },
@@ -322,10 +321,13 @@ impl World {
         let context = InputContext { network_id, job: job.clone(), model_id: MODEL, until: posting.until };
         let sealed_input = posting.sealed_input().unwrap();
         let input = open_input(&sealed_input, &self.worker.decryption_key, &context).unwrap();
-        assert_eq!(input.messages[0].content, PROMPT);
+        let asked = Request::chat(vec![ChatMessage::new("user", PROMPT)], GenerateParams::greedy(100));
+        assert_eq!(input.work, asked);
         let (salt, tokens_in, tokens_out) = ([1; 32], vec![1, 2, 3], vec![4, 5]);
-        let committed = transcript(&salt, &MODEL, 1, Dtype::Q4_1, &tokens_in, &tokens_out);
-        let answer = Output::new("A pupa.".into(), FinishReason::Stop, salt, tokens_in, tokens_out);
+        let params = GenerateParams::greedy(100);
+        let stop = FinishReason::Stop;
+        let answer = Output::text("A pupa.".into(), stop, salt, &params, tokens_in, tokens_out);
+        let committed = answer.transcript(&MODEL, 1, Dtype::Q4_1);
         let context = ResultContext { network_id, job: job.clone(), posted_lt: posted.id.lt };
         let sealed = seal_result(&answer, &HashBytes(input.reply_key), &context, &mut self.rng).unwrap();
         let units = Units { input: 3, cached_input: 0, output: 2 };

@@ -15,7 +15,7 @@ use contracts::registry::{PlatformPolicy, RegistryStorage};
 use contracts::sealing::{
     ChatMessage, DecryptionKey, FinishReason, InputContext, Output, ResultContext, open_input, seal_result,
 };
-use contracts::transcript::transcript;
+use contracts::work::{GenerateParams, Request};
 use contracts::wire::Ref;
 use contracts::worker::Offer;
 use contracts::{
@@ -87,8 +87,7 @@ impl World {
         JobRequest {
             worker: StdAddr::new(0, HashBytes([3; 32])),
             model_id: MODEL,
-            messages: vec![ChatMessage::new("user", PROMPT)],
-            max_output_tokens: 100,
+            work: Request::chat(vec![ChatMessage::new("user", PROMPT)], GenerateParams::greedy(100)),
             measurement: HashBytes::ZERO,
             max_prices: self.offer.prices,
             max_units: Units { input: 1_000, cached_input: 0, output: 100 },
@@ -126,8 +125,9 @@ impl World {
     fn post_receipt(&mut self, job: &SealedJob, reply_to: &HashBytes) -> PostReceipt {
         let (salt, input, output) = ([1; 32], vec![1, 2, 3], vec![4, 5]);
         let context = ResultContext { network_id: -239, job: job.address.clone(), posted_lt: 100 };
-        let committed = transcript(&salt, &job.terms.model_id, 1, Dtype::Q4_1, &input, &output);
-        let answer = Output::new("A pupa.".into(), FinishReason::Stop, salt, input, output);
+        let params = GenerateParams::greedy(100);
+        let answer = Output::text("A pupa.".into(), FinishReason::Stop, salt, &params, input, output);
+        let committed = answer.transcript(&job.terms.model_id, 1, Dtype::Q4_1);
         let sealed = seal_result(&answer, reply_to, &context, &mut self.rng).unwrap();
         let content = ReceiptContent {
             result_hash: *contracts::wire::to_cell(&sealed).unwrap().repr_hash(),
@@ -178,7 +178,7 @@ fn a_posting_is_one_message_that_the_worker_can_open() {
         until: job.terms.until,
     };
     let input = open_input(&posting.sealed_input().unwrap(), &world.worker_key, &context).unwrap();
-    assert_eq!(input.messages[0].content, PROMPT);
+    assert_eq!(input.work, asked(100));
     let reply_to = reply_key(&world.wallet, -239, &job.address).unwrap();
     assert_eq!(input.reply_key, reply_to.public().0);
 }
@@ -194,6 +194,10 @@ fn reply_keys_differ_by_job_and_wallet() {
     assert_ne!(key(&world.wallet, &a), key(&other, &a));
 }
 
+fn asked(most: u32) -> Request {
+    Request::chat(vec![ChatMessage::new("user", PROMPT)], GenerateParams::greedy(most))
+}
+
 #[test]
 fn a_request_nobody_can_serve_is_the_callers_fault() {
     let world = World::new();
@@ -202,8 +206,8 @@ fn a_request_nobody_can_serve_is_the_callers_fault() {
         change(&mut request);
         request.terms(&world.network, &HashBytes([1; 32]), &world.offer, NOW_S).unwrap_err().to_string()
     };
-    assert!(bad(|r| r.messages.clear()).contains("caller: the conversation is empty"));
-    assert!(bad(|r| r.max_output_tokens = 101).contains("100 output units"));
+    assert!(bad(|r| r.work = Request::Embeddings { texts: vec![] }).contains("nothing to answer"));
+    assert!(bad(|r| r.work = asked(101)).contains("100 output units"));
     assert!(bad(|r| r.open_for_s = 0).contains("7 days"));
     assert!(bad(|r| r.open_for_s = 7 * 86_400 + 1).contains("7 days"));
     assert!(bad(|r| r.deposit = Some(Nanoton::MAX)).contains("more than a job can hold"));

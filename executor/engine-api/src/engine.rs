@@ -3,6 +3,7 @@
 use contracts::HashBytes;
 use contracts::model::Unit;
 use contracts::receipt::Dtype;
+use contracts::work::GenerateParams;
 
 use crate::answer::AnswerStream;
 use crate::error::EngineError;
@@ -19,23 +20,31 @@ pub trait Engine: Send + Sync + 'static {
     fn info(&self) -> &EngineInfo;
 
     /// What it is busy with. Returns at once.
-    fn load(&self) -> EngineLoad;
+    fn load(&self) -> EngineLoad {
+        EngineLoad::default()
+    }
 
-    /// Whether a request of this size can be answered at all, whatever else runs: to be asked before work is claimed or
-    /// promised. Returns at once.
+    /// Whether a request for text of this size and with these parameters can be answered at all, whatever else runs: to be
+    /// asked before work is claimed or promised. May take a second to understand a JSON schema, else returns at once.
     ///
     /// # Errors
-    /// [`EngineError::TooLong`], [`EngineError::TooLarge`], [`EngineError::Unsupported`].
-    fn admit(&self, prompt_tokens: u32, max_output_tokens: u32) -> Result<(), EngineError>;
+    /// [`EngineError::TooLong`], [`EngineError::TooLarge`], [`EngineError::Parameter`], [`EngineError::Unsupported`].
+    fn admit(&self, _prompt_tokens: u32, _params: &GenerateParams) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported)
+    }
 
     /// The token ids of a prompt; a conversation's up to the opening of the model's turn. Blocks, milliseconds as a rule.
     ///
     /// # Errors
     /// [`EngineError::Malformed`], [`EngineError::TooLong`], [`EngineError::Unsupported`], [`EngineError::Failed`].
-    fn tokenize(&self, prompt: &Prompt) -> Result<Vec<u32>, EngineError>;
+    fn tokenize(&self, _prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
+        Err(EngineError::Unsupported)
+    }
 
     /// The text of one token, as a list of likely tokens shows it: what is no whole character is replaced. Returns at once.
-    fn token_text(&self, id: u32) -> String;
+    fn token_text(&self, _id: u32) -> String {
+        String::new()
+    }
 
     /// Queues a request and returns the answer to come. Returns at once, but for a JSON schema, which may take a second to
     /// be understood.
@@ -43,27 +52,36 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// At once, for a request that is not taken: [`EngineError::Busy`], and what is wrong with it. Whatever comes later ends
     /// the stream.
-    fn generate(&self, request: GenerateRequest) -> Result<AnswerStream, EngineError>;
+    fn generate(&self, _request: GenerateRequest) -> Result<AnswerStream, EngineError> {
+        Err(EngineError::Unsupported)
+    }
 
-    /// The token ids of each text, as [`Engine::embed`] would take them. Blocks, milliseconds as a rule.
+    /// The token ids of each text, as [`Engine::embed`] takes them. Blocks, milliseconds as a rule.
     ///
     /// # Errors
     /// [`EngineError::TooLong`] for a text longer than the model takes, [`EngineError::Unsupported`],
     /// [`EngineError::Failed`].
-    fn tokenize_texts(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, EngineError>;
+    fn tokenize_texts(&self, _texts: &[String]) -> Result<Vec<Vec<u32>>, EngineError> {
+        Err(EngineError::Unsupported)
+    }
 
     /// The vector of each text. Blocks.
     ///
     /// # Errors
-    /// As [`Engine::tokenize_texts`], [`EngineError::Busy`], [`EngineError::Deadline`].
-    fn embed(&self, request: &EmbedRequest) -> Result<Embedded, EngineError>;
+    /// [`EngineError::TooLong`], [`EngineError::Busy`], [`EngineError::Deadline`], [`EngineError::Unsupported`],
+    /// [`EngineError::Failed`].
+    fn embed(&self, _request: &EmbedRequest) -> Result<Embedded, EngineError> {
+        Err(EngineError::Unsupported)
+    }
 
     /// How long a recording is, in whole seconds, the last one begun counted: what it costs. Blocks, milliseconds as a rule.
     ///
     /// # Errors
     /// [`EngineError::Malformed`] for what is no recording this engine reads, [`EngineError::TooLong`],
     /// [`EngineError::Unsupported`].
-    fn audio_seconds(&self, audio: &[u8]) -> Result<u32, EngineError>;
+    fn audio_seconds(&self, _audio: &[u8]) -> Result<u32, EngineError> {
+        Err(EngineError::Unsupported)
+    }
 
     /// The text of a recording. `on_segment` sees each piece as it is there; a `false` from it breaks off with
     /// [`EngineError::Cancelled`]. Blocks, for a fraction of the recording's length.
@@ -73,9 +91,11 @@ pub trait Engine: Send + Sync + 'static {
     /// [`EngineError::Cancelled`].
     fn transcribe(
         &self,
-        request: &TranscribeRequest,
-        on_segment: &mut dyn FnMut(&Segment) -> bool,
-    ) -> Result<Transcription, EngineError>;
+        _request: &TranscribeRequest,
+        _on_segment: &mut dyn FnMut(&Segment) -> bool,
+    ) -> Result<Transcription, EngineError> {
+        Err(EngineError::Unsupported)
+    }
 }
 
 /// What an engine serves.

@@ -103,6 +103,11 @@ impl<'a> Answer<'a> {
         Ok(Next::Token { id, piece, finished })
     }
 
+    /// How likely the last token was, where asked for.
+    pub(crate) fn last_logprobs(&self) -> Option<&TokenLogprobs> {
+        self.logprobs.last()
+    }
+
     /// Ends the answer. Returns it with the text that had waited, which is part of it.
     ///
     /// # Errors

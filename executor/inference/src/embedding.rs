@@ -4,6 +4,7 @@
 //! normalisation, and `1_Pooling/config.json` says how tokens become one vector.
 
 use std::fmt;
+use std::ops::ControlFlow;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -43,6 +44,10 @@ pub struct EmbedderInfo {
     pub max_tokens: usize,
     /// Numbers of a vector.
     pub dimensions: usize,
+    /// Token ids are below this.
+    pub vocabulary: usize,
+    /// The type of its matrices, coded as [`crate::ModelInfo::dtype`].
+    pub dtype: u8,
     /// Where it runs.
     pub device: Device,
 }
@@ -93,6 +98,8 @@ impl Embedder {
             name,
             max_tokens: max_tokens(files, bert.shape.positions)?,
             dimensions: bert.shape.hidden,
+            vocabulary: bert.shape.vocabulary,
+            dtype: bert.dtype(),
             device,
         };
         Ok(Self { encoder: build(bert, device)?, tokenizer, info, pooling, normalised })
@@ -128,18 +135,44 @@ impl Embedder {
     pub fn embed(&self, texts: &[&str]) -> Result<Vec<Embedding>, GenerateError> {
         let ids: Vec<Zeroizing<Vec<u32>>> =
             texts.iter().map(|text| self.tokenize(text).map(Zeroizing::new)).collect::<Result<_, _>>()?;
+        let ids: Vec<&[u32]> = ids.iter().map(|ids| ids.as_slice()).collect();
+        self.embed_ids(&ids, &mut || ControlFlow::Continue(()))
+    }
+
+    /// The vectors of texts whose tokens are known, in their order. `on_step` is asked before each part of the work and may
+    /// break off: the vectors are then fewer than the texts.
+    ///
+    /// # Errors
+    /// [`GenerateError::EmptyPrompt`], [`GenerateError::PromptTooLong`], [`GenerateError::UnknownToken`] for the first text
+    /// at fault, before any is computed; [`GenerateError::Backend`].
+    pub fn embed_ids(
+        &self,
+        ids: &[&[u32]],
+        on_step: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Vec<Embedding>, GenerateError> {
+        for text in ids {
+            let (prompt_tokens, context_tokens) = (text.len(), self.info.max_tokens);
+            if text.is_empty() {
+                return Err(GenerateError::EmptyPrompt);
+            }
+            if prompt_tokens > context_tokens {
+                return Err(GenerateError::PromptTooLong { prompt_tokens, context_tokens });
+            }
+            if let Some(unknown) = text.iter().find(|id| **id as usize >= self.info.vocabulary) {
+                return Err(GenerateError::UnknownToken(*unknown));
+            }
+        }
         let mut embeddings = Vec::with_capacity(ids.len());
         let mut rest = &ids[..];
-        while !rest.is_empty() {
+        while !rest.is_empty() && on_step().is_continue() {
             let mut tokens = 0;
             let fits = rest.iter().take_while(|text| {
                 tokens += text.len();
                 tokens <= TOKENS_PER_STEP
             });
             let (step, after) = rest.split_at(fits.count().max(1));
-            let step: Vec<&[u32]> = step.iter().map(|text| text.as_slice()).collect();
             // Once into the thread pool, instead of once for every matrix.
-            let rows = rayon::scope(|_| self.encoder.encode(&step))?;
+            let rows = rayon::scope(|_| self.encoder.encode(step))?;
             for (text, rows) in step.iter().zip(rows) {
                 let vector = self.pooled(&Zeroizing::new(rows)).ok_or(GenerateError::Backend)?;
                 embeddings.push(Embedding { vector, tokens: text.len() });

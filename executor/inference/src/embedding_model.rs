@@ -74,6 +74,11 @@ struct BertLayer {
 }
 
 impl Bert {
+    /// The type of its matrices, as [`crate::ModelInfo::dtype`] codes it.
+    pub(crate) fn dtype(&self) -> u8 {
+        self.layers.first().map_or(0, |layer| layer.up.matrix.kind().dtype())
+    }
+
     /// Reads shape and weights of a Hugging Face directory whose `model_type` is `bert`.
     ///
     /// # Errors

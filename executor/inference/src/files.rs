@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::error::LoadError;
@@ -17,6 +18,17 @@ const GGUF_NAME: &str = "model.gguf";
 pub(crate) const POOLING_FILE: &str = "1_Pooling/config.json";
 /// The weights of a CTranslate2 directory.
 pub(crate) const CTRANSLATE2_FILE: &str = "model.bin";
+
+/// What a model's files say it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelKind {
+    /// Text generation: [`crate::Engine`].
+    Text,
+    /// Sentence embeddings: [`crate::Embedder`].
+    Embeddings,
+    /// Speech to text: [`crate::Transcriber`].
+    Speech,
+}
 
 /// A model's files in memory.
 #[derive(Clone)]
@@ -86,6 +98,19 @@ impl ModelFiles {
             return Err(LoadError::NotAModel(path));
         }
         Ok(Self { path, files })
+    }
+
+    /// What the files say they are for. Whether they are any good, loading finds out.
+    pub fn kind(&self) -> ModelKind {
+        if self.find(CTRANSLATE2_FILE).is_some() {
+            return ModelKind::Speech;
+        }
+        let config = self.find("config.json").map(|file| serde_json::from_slice::<Value>(&file.bytes));
+        match config {
+            Some(Ok(config)) if config["model_type"] == "bert" => ModelKind::Embeddings,
+            Some(Ok(config)) if config["model_type"] == "whisper" => ModelKind::Speech,
+            _ => ModelKind::Text,
+        }
     }
 
     /// The files, sorted by name.

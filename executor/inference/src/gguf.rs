@@ -60,6 +60,23 @@ pub(crate) enum TensorKind {
 }
 
 impl TensorKind {
+    /// As [`crate::ModelInfo::dtype`] codes it; f32 for what this engine does not run.
+    pub(crate) fn dtype(self) -> u8 {
+        match self {
+            Self::F32 | Self::Other(_) => 0,
+            Self::Bf16 => 1,
+            Self::F16 => 2,
+            Self::Q8_0 => 3,
+            Self::Q4_0 => 4,
+            Self::Q4_1 => 5,
+            Self::Q5_0 => 6,
+            Self::Q5_1 => 7,
+            Self::Q4K => 8,
+            Self::Q5K => 9,
+            Self::Q6K => 10,
+        }
+    }
+
     fn from_code(code: u32) -> Self {
         match code {
             0 => Self::F32,

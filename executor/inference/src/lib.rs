@@ -53,11 +53,12 @@ pub use engine::{
     TokenEvent, TokenLogprobs,
 };
 pub use error::{GenerateError, LoadError};
-pub use files::{ModelFile, ModelFiles};
+pub use files::{ModelFile, ModelFiles, ModelKind};
 pub use sampling::Sampling;
 pub use schema::{JsonSchema, SchemaError};
 pub use serving::{
-    Piece, PromptIds, Scope, ServeError, ServeLimits, ServeLoad, ServeRequest, Served, Server, Stream,
+    Event, EventSink, Piece, PromptIds, Scope, ServeError, ServeLimits, ServeLoad, ServeRequest, Served,
+    Server, Stream, Ticket,
 };
-pub use text::ChatMessage;
+pub use text::{ChatMessage, Turn};
 pub use whisper::{Segment, TranscribeParams, Transcriber, TranscriberInfo, Transcript};

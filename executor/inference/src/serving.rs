@@ -22,10 +22,10 @@ use std::time::Instant;
 
 use thiserror::Error;
 
-use crate::engine::{GenerateParams, Generation};
+use crate::engine::{GenerateParams, Generation, TokenLogprobs};
 use crate::error::GenerateError;
 
-pub use server::{Server, Stream};
+pub use server::{Event, EventSink, Server, Stream, Ticket};
 
 /// Bounds of a [`Server`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +125,8 @@ pub struct Piece {
     pub id: Option<u32>,
     /// The text that became certain; may be empty.
     pub text: String,
+    /// Of the token, where asked for.
+    pub logprobs: Option<TokenLogprobs>,
 }
 
 impl std::fmt::Debug for Piece {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokenizers::Tokenizer;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::engine::Engine;
 use crate::error::{GenerateError, LoadError};
 use crate::files::ModelFiles;
 use crate::gguf::Gguf;
@@ -46,6 +47,57 @@ impl std::fmt::Debug for ChatMessage {
     }
 }
 
+/// A turn of a conversation as a template sees it. Its `Debug` shows no text.
+#[derive(Clone, Serialize)]
+pub struct Turn<'a> {
+    /// `system`, `user`, `assistant` or `tool`.
+    pub role: &'a str,
+    /// What was said.
+    pub content: &'a str,
+    /// Calls of tools that the assistant made: a list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<&'a serde_json::Value>,
+    /// Which call a tool answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<&'a str>,
+    /// Whose turn it is, where several have one role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'a str>,
+}
+
+impl<'a> Turn<'a> {
+    /// A turn with words alone.
+    pub fn new(role: &'a str, content: &'a str) -> Self {
+        Self { role, content, tool_calls: None, tool_call_id: None, name: None }
+    }
+}
+
+impl std::fmt::Debug for Turn<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Turn").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// The token ids of a conversation, up to the opening of the model's turn. `tools` is a list of tools that the model may
+    /// call; a template that knows nothing of tools leaves it out.
+    ///
+    /// # Errors
+    /// As [`Engine::tokenize_chat`].
+    pub fn tokenize_turns(
+        &self,
+        turns: &[Turn<'_>],
+        tools: Option<&serde_json::Value>,
+    ) -> Result<Vec<u32>, GenerateError> {
+        self.text.prompt_of(turns, tools)
+    }
+
+    /// The text of one token; what is no whole character is replaced, an unknown token is empty.
+    pub fn token_text(&self, id: u32) -> String {
+        guarded(|| self.text.tokenizer.decode(&[id], false)).unwrap_or_default()
+    }
+}
+
 /// A model's way with text.
 pub(crate) struct Text {
     pub(crate) tokenizer: Tokenizer,
@@ -59,14 +111,26 @@ pub(crate) struct Text {
 impl Text {
     /// The conversation as the model was trained to see it, with the opening of its own turn.
     pub(crate) fn prompt(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, GenerateError> {
+        let turns: Vec<Turn<'_>> =
+            messages.iter().map(|message| Turn::new(&message.role, &message.content)).collect();
+        self.prompt_of(&turns, None)
+    }
+
+    /// As [`Text::prompt`], with tools.
+    pub(crate) fn prompt_of(
+        &self,
+        turns: &[Turn<'_>],
+        tools: Option<&serde_json::Value>,
+    ) -> Result<Vec<u32>, GenerateError> {
         let template = self.template.get_template(TEMPLATE).map_err(|_| GenerateError::Template)?;
         let context = minijinja::context! {
-            messages => messages,
+            messages => turns,
+            tools => tools,
             add_generation_prompt => true,
             bos_token => self.begin.as_str(),
             eos_token => self.end.as_str(),
         };
-        let given: usize = messages.iter().map(|message| message.role.len() + message.content.len()).sum();
+        let given: usize = turns.iter().map(|turn| turn.role.len() + turn.content.len()).sum();
         if given > MAX_PROMPT_BYTES {
             return Err(GenerateError::Parameter("messages"));
         }

@@ -30,6 +30,7 @@ pub struct Transcriber {
     tokenizer: Tokenizer,
     mel: Mel,
     name: String,
+    dtype: u8,
     device: Device,
 }
 
@@ -44,6 +45,10 @@ pub struct TranscriberInfo {
     pub languages: Vec<String>,
     /// Seconds of a window.
     pub window_s: usize,
+    /// Token ids are below this.
+    pub vocabulary: usize,
+    /// The type of its matrices, coded as [`crate::ModelInfo::dtype`].
+    pub dtype: u8,
     /// Where it runs.
     pub device: Device,
 }
@@ -125,8 +130,9 @@ impl Transcriber {
         }
         let mel = Mel::new(shape.bands);
         let name = files.path().file_name().map_or_else(String::new, |name| name.to_string_lossy().into());
+        let dtype = whisper.dtype();
         let model = build(Placed { whisper, multiply }, device)?;
-        Ok(Self { model, shape, settings, marks, tokenizer, mel, name, device })
+        Ok(Self { model, shape, settings, marks, tokenizer, mel, name, dtype, device })
     }
 
     /// What was loaded.
@@ -136,6 +142,8 @@ impl Transcriber {
             name: self.name.clone(),
             languages: self.marks.languages.iter().map(|(language, _)| language.clone()).collect(),
             window_s: self.window_samples() / SAMPLES_PER_S,
+            vocabulary: self.shape.vocabulary,
+            dtype: self.dtype,
             device: self.device,
         }
     }

@@ -108,6 +108,13 @@ pub(crate) struct Whisper {
     pub(crate) decoder_norm: NormWeights,
 }
 
+impl Whisper {
+    /// The type of its matrices, as [`crate::ModelInfo::dtype`] codes it.
+    pub(crate) fn dtype(&self) -> u8 {
+        self.encoder.first().map_or(0, |layer| layer.own.q.matrix.kind().dtype())
+    }
+}
+
 pub(crate) struct EncoderLayerWeights {
     pub(crate) own: AttentionWeights,
     pub(crate) feed_forward: FeedForwardWeights,

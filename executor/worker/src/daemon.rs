@@ -13,6 +13,7 @@ use contracts::errors::RejectionReason;
 use contracts::receipt::{ClaimOrder, ClaimOrderBody, Tag};
 use contracts::worker::ClaimJob;
 use contracts::{Cell, HashBytes, Message, Network, Ref, StdAddr, WireError};
+use engine_api::Engine;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -21,7 +22,6 @@ use tycho_types::boc::Boc;
 
 use crate::attestation::{AttestationError, AttestationSource, CollateralSource};
 use crate::config::WorkerConfig;
-use crate::engine::Engine;
 use crate::error::WorkerError;
 use crate::journal::{Change, Journal, Recovered};
 use crate::keys::Keys;
@@ -360,6 +360,10 @@ impl<C: ChainAccess + ?Sized + 'static> Core<C> {
     fn infer(&mut self, key: JobKey, span: Span) {
         let Some(job) = self.state.jobs.get(&key) else { return };
         let posted = job.posted.clone();
+        let deadline = job.phase.due().map(|due| {
+            let left_s = due.by_s.saturating_sub(self.state.now_s);
+            std::time::Instant::now() + Duration::from_secs(u64::from(left_s))
+        });
         let stop = Arc::new(AtomicBool::new(false));
         self.stops.insert(key.clone(), stop.clone());
         let (keys, engine) = (self.keys.clone(), self.engine.clone());
@@ -374,7 +378,7 @@ impl<C: ChainAccess + ?Sized + 'static> Core<C> {
                 }
                 !stop.load(Ordering::Relaxed)
             };
-            serve::answer(signer, engine.as_ref(), &posted, &opened, &mut show, &mut rand::rng())
+            serve::answer(signer, engine.as_ref(), &posted, &opened, deadline, &mut show, &mut rand::rng())
         });
     }
 
@@ -406,7 +410,7 @@ impl<C: ChainAccess + ?Sized + 'static> Core<C> {
                 let is_wanted =
                     self.state.jobs.get(&key).is_some_and(|job| matches!(job.phase, Phase::Opening { .. }));
                 if is_wanted {
-                    tracing::info!(job = %key.job, prompt_tokens = opened.prompt_tokens(), "input opened");
+                    tracing::info!(job = %key.job, units = opened.input_units(), "input opened");
                     self.opened.insert(key.clone(), opened);
                 }
                 Event::InputOpened { key }

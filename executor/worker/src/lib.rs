@@ -8,7 +8,6 @@ pub mod attestation;
 pub mod config;
 pub mod daemon;
 pub mod data_dir;
-pub mod engine;
 pub mod error;
 mod fees;
 pub mod journal;
@@ -26,7 +25,7 @@ pub use attestation::{
 pub use config::WorkerConfig;
 pub use daemon::{OnStep, OnText, Step, Worker};
 pub use data_dir::{DataDir, DataDirError};
-pub use engine::{Engine, EngineError, EngineInfo, Generated};
+pub use engine_api::{self as engine, Engine, EngineError, EngineInfo};
 pub use error::WorkerError;
 pub use journal::{Identity, Journal, JournalError};
 pub use keys::{KeyError, KeyStore, Keys, Passphrase};

@@ -11,6 +11,7 @@ use clap::Args;
 use client::{Client, JobRequest, Outcome, Settled, TrustedWorker, collect_job, deploy};
 use contracts::artifacts::{Contract, code, code_ref};
 use contracts::sealing::ChatMessage;
+use contracts::work::{GenerateParams, Request};
 use contracts::{HashBytes, Nanoton, Prices, StdAddr, Units};
 use rand::RngExt;
 use tdx_simulator::{SimulatedPlatform, TdIdentity};
@@ -19,7 +20,7 @@ use verifier::{QuotePolicy, Verdict};
 use worker::{Engine as _, Identity, Journal, Keys, Worker, WorkerConfig};
 
 use crate::commands::verify::{Trusted, audit_collected};
-use crate::engine::BurnEngine;
+use crate::engine::{BurnEngine, EngineLimits};
 use crate::evidence::{
     Judge, SIMULATED_IMAGE, SimulatedQuotes, attestor_under, measurement_of, simulated_attestor,
 };
@@ -62,9 +63,10 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
 
     stage.say(&format!("reading the model {}", arguments.model.display()));
     let path = arguments.model.clone();
-    let engine = tokio::task::spawn_blocking(move || BurnEngine::load(&path)).await??;
+    let engine =
+        tokio::task::spawn_blocking(move || BurnEngine::load(&path, EngineLimits::default())).await??;
     let model_id = engine.info().model_id;
-    let (model_name, context) = (engine.model().name.clone(), engine.model().context_length);
+    let (model_name, context) = (engine.info().name.clone(), usize::try_from(engine.info().context_tokens)?);
     stage.done("load model");
 
     stage.say("starting a local chain (simulated) and deploying the contracts");
@@ -138,8 +140,10 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     let request = JobRequest {
         worker: worker_address.clone(),
         model_id,
-        messages: vec![ChatMessage::new("user", arguments.prompt.clone())],
-        max_output_tokens: arguments.max_output_tokens,
+        work: Request::chat(
+            vec![ChatMessage::new("user", arguments.prompt.clone())],
+            GenerateParams::greedy(arguments.max_output_tokens),
+        ),
         measurement,
         max_prices: prices,
         max_units: Units {

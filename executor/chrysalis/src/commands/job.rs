@@ -10,6 +10,7 @@ use client::{Finished, JobRequest, JobStep, JobStory, Outcome, model_of, outcome
 use contracts::job::JobStatus;
 use contracts::network::WORKCHAIN;
 use contracts::sealing::ChatMessage;
+use contracts::work::{GenerateParams, Request};
 use contracts::{HashBytes, Nanoton, Prices, StdAddr, Units};
 use rand::RngExt;
 use serde_json::{Value, json};
@@ -148,7 +149,10 @@ async fn post(arguments: PostArguments) -> anyhow::Result<Exit> {
     let request = JobRequest {
         worker: worker.clone(),
         model_id: arguments.model_id,
-        max_output_tokens: arguments.max_output_tokens,
+        work: Request::chat(
+            vec![ChatMessage::new("user", prompt.as_str())],
+            GenerateParams::greedy(arguments.max_output_tokens),
+        ),
         measurement: trusted.view.attestation().map(|attestation| attestation.measurement)?,
         max_prices,
         max_units: Units {
@@ -157,7 +161,6 @@ async fn post(arguments: PostArguments) -> anyhow::Result<Exit> {
             cached_input: 0,
             output: arguments.max_output_tokens,
         },
-        messages: vec![ChatMessage::new("user", prompt.as_str())],
         deposit: None,
         open_for_s: arguments.open_for_s,
         settle_within_s: arguments.settle_within_s,

@@ -21,7 +21,7 @@ use worker::{
 };
 use zeroize::Zeroizing;
 
-use crate::engine::BurnEngine;
+use crate::engine::{BurnEngine, EngineLimits};
 use crate::evidence::{SIMULATED_IMAGE, SimulatedQuotes};
 use crate::exit::Exit;
 use crate::market::{now_s, random};
@@ -73,6 +73,7 @@ pub(crate) struct Operator {
     pub(crate) collateral: Arc<dyn CollateralSource>,
     pub(crate) config: WorkerConfig,
     model: PathBuf,
+    kv_bytes: Option<u64>,
     source: Source,
     passphrase: Option<Passphrase>,
     data: DataDir,
@@ -83,12 +84,14 @@ pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<Exit> {
     let network_id = operator.network.id();
     let keys = Arc::new(operator.keys(arguments.ephemeral_keys)?);
     let model = operator.model.clone();
-    let engine = tokio::task::spawn_blocking(move || BurnEngine::load(&model)).await??;
+    let limits = EngineLimits { kv_bytes: operator.kv_bytes };
+    let engine = tokio::task::spawn_blocking(move || BurnEngine::load(&model, limits)).await??;
     let identity = Identity::new(operator.worker.clone(), network_id);
     let facts = json!({
         "worker": identity.worker.to_string(),
         "owner": operator.owner.to_string(),
         "model_id": engine.info().model_id,
+        "kv_bytes": engine.kv_bytes(),
         "receipt_key": keys.receipt_public(),
         "encryption_key": keys.encryption_public(),
     });
@@ -173,6 +176,7 @@ impl Operator {
             collateral,
             config: WorkerConfig::from(section),
             model: base.join(&section.model),
+            kv_bytes: section.kv_bytes,
             source: section.attestation,
             passphrase,
             data,

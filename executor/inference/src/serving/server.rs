@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -16,7 +16,8 @@ use super::blocks::Key;
 use super::scheduler::{Job, JobId, Limits, Refusal, Scheduler, Step, Work};
 use super::{Piece, Scope, ServeError, ServeLimits, ServeLoad, ServeRequest, Served};
 use crate::answer::{Answer, Next};
-use crate::engine::{Engine, FinishReason, GenerateParams, TokenEvent, elapsed_ms};
+use crate::attention::BLOCK_TOKENS;
+use crate::engine::{Engine, FinishReason, GenerateParams, MAX_TOP_LOGPROBS, TokenEvent, elapsed_ms};
 use crate::error::GenerateError;
 use crate::model::{Cache, Span};
 use crate::schema_tokens::Constraint;
@@ -32,16 +33,30 @@ pub struct Server {
 
 /// The answer to one request, as it is made. Dropped before its end, it cancels the request.
 pub struct Stream {
-    job: Option<JobId>,
-    shared: Arc<Shared>,
+    ticket: Ticket,
     events: Receiver<Event>,
     outcome: Option<Result<Served, ServeError>>,
 }
 
-enum Event {
+/// A request that was taken.
+pub struct Ticket {
+    /// None where it had ended when it was taken.
+    job: Option<JobId>,
+    shared: Arc<Shared>,
+}
+
+/// What comes of a request: pieces, then one end.
+#[derive(Debug)]
+pub enum Event {
+    /// A part of the answer.
     Piece(Piece),
+    /// The whole answer, or why there is none.
     End(Box<Result<Served, ServeError>>),
 }
+
+/// Where the events of one request go. Called by the thread that runs the model, so it must not block. What it returns is
+/// whether anybody is still there; the answer is cancelled where nobody is. Dropped without an end, the server has stopped.
+pub type EventSink = Box<dyn FnMut(Event) -> bool + Send>;
 
 struct Shared {
     state: Mutex<State>,
@@ -68,8 +83,16 @@ struct Arrival {
     /// Compiled by the caller's thread, since that may take long.
     constraint: Option<Constraint>,
     most: usize,
-    events: Sender<Event>,
+    events: EventSink,
     at: Instant,
+}
+
+impl Engine {
+    /// Bytes of keys and values of `requests` that fill the model's context each.
+    pub fn kv_bytes(&self, requests: usize) -> usize {
+        let blocks = self.model.shape().context.div_ceil(BLOCK_TOKENS);
+        self.model.block_bytes().saturating_mul(blocks).saturating_mul(requests)
+    }
 }
 
 impl Server {
@@ -138,30 +161,55 @@ impl Server {
         Ok(())
     }
 
+    /// As [`Server::admit`], for a request with these parameters, which are checked too. May take a second to understand a
+    /// JSON schema.
+    ///
+    /// # Errors
+    /// As [`Server::admit`]; [`ServeError::Generate`] for a parameter that [`Server::submit`] would refuse.
+    pub fn admit_with(&self, prompt_tokens: usize, params: &GenerateParams) -> Result<(), ServeError> {
+        self.admit(prompt_tokens, params.max_output_tokens)?;
+        params.sampling.check()?;
+        if params.top_logprobs.is_some_and(|alternatives| alternatives > MAX_TOP_LOGPROBS) {
+            return Err(GenerateError::Parameter("top_logprobs").into());
+        }
+        StopStrings::new(&params.stop)?;
+        Answer::constraint(&self.engine.text, params)?;
+        Ok(())
+    }
+
     /// Queues a request. Its answer can be read as it is made.
     ///
     /// # Errors
     /// At once, for a request that is not taken: [`ServeError::Generate`], [`ServeError::TooLarge`],
     /// [`ServeError::Busy`], [`ServeError::Stopped`].
     pub fn submit(&self, request: ServeRequest) -> Result<Stream, ServeError> {
+        let (events, receiver) = channel();
+        let ticket = self.submit_to(request, Box::new(move |event| events.send(event).is_ok()))?;
+        Ok(Stream { ticket, events: receiver, outcome: None })
+    }
+
+    /// As [`Server::submit`], with the answer handed to `events` as it is made. Returns at once, but for a JSON schema,
+    /// which may take a second to be understood.
+    ///
+    /// # Errors
+    /// As [`Server::submit`]; `events` was not called then.
+    pub fn submit_to(&self, request: ServeRequest, mut events: EventSink) -> Result<Ticket, ServeError> {
         let ServeRequest { prompt_ids, params, client, reuse_prefix, deadline } = request;
         let prompt = Zeroizing::new(prompt_ids.0.clone());
         let most = self.engine.most_output_tokens(&prompt, &params)?;
         StopStrings::new(&params.stop)?;
+        let mut ticket = Ticket { job: None, shared: Arc::clone(&self.shared) };
         let vocabulary = self.engine.model.shape().vocabulary;
         if let Some(unknown) = prompt.iter().find(|id| **id as usize >= vocabulary) {
             return Err(GenerateError::UnknownToken(*unknown).into());
         }
         self.admit(prompt.len(), most)?;
         let constraint = Answer::constraint(&self.engine.text, &params)?;
-        let (events, receiver) = channel();
-        let mut stream =
-            Stream { job: None, shared: Arc::clone(&self.shared), events: receiver, outcome: None };
         if most == 0 {
             let (generation, _) = Answer::new(&self.engine.text, &prompt, &params, constraint, 0)?
                 .finish(FinishReason::Length)?;
-            stream.outcome = Some(Ok(Served { generation, cached_input_tokens: 0, waited_ms: 0 }));
-            return Ok(stream);
+            events(Event::End(Box::new(Ok(Served { generation, cached_input_tokens: 0, waited_ms: 0 }))));
+            return Ok(ticket);
         }
         let model = &self.engine.fingerprint;
         let prefix = match reuse_prefix {
@@ -192,8 +240,8 @@ impl Server {
         state.arrivals.push(Arrival { job, prompt, params, constraint, most, events, at: Instant::now() });
         drop(state);
         self.shared.changed.notify_all();
-        stream.job = Some(job);
-        Ok(stream)
+        ticket.job = Some(job);
+        Ok(ticket)
     }
 
     /// Answers one request, as [`Engine::generate`] does, beside others. Blocks; `on_token` may break off.
@@ -227,6 +275,11 @@ impl Server {
         stream.finish()
     }
 
+    /// Its bounds.
+    pub fn limits(&self) -> &ServeLimits {
+        &self.limits
+    }
+
     /// What it is busy with.
     pub fn load(&self) -> ServeLoad {
         let load = self.shared.lock().scheduler.load();
@@ -251,6 +304,16 @@ impl Drop for Server {
     }
 }
 
+impl Ticket {
+    /// Ends the answer where it is; what was made of it is still there. Nothing where it has ended already.
+    pub fn cancel(&self) {
+        if let Some(job) = self.job {
+            self.shared.lock().cancelled.push(job);
+            self.shared.changed.notify_all();
+        }
+    }
+}
+
 impl Stream {
     /// Waits for the next piece. None when there are no more.
     #[allow(clippy::should_implement_trait, reason = "an iterator would be taken for one that never blocks")]
@@ -268,9 +331,8 @@ impl Stream {
 
     /// Ends the answer where it is; what was made of it is still there.
     pub fn cancel(&self) {
-        if let (Some(job), None) = (self.job, &self.outcome) {
-            self.shared.lock().cancelled.push(job);
-            self.shared.changed.notify_all();
+        if self.outcome.is_none() {
+            self.ticket.cancel();
         }
     }
 
@@ -281,7 +343,7 @@ impl Stream {
     /// [`ServeError::Deadline`], [`ServeError::Generate`], [`ServeError::Stopped`].
     pub fn finish(mut self) -> Result<Served, ServeError> {
         while self.next().is_some() {}
-        self.job = None;
+        self.ticket.job = None;
         self.outcome.take().unwrap_or(Err(ServeError::Stopped))
     }
 }
@@ -316,7 +378,7 @@ struct Runner<'a> {
 /// A request that was accepted.
 struct Running<'a> {
     answer: Answer<'a>,
-    events: Sender<Event>,
+    events: EventSink,
     submitted: Instant,
     /// When it first went through the model.
     began: Option<Instant>,
@@ -375,7 +437,9 @@ impl<'a> Runner<'a> {
             }
             let Step { work, expired } = state.scheduler.plan(self.shared.now_ms());
             for job in expired {
-                self.answers.remove(&job).inspect(|late| late.send_end(Err(ServeError::Deadline)));
+                if let Some(mut late) = self.answers.remove(&job) {
+                    late.send_end(Err(ServeError::Deadline));
+                }
             }
             if work.is_empty() {
                 state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -398,7 +462,7 @@ impl<'a> Runner<'a> {
     }
 
     fn welcome(&mut self, state: &mut State, arrival: Arrival) {
-        let Arrival { job, prompt, params, constraint, most, events, at } = arrival;
+        let Arrival { job, prompt, params, constraint, most, mut events, at } = arrival;
         match Answer::new(&self.engine.text, &prompt, &params, constraint, most) {
             Ok(answer) => {
                 let running = Running {
@@ -413,8 +477,7 @@ impl<'a> Runner<'a> {
             }
             Err(error) => {
                 state.scheduler.remove(job);
-                // A stream that is gone needs no answer.
-                let _ = events.send(Event::End(Box::new(Err(error.into()))));
+                events(Event::End(Box::new(Err(error.into()))));
             }
         }
     }
@@ -470,7 +533,9 @@ impl<'a> Runner<'a> {
         for (job, next) in chosen {
             let finished = match next {
                 Err(error) => {
-                    self.answers.remove(&job).inspect(|failed| failed.send_end(Err(error.into())));
+                    if let Some(mut failed) = self.answers.remove(&job) {
+                        failed.send_end(Err(error.into()));
+                    }
                     state.scheduler.remove(job);
                     continue;
                 }
@@ -479,8 +544,13 @@ impl<'a> Runner<'a> {
                     let Some(running) = self.answers.get_mut(&job) else { continue };
                     running.answered.get_or_insert_with(Instant::now);
                     state.scheduler.push(job, id);
-                    let sent = running.events.send(Event::Piece(Piece { id: Some(id), text: piece }));
-                    if sent.is_ok() { finished } else { Some(FinishReason::Cancelled) }
+                    let logprobs = running.answer.last_logprobs().cloned();
+                    let piece = Piece { id: Some(id), text: piece, logprobs };
+                    if (running.events)(Event::Piece(piece)) {
+                        finished
+                    } else {
+                        Some(FinishReason::Cancelled)
+                    }
                 }
             };
             if let Some(reason) = finished {
@@ -495,8 +565,9 @@ impl<'a> Runner<'a> {
         let mut state = self.shared.lock();
         for Taken { work, .. } in taken {
             state.scheduler.remove(work.job);
-            let failed = self.answers.remove(&work.job);
-            failed.inspect(|failed| failed.send_end(Err(GenerateError::Backend.into())));
+            if let Some(mut failed) = self.answers.remove(&work.job) {
+                failed.send_end(Err(GenerateError::Backend.into()));
+            }
         }
         state.scheduler.forget_computed();
         self.cache = self.engine.model.cache(self.blocks);
@@ -504,7 +575,7 @@ impl<'a> Runner<'a> {
 
     fn end(&mut self, job: JobId, reason: FinishReason) {
         let Some(running) = self.answers.remove(&job) else { return };
-        let Running { answer, events, submitted, began, answered, cached_input_tokens } = running;
+        let Running { answer, mut events, submitted, began, answered, cached_input_tokens } = running;
         let now = Instant::now();
         let ms = |from: Instant, to: Instant| {
             u64::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u64::MAX)
@@ -514,12 +585,11 @@ impl<'a> Runner<'a> {
         let outcome = answer.finish(reason).map(|(mut generation, rest)| {
             (generation.prefill_ms, generation.decode_ms) = (ms(began, answered), ms(answered, now));
             if !rest.is_empty() && reason != FinishReason::Cancelled {
-                // A stream that is gone needs no answer.
-                let _ = events.send(Event::Piece(Piece { id: None, text: rest }));
+                events(Event::Piece(Piece { id: None, text: rest, logprobs: None }));
             }
             Served { generation, cached_input_tokens, waited_ms: ms(submitted, began) }
         });
-        let _ = events.send(Event::End(Box::new(outcome.map_err(ServeError::from))));
+        events(Event::End(Box::new(outcome.map_err(ServeError::from))));
     }
 }
 
@@ -533,8 +603,7 @@ impl Drop for Runner<'_> {
 }
 
 impl Running<'_> {
-    fn send_end(&self, outcome: Result<Served, ServeError>) {
-        // A stream that is gone needs no answer.
-        let _ = self.events.send(Event::End(Box::new(outcome)));
+    fn send_end(&mut self, outcome: Result<Served, ServeError>) {
+        (self.events)(Event::End(Box::new(outcome)));
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use chain::Transfer;
 use contracts::job::{CancelJob, JobNoticed, JobStatus};
-use contracts::sealing::ChatMessage;
+use contracts::work::GenerateParams;
 use contracts::{HashBytes, Message, Nanoton};
+use engine_api::{AnswerStream, GenerateRequest, Piece, Prompt, answer_channel};
 use worker::machine::Effect;
-use worker::{Engine, EngineError, EngineInfo, Generated, Step};
+use worker::{Engine, EngineError, EngineInfo, Step};
 
 use crate::market::{Echo, Market, Posted, Record, start_worker};
 
@@ -67,36 +68,39 @@ const PATIENCE: usize = 3_000;
 #[derive(Default)]
 struct Lost {
     was_asked: AtomicBool,
-    was_stopped: AtomicBool,
+    was_stopped: Arc<AtomicBool>,
 }
 
 impl Engine for Lost {
-    fn info(&self) -> EngineInfo {
+    fn info(&self) -> &EngineInfo {
         Echo.info()
     }
 
-    fn tokenize(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, EngineError> {
-        Echo.tokenize(messages)
+    fn admit(&self, _: u32, _: &GenerateParams) -> Result<(), EngineError> {
+        Ok(())
     }
 
-    fn generate(
-        &self,
-        prompt_ids: &[u32],
-        max_output_tokens: u32,
-        on_text: &mut dyn FnMut(&str) -> bool,
-    ) -> Result<Generated, EngineError> {
+    fn tokenize(&self, prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
+        Echo.tokenize(prompt)
+    }
+
+    fn generate(&self, request: GenerateRequest) -> Result<AnswerStream, EngineError> {
         if self.was_asked.swap(true, Ordering::SeqCst) {
-            return Echo.generate(prompt_ids, max_output_tokens, on_text);
+            return Echo.generate(request);
         }
-        // Bounded, so that a test that fails ends.
-        for _ in 0..PATIENCE {
-            if !on_text("") {
-                self.was_stopped.store(true, Ordering::SeqCst);
-                break;
+        let was_stopped = self.was_stopped.clone();
+        let (sink, stream) = answer_channel(move || was_stopped.store(true, Ordering::SeqCst));
+        std::thread::spawn(move || {
+            let nothing = || Piece { id: None, text: String::new(), logprobs: None };
+            // Bounded, so that a test that fails ends.
+            for _ in 0..PATIENCE {
+                if !sink.piece(nothing()) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
             }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Err(EngineError::Cancelled)
+        });
+        Ok(stream)
     }
 }
 

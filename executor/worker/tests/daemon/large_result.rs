@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use contracts::Message;
 use contracts::job::{JobStatus, PostReceipt};
-use contracts::sealing::{ChatMessage, FinishReason};
-use worker::{Engine, EngineError, EngineInfo, Generated};
+use contracts::work::GenerateParams;
+use engine_api::{AnswerStream, FinishReason, GenerateRequest, Prompt};
+use worker::{Engine, EngineError, EngineInfo};
 
-use crate::market::{Echo, Market, start_worker};
+use crate::market::{Echo, Market, answered, start_worker};
 
 /// Answers as long as it may, with far more bytes a token than the contract counts.
 struct Verbose;
@@ -15,24 +16,21 @@ struct Verbose;
 const BYTES_PER_TOKEN: usize = 200;
 
 impl Engine for Verbose {
-    fn info(&self) -> EngineInfo {
+    fn info(&self) -> &EngineInfo {
         Echo.info()
     }
 
-    fn tokenize(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, EngineError> {
-        Echo.tokenize(messages)
+    fn admit(&self, _: u32, _: &GenerateParams) -> Result<(), EngineError> {
+        Ok(())
     }
 
-    fn generate(
-        &self,
-        _: &[u32],
-        max_output_tokens: u32,
-        on_text: &mut dyn FnMut(&str) -> bool,
-    ) -> Result<Generated, EngineError> {
-        let text = "x".repeat(BYTES_PER_TOKEN * max_output_tokens as usize);
-        on_text(&text);
-        let output_ids = vec![9; max_output_tokens as usize];
-        Ok(Generated { text, output_ids, finish_reason: FinishReason::Length })
+    fn tokenize(&self, prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
+        Echo.tokenize(prompt)
+    }
+
+    fn generate(&self, request: GenerateRequest) -> Result<AnswerStream, EngineError> {
+        let most = request.params.max_output_tokens as usize;
+        Ok(answered("x".repeat(BYTES_PER_TOKEN * most), vec![9; most], FinishReason::Length))
     }
 }
 

@@ -18,20 +18,23 @@ use contracts::money::Amount;
 use contracts::receipt::Dtype;
 use contracts::registry::{PlatformPolicy, RegistryStorage};
 use contracts::sealing::{
-    ChatMessage, DecryptionKey, FinishReason, Input, InputContext, Output, ResultContext, open_result,
-    seal_input,
+    ChatMessage, DecryptionKey, Input, InputContext, Output, ResultContext, open_result, seal_input,
 };
 use contracts::wire::{Snake, from_cell};
+use contracts::work::{GenerateParams, Request};
 use contracts::worker::{ClaimJob, WorkerState, WorkerStorage};
 use contracts::{Generation, HashBytes, Message, Nanoton, Network, Params, Prices, Ref, StdAddr, Units};
 use dcap_qvl::QuoteCollateralV3 as Collateral;
+use engine_api::{
+    AnswerStream, FinishReason, GenerateRequest, Generated, Piece, Prompt, Usage, Work, answer_channel,
+};
 use localnet::{BlockMode, Clock, Liteserver, LocalnetHandle, LocalnetOptions};
 use tdx_simulator::{SimulatedPlatform, TdIdentity};
 use tokio::runtime::Runtime;
 use worker::attestation::read_quote;
 use worker::{
-    AttestationError, AttestationSource, CollateralSource, Engine, EngineError, EngineInfo, Generated,
-    Identity, Journal, Keys, OnStep, Worker, WorkerConfig,
+    AttestationError, AttestationSource, CollateralSource, Engine, EngineError, EngineInfo, Identity,
+    Journal, Keys, OnStep, Worker, WorkerConfig,
 };
 
 pub(crate) const TON: u128 = 1_000_000_000;
@@ -49,29 +52,43 @@ const CLIENT_SEED: [u8; 32] = [22; 32];
 pub(crate) struct Echo;
 
 impl Engine for Echo {
-    fn info(&self) -> EngineInfo {
-        EngineInfo { model_id: MODEL, engine: 1, dtype: Dtype::F32, context_tokens: 64 }
+    fn info(&self) -> &EngineInfo {
+        static INFO: LazyLock<EngineInfo> = LazyLock::new(|| EngineInfo {
+            model_id: MODEL,
+            name: "echo".into(),
+            engine: 1,
+            dtype: Dtype::F32,
+            work: Work::Text,
+            context_tokens: 64,
+            vocabulary: 100,
+        });
+        &INFO
     }
 
-    fn tokenize(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, EngineError> {
+    fn admit(&self, _: u32, _: &GenerateParams) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn tokenize(&self, prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
+        let Prompt::Chat { messages, .. } = prompt else { return Err(EngineError::Malformed) };
         let words = messages.iter().flat_map(|message| message.content.split_whitespace());
         Ok(words.map(|word| word.len() as u32).collect())
     }
 
-    fn generate(
-        &self,
-        prompt_ids: &[u32],
-        max_output_tokens: u32,
-        on_text: &mut dyn FnMut(&str) -> bool,
-    ) -> Result<Generated, EngineError> {
-        let count = prompt_ids.len().min(max_output_tokens as usize);
-        let output_ids = prompt_ids[..count].to_vec();
-        let text = format!("{ANSWER_CANARY} {count} words");
-        if !on_text(&text) {
-            return Err(EngineError::Cancelled);
-        }
-        Ok(Generated { text, output_ids, finish_reason: FinishReason::Stop })
+    fn generate(&self, request: GenerateRequest) -> Result<AnswerStream, EngineError> {
+        let count = request.prompt_ids.len().min(request.params.max_output_tokens as usize);
+        let output_ids = request.prompt_ids[..count].to_vec();
+        Ok(answered(format!("{ANSWER_CANARY} {count} words"), output_ids, FinishReason::Stop))
     }
+}
+
+/// An answer that is there at once.
+pub(crate) fn answered(text: String, output_ids: Vec<u32>, finish_reason: FinishReason) -> AnswerStream {
+    let (sink, stream) = answer_channel(|| {});
+    sink.piece(Piece { id: output_ids.first().copied(), text: text.clone(), logprobs: None });
+    let usage = Usage { output_tokens: output_ids.len() as u32, ..Usage::default() };
+    sink.end(Ok(Generated { text, output_ids, logprobs: Vec::new(), finish_reason, usage }));
+    stream
 }
 
 pub(crate) const ANSWER_CANARY: &str = "answer-canary-6b1f";
@@ -394,7 +411,8 @@ impl Market {
         let context =
             InputContext { network_id: self.network_id(), job: address.clone(), model_id: MODEL, until };
         let reply = DecryptionKey::generate(&mut rand::rng());
-        let input = Input::new(reply.public(), vec![ChatMessage::new("user", prompt)], 30);
+        let messages = vec![ChatMessage::new("user", prompt)];
+        let input = Input::new(reply.public(), Request::chat(messages, GenerateParams::greedy(30)));
         let sealed = seal_input(&input, encryption_key, &context, &mut rand::rng()).unwrap();
         let post = PostJob::new(nonce, until, amount(deposit), limits, seller, &sealed).unwrap();
         let init = self.network.job_state_init(client, nonce).unwrap();

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use contracts::Message;
 use contracts::job::{JobStatus, PostReceipt};
-use contracts::sealing::ChatMessage;
-use worker::{Engine, EngineError, EngineInfo, Generated};
+use contracts::work::GenerateParams;
+use engine_api::{AnswerStream, GenerateRequest, Prompt};
+use worker::{Engine, EngineError, EngineInfo};
 
 use crate::market::{ANSWER_CANARY, Echo, Market, Posted, start_worker};
 
@@ -33,24 +34,23 @@ impl Gated {
 }
 
 impl Engine for Gated {
-    fn info(&self) -> EngineInfo {
+    fn info(&self) -> &EngineInfo {
         Echo.info()
     }
 
-    fn tokenize(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, EngineError> {
-        Echo.tokenize(messages)
+    fn admit(&self, _: u32, _: &GenerateParams) -> Result<(), EngineError> {
+        Ok(())
     }
 
-    fn generate(
-        &self,
-        prompt_ids: &[u32],
-        max_output_tokens: u32,
-        on_text: &mut dyn FnMut(&str) -> bool,
-    ) -> Result<Generated, EngineError> {
+    fn tokenize(&self, prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
+        Echo.tokenize(prompt)
+    }
+
+    fn generate(&self, request: GenerateRequest) -> Result<AnswerStream, EngineError> {
         self.0.is_working.store(true, Ordering::SeqCst);
         let shut = self.0.is_open.lock().unwrap();
         drop(self.0.opened.wait_while(shut, |is_open| !*is_open).unwrap());
-        Echo.generate(prompt_ids, max_output_tokens, on_text)
+        Echo.generate(request)
     }
 }
 
