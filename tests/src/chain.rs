@@ -195,7 +195,12 @@ impl Chain {
 
     /// A person with money.
     pub fn person(&mut self, name: &str, balance: Nanoton) -> StdAddr {
-        let address = StdAddr::new(0, HashBytes(Sha256::digest(name).into()));
+        self.person_in(0, name, balance)
+    }
+
+    /// A person with money in another workchain than the base one, as the masterchain.
+    pub fn person_in(&mut self, workchain: i8, name: &str, balance: Nanoton) -> StdAddr {
+        let address = StdAddr::new(workchain, HashBytes(Sha256::digest(name).into()));
         self.people.entry(address.clone()).or_default().balance += balance.get();
         self.minted += balance.get();
         address

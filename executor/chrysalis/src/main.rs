@@ -41,6 +41,9 @@ enum Command {
     /// Show a quote, post its collateral, register a worker's keys, report a revoked platform.
     #[command(subcommand)]
     Attest(commands::attest::AttestCommand),
+    /// A worker's stake and earnings: add, unbond, withdraw, pause; by a wallet or a link.
+    #[command(subcommand)]
+    Stake(commands::stake::StakeCommand),
     /// Show a model's id, or register it.
     #[command(subcommand)]
     Model(commands::model::ModelCommand),
@@ -63,6 +66,7 @@ async fn main() -> ExitCode {
         Command::Verify(arguments) => commands::verify::run(arguments).await,
         Command::Job(command) => commands::job::run(command).await,
         Command::Attest(command) => commands::attest::run(command).await,
+        Command::Stake(command) => commands::stake::run(command).await,
         Command::Model(command) => commands::model::run(command).await,
     };
     match result {

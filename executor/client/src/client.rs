@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use chain::{ChainAccess, ChainError, Confirmed, McBlock, StackValue, Transfer, WalletSender};
-use contracts::job::{CancelJob, ExpireJob, JobStatus, SweepJob};
+use chain::{ChainAccess, ChainError, Confirmed, McBlock, StackValue, Transfer, Wallet, WalletSender};
+use contracts::job::JobStatus;
 use contracts::sealing::DecryptionKey;
-use contracts::{Cell, CodeRef, HashBytes, Message, Nanoton, Network, StdAddr};
+use contracts::{CodeRef, HashBytes, Nanoton, Network, StdAddr};
 use rand_core::CryptoRng;
 use tokio::time::{Instant, sleep};
 
@@ -13,6 +13,7 @@ use crate::amounts;
 use crate::error::ClientError;
 use crate::follow::{Follower, Progress};
 use crate::model::read_model;
+use crate::order;
 use crate::outcome::{Outcome, outcome};
 use crate::reply_key::reply_key;
 use crate::request::{JobRequest, JobTerms, Posting, SealedJob};
@@ -82,26 +83,8 @@ impl<C: ChainAccess + ?Sized> Client<C> {
         nonce: u64,
         rng: &mut (impl CryptoRng + Send),
     ) -> Result<SealedJob, ClientError> {
-        if worker.view.address != request.worker {
-            return Err(ClientError::Request("the checked worker is not the one of the request".into()));
-        }
-        let head = self.chain().head().await?;
-        let unfit = |reason| ClientError::Unfit { address: worker.view.address.clone(), reason };
-        let offer = worker.view.offer(&request.model_id).map_err(unfit)?;
-        let terms = request.terms(&self.network, &worker.receipt_key, &offer, head.time_s)?;
-        worker.view.check_fit(&self.network, request, &terms).map_err(unfit)?;
-        let value = least_job_value(self.chain(), &worker.view.address, &terms, &head)
-            .await?
-            .checked_add(amounts::JOB_MARGIN)
-            .ok_or_else(|| ClientError::Request("the deposit is larger than any amount of TON".into()))?;
-        let posting = Posting {
-            network: &self.network,
-            wallet: self.sender.wallet(),
-            encryption_key: &worker.encryption_key,
-            nonce,
-            value,
-        };
-        request.seal(terms, &posting, rng)
+        let wallet = self.sender.wallet();
+        seal(self.chain(), &self.network, wallet.address(), wallet, request, worker, nonce, rng).await
     }
 
     /// Posts a sealed job by one wallet transaction, final when this returns.
@@ -145,8 +128,9 @@ impl<C: ChainAccess + ?Sized> Client<C> {
             };
             readable_at = Instant::now();
             let story = follower.story();
-            story.events[told..].iter().for_each(&mut on_step);
-            told = story.events.len();
+            let events = story.events();
+            events.iter().skip(told).for_each(&mut on_step);
+            told = events.len();
             match progress {
                 (_, Some(outcome)) => return Ok(Finished { outcome, story: story.clone() }),
                 (Progress::Gone, None) => return Err(ClientError::NoJob(job.clone())),
@@ -160,7 +144,7 @@ impl<C: ChainAccess + ?Sized> Client<C> {
                         self.expire(job).await?;
                     }
                 }
-                (Progress::Overdue | Progress::Nothing | Progress::Steps(_), None) => {}
+                (Progress::Overdue | Progress::Nothing | Progress::Stepped, None) => {}
             }
         }
     }
@@ -189,7 +173,7 @@ impl<C: ChainAccess + ?Sized> Client<C> {
     /// # Errors
     /// [`ClientError::Wallet`]; that the job took it shows in its history.
     pub async fn cancel(&self, job: &StdAddr) -> Result<Confirmed, ClientError> {
-        self.send(job, CancelJob { query_id: 0 }.to_cell()?).await
+        self.send(order::cancel(job)?).await
     }
 
     /// Ends a job whose deadline has passed; anyone may.
@@ -197,7 +181,7 @@ impl<C: ChainAccess + ?Sized> Client<C> {
     /// # Errors
     /// [`ClientError::Wallet`].
     pub async fn expire(&self, job: &StdAddr) -> Result<Confirmed, ClientError> {
-        self.send(job, ExpireJob { query_id: 0 }.to_cell()?).await
+        self.send(order::expire(job)?).await
     }
 
     /// Destroys a job that ended an audit window ago. It pays out nothing: a closed job keeps nothing.
@@ -205,13 +189,45 @@ impl<C: ChainAccess + ?Sized> Client<C> {
     /// # Errors
     /// [`ClientError::Wallet`].
     pub async fn sweep(&self, job: &StdAddr) -> Result<Confirmed, ClientError> {
-        self.send(job, SweepJob { query_id: 0 }.to_cell()?).await
+        self.send(order::sweep(job)?).await
     }
 
-    async fn send(&self, to: &StdAddr, body: Cell) -> Result<Confirmed, ClientError> {
-        let transfer = Transfer::new(to.clone(), amounts::JOB_ACTION.get(), body);
+    async fn send(&self, transfer: Transfer) -> Result<Confirmed, ClientError> {
         Ok(self.sender.send(&[transfer]).await?)
     }
+}
+
+/// Builds the job of `request` for the account `client` and a worker whose quote was checked, at the prices that the
+/// worker asks. The key of its answer is derived from the secret of `reply_keys`.
+///
+/// # Errors
+/// [`ClientError::Unfit`] where the worker would not serve it; request, sealing errors.
+#[allow(clippy::too_many_arguments)]
+pub async fn seal<C: ChainAccess + ?Sized>(
+    chain: &C,
+    network: &Network,
+    client: &StdAddr,
+    reply_keys: &Wallet,
+    request: &JobRequest,
+    worker: &TrustedWorker,
+    nonce: u64,
+    rng: &mut (impl CryptoRng + Send),
+) -> Result<SealedJob, ClientError> {
+    if worker.view.address != request.worker {
+        return Err(ClientError::Request("the checked worker is not the one of the request".into()));
+    }
+    let head = chain.head().await?;
+    let unfit = |reason| ClientError::Unfit { address: worker.view.address.clone(), reason };
+    let offer = worker.view.offer(&request.model_id).map_err(unfit)?;
+    let terms = request.terms(network, &worker.receipt_key, &offer, head.time_s)?;
+    worker.view.check_fit(network, request, &terms).map_err(unfit)?;
+    let value = least_job_value(chain, &worker.view.address, &terms, &head)
+        .await?
+        .checked_add(amounts::JOB_MARGIN)
+        .ok_or_else(|| ClientError::Request("the deposit is larger than any amount of TON".into()))?;
+    let encryption_key = &worker.encryption_key;
+    let posting = Posting { network, client, reply_keys, encryption_key, nonce, value };
+    request.seal(terms, &posting, rng)
 }
 
 /// The id of the model that a job was posted for; `None` where what it names is no Model of this network.
@@ -223,9 +239,15 @@ pub async fn model_of<C: ChainAccess + ?Sized>(
     network: &Network,
     story: &JobStory,
 ) -> Result<Option<HashBytes>, ClientError> {
-    let Some(seller) = story.seller() else { return Ok(None) };
+    let Some(account) = story.life().and_then(|life| {
+        let posting = &life.state().posting;
+        let wanted = || posting.market().map(|market| market.network.model);
+        posting.seller.as_ref().map(|seller| seller.model).or_else(wanted)
+    }) else {
+        return Ok(None);
+    };
     let head = chain.head().await?;
-    match read_model(chain, network, &seller.model, &head).await {
+    match read_model(chain, network, &account, &head).await {
         Ok(model) => Ok(Some(model.model_id)),
         Err(ClientError::NotOurs { .. } | ClientError::Wire(_)) => Ok(None),
         Err(error) => Err(error),

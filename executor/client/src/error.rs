@@ -6,6 +6,7 @@ use contracts::sealing::SealError;
 use contracts::{HashBytes, Nanoton, StdAddr, WireError};
 use thiserror::Error;
 use tycho_types::error::Error as CellError;
+use verifier::StoryError;
 
 /// An error of the client.
 #[derive(Debug, Error)]
@@ -58,7 +59,9 @@ pub enum ClientError {
     #[error("caller: {0}")]
     Request(String),
     /// No job was posted there.
-    #[error("caller: no job is at {0}; check the address, or wait for its posting")]
+    #[error(
+        "caller: no job is at {0}; check the address, wait for its posting, or name the last transaction of one that was swept"
+    )]
     NoJob(StdAddr),
     /// The contract refused the posting; the value came back.
     #[error("client: job {job} was refused ({}); nothing is escrowed", refusal_words(*.exit_code))]
@@ -68,6 +71,9 @@ pub enum ClientError {
         /// The contract's exit code.
         exit_code: i32,
     },
+    /// The job's transactions tell no job's story.
+    #[error(transparent)]
+    Story(#[from] StoryError),
     /// The job's history contradicts itself.
     #[error("liteserver: the history of job {job} is not that of a job: {reason}")]
     BadHistory {

@@ -7,7 +7,7 @@ use contracts::StdAddr;
 use contracts::job::JobStatus;
 
 use crate::error::ClientError;
-use crate::story::{JobEvent, JobStory, refused_posting};
+use crate::story::{JobStory, refused_posting};
 
 /// Follows one job through final blocks.
 #[derive(Debug)]
@@ -25,8 +25,8 @@ pub struct Follower {
 /// Why [`Follower::advance`] returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// Steps from this index of the story on are new.
-    Steps(usize),
+    /// The job took a step.
+    Stepped,
     /// A block without a step of the job.
     Nothing,
     /// The job's deadline has passed and nobody has expired it.
@@ -72,22 +72,22 @@ impl Follower {
         let Some(tick) = self.watcher.next(chain, BLOCK_WAIT).await? else { return Ok(Progress::Nothing) };
         self.time_s = tick.block.time_s;
         let since_s = *self.since_s.get_or_insert(self.time_s);
-        let known = self.story.events.len();
+        let known = steps(&self.story);
         for update in &tick.updates {
             self.gone = update.cursor.is_none();
+            self.story.extend(&update.transactions)?;
             for transaction in &update.transactions {
-                self.story.push(transaction)?;
                 self.refused = refused_posting(transaction, &self.client)?.or(self.refused);
             }
         }
-        if self.story.events.len() > known {
-            return Ok(Progress::Steps(known));
+        if steps(&self.story) > known {
+            return Ok(Progress::Stepped);
         }
-        let absent = self.story.posted().is_none() && self.time_s > since_s.saturating_add(ABSENT_LIMIT_S);
+        let absent = self.story.posted_lt().is_none() && self.time_s > since_s.saturating_add(ABSENT_LIMIT_S);
         if absent || self.gone && !self.story.status().is_some_and(JobStatus::is_closed) {
             return Ok(Progress::Gone);
         }
-        if let (None, Some(exit_code)) = (self.story.posted(), self.refused) {
+        if let (None, Some(exit_code)) = (self.story.posted_lt(), self.refused) {
             return Ok(Progress::Refused(exit_code));
         }
         match self.story.deadline_s() {
@@ -100,18 +100,29 @@ impl Follower {
 /// Reads a job's whole life at once, as of `at`.
 ///
 /// # Errors
-/// [`ClientError::NoJob`] where there is no account, or none any more.
+/// [`ClientError::NoJob`] where there is no account, or none any more; [`read_story_from`] reads a swept one's.
 pub async fn read_story<C: ChainAccess + ?Sized>(
     chain: &C,
     job: &StdAddr,
     at: &McBlock,
 ) -> Result<JobStory, ClientError> {
     let newest: TxId = chain.account(job, at).await?.last.ok_or_else(|| ClientError::NoJob(job.clone()))?;
+    read_story_from(chain, job, newest).await
+}
+
+/// Reads a job's life up to `newest`, a transaction of its account: also of one that was swept, whose account names its
+/// last transaction no more.
+///
+/// # Errors
+/// [`ClientError::NoJob`] where no posting led there.
+pub async fn read_story_from<C: ChainAccess + ?Sized>(
+    chain: &C,
+    job: &StdAddr,
+    newest: TxId,
+) -> Result<JobStory, ClientError> {
     let mut story = JobStory::new(job.clone());
-    for transaction in &chain.transactions(job, newest, None, MAX_JOB_TRANSACTIONS).await? {
-        story.push(transaction)?;
-    }
-    if story.posted().is_none() {
+    story.extend(&chain.transactions(job, newest, None, MAX_JOB_TRANSACTIONS).await?)?;
+    if story.posted_lt().is_none() {
         return Err(ClientError::NoJob(job.clone()));
     }
     Ok(story)
@@ -123,10 +134,7 @@ pub const ABSENT_LIMIT_S: u32 = 300;
 pub const MAX_JOB_TRANSACTIONS: usize = 10_000;
 const BLOCK_WAIT: Duration = Duration::from_secs(10);
 
-impl JobEvent {
-    /// Whether the event closes the job.
-    pub fn closes(&self) -> bool {
-        use crate::story::JobStep;
-        !matches!(self.step, JobStep::Posted(_) | JobStep::Claimed { .. })
-    }
+/// How many, the posting included.
+fn steps(story: &JobStory) -> usize {
+    story.life().map_or(0, |life| life.acts().len() + 1)
 }

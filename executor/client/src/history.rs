@@ -6,11 +6,12 @@ use contracts::model::RoyaltyQuoted;
 use contracts::network::WORKCHAIN;
 use contracts::worker::Attestation;
 use contracts::{Message, Network, StdAddr};
+use verifier::{Event, Life};
 
 use crate::attestor::{AttestorView, read_attestor};
 use crate::error::ClientError;
 use crate::follow::MAX_JOB_TRANSACTIONS;
-use crate::story::{JobStep, JobStory};
+use crate::story::JobStory;
 use crate::worker::{MAX_WALK, Registration, newest_registration};
 
 /// A job's whole history, as of one masterchain block.
@@ -20,15 +21,16 @@ pub struct CollectedJob {
     pub job: StdAddr,
     /// The block everything was read at.
     pub as_of: McBlock,
-    /// Who posted it, from the contract's storage.
+    /// Who posted it, from the contract's initial data.
     pub client: StdAddr,
     /// Its nonce.
     pub nonce: u64,
-    /// The contract's state.
-    pub state: JobState,
-    /// The account, with its code.
-    pub account: AccountView,
-    /// All transactions of the job, oldest first, linked by hash to the account's state.
+    /// The contract's state; `None` of a job that was swept.
+    pub state: Option<JobState>,
+    /// What the account holds, nanoTON.
+    pub balance_nanoton: u128,
+    /// All transactions of the job, oldest first, linked by hash to the account's state; of a swept one, to the
+    /// transaction that the caller named.
     pub transactions: Vec<AccountTx>,
     /// The same as steps.
     pub story: JobStory,
@@ -49,7 +51,8 @@ pub struct CollectedJob {
     pub offer: Option<AccountTx>,
 }
 
-/// Collects the history of the job at `job`.
+/// Collects the history of the job at `job`; of one that was swept, up to its account's last transaction `swept_by`,
+/// which nothing on the chain names any more but the block it is in.
 ///
 /// # Errors
 /// [`ClientError::NoJob`] where nothing is there (any more); [`ClientError::NotOurs`] where another contract
@@ -58,28 +61,44 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
     chain: &C,
     network: &Network,
     job: &StdAddr,
+    swept_by: Option<TxId>,
 ) -> Result<CollectedJob, ClientError> {
     let as_of = chain.head().await?;
-    let account = chain.account(job, &as_of).await?;
-    let (Some(code), Some(data), Some(newest)) = (account.code(), account.data(), account.last) else {
-        return Err(ClientError::NoJob(job.clone()));
-    };
     let not_ours =
         |reason: &str| ClientError::NotOurs { address: job.clone(), what: "job", reason: reason.to_owned() };
-    if code.repr_hash() != network.generation.job_code.repr_hash() {
-        return Err(not_ours("its code is another"));
-    }
-    let storage: JobStorage = contracts::wire::from_cell(data)?;
-    if network.job_address(&storage.client, storage.nonce)? != *job {
-        return Err(not_ours("its address is another client's"));
-    }
-    // A refused posting leaves the account with its initial data.
-    let state = storage.state.ok_or_else(|| ClientError::NoJob(job.clone()))?;
+    let (state, balance_nanoton, newest) = match swept_by {
+        Some(newest) => (None, 0, newest),
+        None => {
+            let account = chain.account(job, &as_of).await?;
+            let (Some(code), Some(data), Some(newest)) = (account.code(), account.data(), account.last)
+            else {
+                return Err(ClientError::NoJob(job.clone()));
+            };
+            if code.repr_hash() != network.generation.job_code.repr_hash() {
+                return Err(not_ours("its code is another"));
+            }
+            let storage: JobStorage = contracts::wire::from_cell(data)?;
+            // A refused posting leaves the account with its initial data.
+            let state = storage.state.ok_or_else(|| ClientError::NoJob(job.clone()))?;
+            (Some(state), account.balance_nanoton(), newest)
+        }
+    };
     let transactions = chain.transactions(job, newest, None, MAX_JOB_TRANSACTIONS).await?;
     let mut story = JobStory::new(job.clone());
-    for transaction in &transactions {
-        story.push(transaction)?;
+    story.extend(&transactions)?;
+    let life = story.life().ok_or_else(|| ClientError::NoJob(job.clone()))?;
+    let (client, nonce) = (life.client().clone(), life.nonce());
+    // The address binds client, nonce and code.
+    if network.job_address(&client, nonce)? != *job {
+        return Err(not_ours("its address is another client's, or of other code"));
     }
+    if swept_by.is_some() && !life.is_swept() {
+        return Err(ClientError::Request(format!(
+            "transaction {newest} is not the one that swept job {job}; name the account's last"
+        )));
+    }
+    let named_lt = named_lt(&life);
+    let posting = life.state().posting.clone();
     let registry = chain.account(&network.registry, &as_of).await?;
     let attestor = match read_attestor(chain, network, &as_of).await {
         Ok(view) => Some(view),
@@ -87,8 +106,8 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
         Err(error) => return Err(error),
     };
     let SellerHistory { registration, offer } =
-        seller_history(chain, network, &state.posting, &story, &as_of).await?;
-    let model = model_account(chain, &state.posting, &as_of).await?;
+        seller_history(chain, network, &posting, named_lt, &as_of).await?;
+    let model = model_account(chain, &posting, &as_of).await?;
     let attested_block = match &registration {
         Some(found) => match chain.block(found.attestation.evidence.mc_seqno).await {
             Ok(block) => Some(block),
@@ -100,10 +119,10 @@ pub async fn collect_job<C: ChainAccess + ?Sized>(
     Ok(CollectedJob {
         job: job.clone(),
         as_of,
-        client: storage.client,
-        nonce: storage.nonce,
+        client,
+        nonce,
         state,
-        account,
+        balance_nanoton,
         transactions,
         story,
         registry,
@@ -126,17 +145,12 @@ async fn seller_history<C: ChainAccess + ?Sized>(
     chain: &C,
     network: &Network,
     posting: &Posting,
-    story: &JobStory,
+    named_lt: u64,
     as_of: &McBlock,
 ) -> Result<SellerHistory, ClientError> {
     let Some(seller) = &posting.seller else { return Ok(SellerHistory::default()) };
     let worker = StdAddr::new(WORKCHAIN, seller.worker);
     let model = StdAddr::new(WORKCHAIN, seller.model);
-    let claimed = story.events.iter().rev().find(|event| matches!(event.step, JobStep::Claimed { .. }));
-    let named_lt = match (posting.market(), claimed) {
-        (Some(_), Some(claimed)) => claimed.id.lt,
-        _ => posting.posted_lt,
-    };
     let newest = chain.account(&worker, as_of).await?.last;
     let before = older_than(chain, &worker, newest, named_lt).await?;
     let has_key = |taken: &Attestation| taken.receipt_key == seller.receipt_key;
@@ -144,6 +158,15 @@ async fn seller_history<C: ChainAccess + ?Sized>(
         registration: newest_registration(chain, network, &worker, before, has_key).await?,
         offer: newest_offer(chain, &worker, &model, before).await?,
     })
+}
+
+/// Logical time at which the seller was named: of the posting; on the market, of the claim that holds the job.
+fn named_lt(life: &Life<'_>) -> u64 {
+    let claimed = life.acts().iter().rev().find(|act| matches!(act.event, Event::Taken(_)));
+    match (life.state().posting.market(), claimed) {
+        (Some(_), Some(claimed)) => claimed.lt(),
+        _ => life.posted_lt(),
+    }
 }
 
 /// The newest transaction, walking back from `from`, in which `worker` took the royalty that `model` quoted: its offer.

@@ -1,7 +1,7 @@
 //! A wallet's jobs, found again from its own history after a crash or on another machine.
 
 use chain::{AccountTx, ChainAccess, McBlock, TxId};
-use contracts::job::PostJob;
+use contracts::job::{OpenSession, PostJob, PostOpenJob};
 use contracts::{Message, Network, StdAddr};
 
 use crate::error::ClientError;
@@ -49,9 +49,12 @@ pub fn jobs_in(
 ) -> Result<Vec<PostedJob>, ClientError> {
     let mut found = Vec::new();
     for message in transaction.out_messages()? {
-        let Ok(posting) = PostJob::from_cell(&message.body) else { continue };
+        let body = &message.body;
+        let query_id = PostJob::from_cell(body).map(|post| post.query_id);
+        let query_id = query_id.or_else(|_| OpenSession::from_cell(body).map(|open| open.query_id));
+        let query_id = query_id.or_else(|_| PostOpenJob::from_cell(body).map(|post| post.query_id));
         // We post with the nonce as query id; the address tells whether this is such a message.
-        let nonce = posting.query_id;
+        let Ok(nonce) = query_id else { continue };
         if network.job_address(client, nonce)? == message.to {
             found.push(PostedJob {
                 address: message.to,

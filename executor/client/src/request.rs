@@ -68,8 +68,11 @@ pub struct SealedJob {
 pub struct Posting<'a> {
     /// The network.
     pub network: &'a Network,
-    /// The client's wallet, from which the reply key is derived.
-    pub wallet: &'a Wallet,
+    /// Whose wallet posts it.
+    pub client: &'a StdAddr,
+    /// From whose secret the reply key is derived: the client's wallet, or another that keeps the keys of one that signs
+    /// elsewhere.
+    pub reply_keys: &'a Wallet,
     /// The worker's attested encryption key, verified.
     pub encryption_key: &'a HashBytes,
     /// Makes the job's address unique among the client's.
@@ -154,10 +157,10 @@ impl JobRequest {
         posting: &Posting<'_>,
         rng: &mut impl CryptoRng,
     ) -> Result<SealedJob, ClientError> {
-        let client = posting.wallet.address();
+        let client = posting.client;
         let network_id = posting.network.id();
         let address = posting.network.job_address(client, posting.nonce)?;
-        let reply_to = reply_key(posting.wallet, network_id, &address)?;
+        let reply_to = reply_key(posting.reply_keys, network_id, &address)?;
         let input = Input::new(reply_to.public(), self.work.clone());
         let context =
             InputContext { network_id, job: address.clone(), model_id: terms.model_id, until: terms.until };

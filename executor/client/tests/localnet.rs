@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chain::{
-    ChainAccess, GlobalConfig, LiteserverChain, SenderTiming, Timing, Transfer, Wallet, WalletSender,
+    ChainAccess, GlobalConfig, LiteserverChain, SenderTiming, Timing, Transfer, TxId, Wallet, WalletSender,
     external_message,
 };
 use client::{
-    Client, ClientError, JobRequest, JobStep, Outcome, QuoteJudge, Registration, SealedJob, Unfit,
-    WorkerEvidence, collect_job, deploy, posted_jobs, read_story,
+    Client, ClientError, JobRequest, Outcome, QuoteJudge, Registration, SealedJob, Unfit, WorkerEvidence,
+    collect_job, deploy, posted_jobs, read_story, read_story_from,
 };
 use contracts::artifacts::{Contract, code, code_ref, codes, libraries, library};
 use contracts::attestor::{AttestorStorage, QuoteProof};
@@ -244,7 +244,12 @@ impl World {
 
     /// The audit of a job as the chain has it now.
     async fn audit(&self, job: &StdAddr) -> Audit {
-        let found = collect_job(&*self.chain, &self.network, job).await.unwrap();
+        self.audit_from(job, None).await
+    }
+
+    /// The same; of a swept job, from its account's last transaction.
+    async fn audit_from(&self, job: &StdAddr, swept_by: Option<TxId>) -> Audit {
+        let found = collect_job(&*self.chain, &self.network, job, swept_by).await.unwrap();
         let registration = found.registration.map(|registration| WorkerRegistration {
             trace: trace_of(&registration),
             mc_root_hash: found.attested_block.map(|block| block.root_hash),
@@ -261,8 +266,8 @@ impl World {
             attestor: found.attestor.map(|view| AttestorAccount { code: view.code, data: view.data }),
             job: job.clone(),
             transactions: found.transactions.iter().map(|transaction| transaction.cell.clone()).collect(),
-            balance_nanoton: found.account.balance_nanoton(),
-            state: Some(found.state),
+            balance_nanoton: found.balance_nanoton,
+            state: found.state,
             registration,
             model: found.model.as_ref().and_then(|view| view.data().cloned()),
             offer: found.offer.map(|transaction| transaction.cell),
@@ -316,19 +321,17 @@ impl World {
     async fn answer(&mut self, job: &StdAddr) {
         let head = self.chain.head().await.unwrap();
         let story = read_story(&*self.chain, job, &head).await.unwrap();
-        let (posted, posting) = story.posted().unwrap();
+        let (posted_lt, posting) = (story.posted_lt().unwrap(), story.posting().unwrap());
         let network_id = self.network.id();
         let context = InputContext { network_id, job: job.clone(), model_id: MODEL, until: posting.until };
         let sealed_input = posting.sealed_input().unwrap();
         let input = open_input(&sealed_input, &self.worker.decryption_key, &context).unwrap();
-        let asked = Request::chat(vec![ChatMessage::new("user", PROMPT)], GenerateParams::greedy(100));
-        assert_eq!(input.work, asked);
+        assert_eq!(input.work, self.request().work);
         let (salt, tokens_in, tokens_out) = ([1; 32], vec![1, 2, 3], vec![4, 5]);
-        let params = GenerateParams::greedy(100);
-        let stop = FinishReason::Stop;
-        let answer = Output::text("A pupa.".into(), stop, salt, &params, tokens_in, tokens_out);
+        let (params, text) = (GenerateParams::greedy(100), "A pupa.".into());
+        let answer = Output::text(text, FinishReason::Stop, salt, &params, tokens_in, tokens_out);
         let committed = answer.transcript(&MODEL, 1, Dtype::Q4_1);
-        let context = ResultContext { network_id, job: job.clone(), posted_lt: posted.id.lt };
+        let context = ResultContext { network_id, job: job.clone(), posted_lt };
         let sealed = seal_result(&answer, &HashBytes(input.reply_key), &context, &mut self.rng).unwrap();
         let units = Units { input: 3, cached_input: 0, output: 2 };
         let content = ReceiptContent {
@@ -340,7 +343,7 @@ impl World {
         let receipt = Receipt {
             tag: Default::default(),
             job: job.clone(),
-            posted_lt: posted.id.lt,
+            posted_lt,
             sequence: 1,
             is_final: true,
             units,
@@ -499,7 +502,7 @@ async fn a_job_settles_while_the_liteserver_goes_away_and_the_client_crashes() {
         let address = job.address.clone();
         tokio::spawn(async move {
             let mut steps = Vec::new();
-            let finished = client.follow(&address, false, |event| steps.push(event.step.name())).await;
+            let finished = client.follow(&address, false, |event| steps.push(event.name)).await;
             (finished.unwrap(), steps)
         })
     };
@@ -528,8 +531,8 @@ async fn a_job_settles_while_the_liteserver_goes_away_and_the_client_crashes() {
     assert_eq!(settled.answer.as_ref().unwrap().text, "A pupa.");
 
     world.quiet().await;
-    let collected = collect_job(&*world.chain, &world.network, &job.address).await.unwrap();
-    assert_eq!(collected.state.status, JobStatus::Settled);
+    let collected = collect_job(&*world.chain, &world.network, &job.address, None).await.unwrap();
+    assert_eq!(collected.state.unwrap().status, JobStatus::Settled);
     assert_eq!((collected.client, collected.nonce), (me, 7));
     let registration = collected.registration.unwrap();
     assert_eq!(registration.attestation.receipt_key, public_key(&world.worker.receipt_key));
@@ -560,7 +563,7 @@ async fn a_job_is_answered_as_it_is_and_a_cancel_comes_too_late() {
     client.cancel(&job.address).await.unwrap();
     world.quiet().await;
     let mut steps = Vec::new();
-    let finished = client.follow(&job.address, false, |event| steps.push(event.step.name())).await.unwrap();
+    let finished = client.follow(&job.address, false, |event| steps.push(event.name)).await.unwrap();
     assert_eq!(steps, ["posted", "settled"]);
     let Outcome::Settled(settled) = finished.outcome else { panic!("settled") };
     assert!(settled.transcript_matches);
@@ -723,7 +726,7 @@ async fn a_posting_below_the_least_value_comes_back_and_leaves_no_job() {
     let before = world.handle.balance(&address).unwrap();
     client.post(&job).await.unwrap();
     world.quiet().await;
-    let missing = collect_job(&*world.chain, &world.network, &job.address).await.unwrap_err();
+    let missing = collect_job(&*world.chain, &world.network, &job.address, None).await.unwrap_err();
     assert!(matches!(missing, ClientError::NoJob(_)), "{missing}");
     let refused = client.follow(&job.address, true, |_| {}).await.unwrap_err();
     assert!(refused.to_string().contains("ValueTooLow"), "{refused}");
@@ -736,8 +739,8 @@ async fn a_posting_below_the_least_value_comes_back_and_leaves_no_job() {
     enough.transfer.value_nanoton -= client::amounts::JOB_MARGIN.get();
     client.post(&enough).await.unwrap();
     world.quiet().await;
-    let collected = collect_job(&*world.chain, &world.network, &enough.address).await.unwrap();
-    assert_eq!(collected.state.status, JobStatus::Open);
+    let collected = collect_job(&*world.chain, &world.network, &enough.address, None).await.unwrap();
+    assert_eq!(collected.state.unwrap().status, JobStatus::Open);
     let registration = collected.registration.unwrap();
     assert_eq!(registration.attestation.receipt_key, public_key(&world.worker.receipt_key));
 }
@@ -769,7 +772,7 @@ async fn a_job_is_cancelled_rejected_or_expired_and_swept() {
     let rejection = Rejection {
         tag: Default::default(),
         job: rejected.address.clone(),
-        posted_lt: story.posted().unwrap().0.id.lt,
+        posted_lt: story.posted_lt().unwrap(),
         reason: RejectionReason::MalformedInput.code(),
     };
     let rejection = PostRejection::signed(rejection, &world.worker.receipt_key).unwrap();
@@ -788,7 +791,7 @@ async fn a_job_is_cancelled_rejected_or_expired_and_swept() {
         }
         world.skip(if claimed { 601 } else { 61 }).await;
         let finished = client.follow(&job.address, true, |_| {}).await.unwrap();
-        assert!(matches!(finished.story.events.last().unwrap().step, JobStep::Expired));
+        assert_eq!(finished.story.events().last().unwrap().name, "expired");
         let Outcome::Expired { bond, refund } = finished.outcome else { panic!("expired") };
         assert_eq!(refund, job.terms.deposit);
         assert_eq!(!bond.is_zero(), claimed);
@@ -797,13 +800,27 @@ async fn a_job_is_cancelled_rejected_or_expired_and_swept() {
 
     client.sweep(&cancelled.address).await.unwrap();
     world.quiet().await;
-    let early = collect_job(&*world.chain, &world.network, &cancelled.address).await.unwrap();
-    assert_eq!(early.state.status, JobStatus::Cancelled);
+    let early = collect_job(&*world.chain, &world.network, &cancelled.address, None).await.unwrap();
+    assert_eq!(early.state.unwrap().status, JobStatus::Cancelled);
     world.skip(contracts::job::AUDIT_WINDOW_S + 1).await;
     client.sweep(&cancelled.address).await.unwrap();
     world.quiet().await;
-    let gone = collect_job(&*world.chain, &world.network, &cancelled.address).await.unwrap_err();
+    let gone = collect_job(&*world.chain, &world.network, &cancelled.address, None).await.unwrap_err();
     assert!(matches!(gone, ClientError::NoJob(_)), "{gone}");
+    // What its account went through is there still, for who knows the last transaction.
+    let last = world.handle.transactions(&cancelled.address);
+    let last =
+        last.iter().max_by_key(|record| record.lt).map(|record| TxId { lt: record.lt, hash: record.hash });
+    let swept = world.audit_from(&cancelled.address, last).await;
+    assert_eq!(swept.status, Some(JobStatus::Cancelled));
+    assert_eq!(swept.conclusion(), Conclusion::Holds, "{:?}", swept.verdict.failures());
+    let story = read_story_from(&*world.chain, &cancelled.address, last.unwrap()).await.unwrap();
+    assert!(story.is_swept());
+    let last_of_another = world.chain.account(&rejected.address, &world.chain.head().await.unwrap()).await;
+    let another =
+        collect_job(&*world.chain, &world.network, &rejected.address, last_of_another.unwrap().last);
+    let refused = another.await.unwrap_err().to_string();
+    assert!(refused.contains("is not the one that swept"), "{refused}");
     let following = {
         let address = cancelled.address.clone();
         tokio::spawn(async move { client.follow(&address, false, |_| {}).await.unwrap_err() })
@@ -847,4 +864,74 @@ async fn shares_earnings_and_stake_are_withdrawn() {
     let spent = FUNDS - world.handle.balance(&owner).unwrap();
     let published = deploy::librarian(&libraries()).unwrap().value_nanoton;
     assert!(spent < published + 4 * TON, "{spent}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallet_app_posts_tops_and_ends_by_links_what_its_words_never_left_it_for() {
+    let mut world = World::new().await;
+    // The wallet app's account, of which the command knows the address alone, and the secret of the answers.
+    let app = funded(&world.handle, &world.chain, world.network.id(), 70).await;
+    let payer = app.wallet().address().clone();
+    let reply_keys = Wallet::from_seed(&[71; 32], world.network.id()).unwrap();
+    let judge = world.judge();
+    let registry_code = CodeRef::of(&code(Contract::Registry));
+    let trusted =
+        client::check_worker(&*world.chain, &world.network, &registry_code, &world.worker.address, &judge)
+            .await
+            .unwrap();
+    let (request, nonce) = (world.request(), 9);
+    let (chain, network) = (world.chain.clone(), world.network.clone());
+    let job = client::seal(&*chain, &network, &payer, &reply_keys, &request, &trusted, nonce, &mut world.rng)
+        .await
+        .unwrap();
+    // As text and back: by the request first, then by links.
+    let text = client::link::ton_connect(&[job.transfer], Some(&payer), u32::MAX, network.id()).unwrap();
+    let (messages, _) =
+        client::link::read_ton_connect(&serde_json::from_str(&text.to_string()).unwrap()).unwrap();
+    app.send(&messages).await.unwrap();
+    world.quiet().await;
+    let collected = collect_job(&*chain, &network, &job.address, None).await.unwrap();
+    assert_eq!(
+        (collected.state.unwrap().status, collected.client, collected.nonce),
+        (JobStatus::Open, payer, nonce)
+    );
+    world.answer(&job.address).await;
+    world.quiet().await;
+    let head = chain.head().await.unwrap();
+    let story = read_story(&*chain, &job.address, &head).await.unwrap();
+    let key = client::reply_key(&reply_keys, network.id(), &job.address).unwrap();
+    let outcome = client::outcome(&story, &network, &key, Some(&MODEL)).unwrap();
+    let Some(Outcome::Settled(settled)) = outcome else { panic!("settled") };
+    assert_eq!(settled.answer.as_ref().unwrap().text, "A pupa.");
+    world.audited(&job.address, JobStatus::Settled).await;
+
+    let by_link = |transfer: Transfer| {
+        let link = client::link::link(&transfer, network.id()).unwrap();
+        client::link::read_link(&link).unwrap()
+    };
+    // A job cancelled, and the worker's stake unbonded, by links.
+    let mut second = client::seal(
+        &*chain,
+        &network,
+        app.wallet().address(),
+        &reply_keys,
+        &request,
+        &trusted,
+        10,
+        &mut world.rng,
+    )
+    .await
+    .unwrap();
+    second.transfer = by_link(second.transfer);
+    app.send(&[second.transfer]).await.unwrap();
+    app.send(&[by_link(client::order::cancel(&second.address).unwrap())]).await.unwrap();
+    world.quiet().await;
+    world.audited(&second.address, JobStatus::Cancelled).await;
+    let owner = world.owner.wallet().address().clone();
+    let unbond = deploy::request_unbond(&network, &owner, Nanoton::new(1_000_000_000)).unwrap();
+    world.owner.send(&[by_link(unbond)]).await.unwrap();
+    world.quiet().await;
+    let head = chain.head().await.unwrap();
+    let view = client::read_worker(&*chain, &network, &world.worker.address, &head).await.unwrap();
+    assert_eq!(view.state.unbonding, Nanoton::new(1_000_000_000));
 }

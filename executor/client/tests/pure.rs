@@ -1,22 +1,30 @@
 //! Building, following and opening a job without a chain.
 #![allow(clippy::unwrap_used)]
 
-use chain::{AccountTx, TxId, Wallet};
+use chain::{AccountTx, Transfer, TxId, Wallet};
+use client::link::LinkError;
 use client::{
-    ClientError, JobEvent, JobRequest, JobStep, JobStory, Outcome, Posting, SealedJob, deploy, event_of,
-    outcome, reply_key,
+    ClientError, JobRequest, JobStory, Outcome, Posting, SealedJob, SessionEnd, deploy, order, outcome,
+    reply_key,
 };
 use contracts::errors::RejectionReason;
-use contracts::job::{JobStatus, PostJob, PostReceipt, PostRejection, TakeJob};
+use contracts::job::{
+    CancelJob, CloseSession, DeliverInput, ExpireJob, JobStatus, MarketNetwork, MarketTerms, OpenSession,
+    PostJob, PostOpenJob, PostReceipt, PostRejection, RedeemReceipt, Seller, SessionTerms, SweepJob, TakeJob,
+    TopUpJob,
+};
 use contracts::librarian::library_cell;
 use contracts::money::Amount;
-use contracts::receipt::{Dtype, Receipt, ReceiptContent, Rejection, generate_signing_key, public_key};
+use contracts::receipt::{
+    Dtype, Receipt, ReceiptContent, Rejection, SignedReceipt, generate_signing_key, public_key,
+};
 use contracts::registry::{PlatformPolicy, RegistryStorage};
 use contracts::sealing::{
     ChatMessage, DecryptionKey, FinishReason, InputContext, Output, ResultContext, open_input, seal_result,
 };
-use contracts::work::{GenerateParams, Request};
+use contracts::voucher::Voucher;
 use contracts::wire::Ref;
+use contracts::work::{GenerateParams, Request};
 use contracts::worker::Offer;
 use contracts::{
     Cell, CodeRef, Codes, Generation, HashBytes, Message, Nanoton, Network, Params, Prices, SigningKey,
@@ -26,8 +34,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tycho_types::cell::{CellBuilder, CellFamily, Lazy};
 use tycho_types::models::{
-    AccountStatus, ComputePhase, CurrencyCollection, ExecutedComputePhase, HashUpdate, IntMsgInfo, MsgInfo,
-    OrdinaryTxInfo, OwnedMessage, Transaction, TxInfo,
+    AccountStatus, ComputePhase, CurrencyCollection, ExecutedComputePhase, ExtInMsgInfo, HashUpdate,
+    IntMsgInfo, MsgInfo, OrdinaryTxInfo, OwnedMessage, StateInit, Transaction, TxInfo,
 };
 use tycho_types::num::Tokens;
 
@@ -87,7 +95,7 @@ impl World {
         JobRequest {
             worker: StdAddr::new(0, HashBytes([3; 32])),
             model_id: MODEL,
-            work: Request::chat(vec![ChatMessage::new("user", PROMPT)], GenerateParams::greedy(100)),
+            work: asked(100),
             measurement: HashBytes::ZERO,
             max_prices: self.offer.prices,
             max_units: Units { input: 1_000, cached_input: 0, output: 100 },
@@ -101,7 +109,8 @@ impl World {
         let encryption_key = self.worker_key.public();
         let posting = Posting {
             network: &self.network,
-            wallet: &self.wallet,
+            client: self.wallet.address(),
+            reply_keys: &self.wallet,
             encryption_key: &encryption_key,
             nonce: 77,
             value: Nanoton::new(100_000_000),
@@ -112,14 +121,11 @@ impl World {
     }
 
     /// The job posted and claimed.
-    fn claimed(&mut self) -> (SealedJob, JobStory) {
+    fn claimed(&mut self) -> (SealedJob, Account) {
         let job = self.seal(&self.request());
-        let mut story = JobStory::new(job.address.clone());
-        let posting = PostJob::from_cell(&job.transfer.body).unwrap();
-        story.events.push(event(100, NOW_S, JobStep::Posted(Box::new(posting))));
-        let bond = Amount::new(10_000_000);
-        story.events.push(event(200, NOW_S + 10, JobStep::Claimed { bond }));
-        (job, story)
+        let mut account = Account::of(&job, self.wallet.address());
+        account.taken(&job.terms.seller.worker);
+        (job, account)
     }
 
     fn post_receipt(&mut self, job: &SealedJob, reply_to: &HashBytes) -> PostReceipt {
@@ -150,8 +156,111 @@ impl World {
     }
 }
 
-fn event(lt: u64, at_s: u32, step: JobStep) -> JobEvent {
-    JobEvent { id: TxId { lt, hash: HashBytes::ZERO }, at_s, step }
+fn asked(max_output_tokens: u32) -> Request {
+    let params = GenerateParams::greedy(max_output_tokens);
+    Request::chat(vec![ChatMessage::new("user", PROMPT)], params)
+}
+
+/// A job's account, transaction by transaction.
+#[derive(Clone)]
+struct Account {
+    address: StdAddr,
+    transactions: Vec<AccountTx>,
+}
+
+impl Account {
+    /// The job posted, at the logical time 100.
+    fn of(job: &SealedJob, client: &StdAddr) -> Self {
+        let mut account = Self { address: job.address.clone(), transactions: Vec::new() };
+        let init = job.transfer.state_init.clone();
+        account.play(NOW_S, Some(client), job.transfer.body.clone(), init, true);
+        account
+    }
+
+    /// With the messages, each of which comes 10 seconds after the one before.
+    fn with(mut self, from: Option<&StdAddr>, message: &impl Message) -> Self {
+        let at_s = self.transactions.last().unwrap().tx.now + 10;
+        self.play(at_s, from, message.to_cell().unwrap(), None, true);
+        self
+    }
+
+    fn taken(&mut self, worker: &HashBytes) {
+        let (bond, stake) = (Amount::new(10_000_000), Amount::new(9));
+        let take = TakeJob { query_id: 3, bond, stake, measurement: HashBytes([6; 32]), bid: None };
+        let worker = StdAddr::new(0, *worker);
+        self.play(NOW_S + 10, Some(&worker), take.to_cell().unwrap(), None, true);
+    }
+
+    fn story(&self) -> JobStory {
+        let mut story = JobStory::new(self.address.clone());
+        story.extend(&self.transactions).unwrap();
+        story
+    }
+
+    fn play(
+        &mut self,
+        at_s: u32,
+        from: Option<&StdAddr>,
+        body: Cell,
+        init: Option<StateInit>,
+        succeeds: bool,
+    ) {
+        let previous = self.transactions.last().map(|transaction| transaction.id);
+        let lt = previous.map_or(100, |previous| previous.lt + 100);
+        let dst = self.address.clone();
+        let info = match from {
+            Some(from) => MsgInfo::Int(IntMsgInfo {
+                src: from.clone().into(),
+                dst: dst.into(),
+                value: CurrencyCollection::new(1_000_000_000),
+                ..Default::default()
+            }),
+            None => MsgInfo::ExtIn(ExtInMsgInfo { src: None, dst: dst.into(), import_fee: Tokens::ZERO }),
+        };
+        let message = OwnedMessage { info, init, body: body.into(), layout: None };
+        let compute = ExecutedComputePhase {
+            success: succeeds,
+            msg_state_used: false,
+            account_activated: false,
+            gas_fees: Tokens::ZERO,
+            gas_used: Default::default(),
+            gas_limit: Default::default(),
+            gas_credit: None,
+            mode: 0,
+            exit_code: if succeeds { 0 } else { 105 },
+            exit_arg: None,
+            vm_steps: 0,
+            vm_init_state_hash: HashBytes::ZERO,
+            vm_final_state_hash: HashBytes::ZERO,
+        };
+        let info = TxInfo::Ordinary(OrdinaryTxInfo {
+            credit_first: false,
+            storage_phase: None,
+            credit_phase: None,
+            compute_phase: ComputePhase::Executed(compute),
+            action_phase: None,
+            aborted: !succeeds,
+            bounce_phase: None,
+            destroyed: false,
+        });
+        let tx = Transaction {
+            account: self.address.address,
+            lt,
+            prev_trans_hash: previous.map_or(HashBytes::ZERO, |previous| previous.hash),
+            prev_trans_lt: previous.map_or(0, |previous| previous.lt),
+            now: at_s,
+            out_msg_count: Default::default(),
+            orig_status: AccountStatus::Active,
+            end_status: AccountStatus::Active,
+            in_msg: Some(CellBuilder::build_from(message).unwrap()),
+            out_msgs: Default::default(),
+            total_fees: CurrencyCollection::ZERO,
+            state_update: Lazy::new(&HashUpdate { old: HashBytes::ZERO, new: HashBytes::ZERO }).unwrap(),
+            info: Lazy::new(&info).unwrap(),
+        };
+        let cell = CellBuilder::build_from(&tx).unwrap();
+        self.transactions.push(AccountTx { id: TxId { lt, hash: *cell.repr_hash() }, cell, tx });
+    }
 }
 
 #[test]
@@ -194,10 +303,6 @@ fn reply_keys_differ_by_job_and_wallet() {
     assert_ne!(key(&world.wallet, &a), key(&other, &a));
 }
 
-fn asked(most: u32) -> Request {
-    Request::chat(vec![ChatMessage::new("user", PROMPT)], GenerateParams::greedy(most))
-}
-
 #[test]
 fn a_request_nobody_can_serve_is_the_callers_fault() {
     let world = World::new();
@@ -206,7 +311,8 @@ fn a_request_nobody_can_serve_is_the_callers_fault() {
         change(&mut request);
         request.terms(&world.network, &HashBytes([1; 32]), &world.offer, NOW_S).unwrap_err().to_string()
     };
-    assert!(bad(|r| r.work = Request::Embeddings { texts: vec![] }).contains("nothing to answer"));
+    let empty = bad(|r| r.work = Request::chat(Vec::new(), GenerateParams::greedy(100)));
+    assert!(empty.contains("caller: there is nothing to answer"), "{empty}");
     assert!(bad(|r| r.work = asked(101)).contains("100 output units"));
     assert!(bad(|r| r.open_for_s = 0).contains("7 days"));
     assert!(bad(|r| r.open_for_s = 7 * 86_400 + 1).contains("7 days"));
@@ -219,13 +325,16 @@ fn a_request_nobody_can_serve_is_the_callers_fault() {
 #[test]
 fn a_settled_job_gives_answer_receipt_and_money() {
     let mut world = World::new();
-    let (job, mut story) = world.claimed();
+    let (job, account) = world.claimed();
     let key = reply_key(&world.wallet, -239, &job.address).unwrap();
+    let story = account.story();
     assert!(outcome(&story, &world.network, &key, Some(&MODEL)).unwrap().is_none());
     assert_eq!(story.status(), Some(JobStatus::Claimed));
     assert_eq!(story.deadline_s(), Some(NOW_S + 10 + 600));
+    assert_eq!(story.posting().unwrap().seller, Ref::new(job.terms.seller.clone()).unwrap());
     let post = world.post_receipt(&job, &key.public());
-    story.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(post))));
+    let account = account.with(None, &post);
+    let story = account.story();
     let Some(Outcome::Settled(settled)) = outcome(&story, &world.network, &key, Some(&MODEL)).unwrap() else {
         panic!("settled")
     };
@@ -235,20 +344,22 @@ fn a_settled_job_gives_answer_receipt_and_money() {
     assert_eq!((settled.paid, settled.share), (Amount::new(140), Amount::new(8)));
     assert_eq!((settled.royalty, settled.fee), (Nanoton::new(6), Nanoton::new(2)));
     assert_eq!(settled.refund, Amount::new(24_000 - 140));
-    story.events.push(event(400, NOW_S + 90_000, JobStep::Swept));
-    assert_eq!(story.status(), Some(JobStatus::Settled));
+    assert_eq!(story.events()[2].amount, Some(Amount::new(140)));
+    let client = world.wallet.address();
+    let swept = account.with(Some(client), &SweepJob { query_id: 1 }).story();
+    assert_eq!((swept.status(), swept.deadline_s()), (Some(JobStatus::Settled), None));
+    assert!(swept.is_swept() && !story.is_swept());
     assert!(!format!("{settled:?}").contains("pupa"));
 }
 
 #[test]
 fn an_answer_for_another_key_is_told_apart_from_a_bad_history() {
     let mut world = World::new();
-    let (job, story) = world.claimed();
+    let (job, claimed) = world.claimed();
     let key = reply_key(&world.wallet, -239, &job.address).unwrap();
     let stranger = DecryptionKey::generate(&mut world.rng).public();
     let post = world.post_receipt(&job, &stranger);
-    let mut unreadable = story.clone();
-    unreadable.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(post))));
+    let unreadable = claimed.clone().with(None, &post).story();
     let Some(Outcome::Settled(settled)) = outcome(&unreadable, &world.network, &key, Some(&MODEL)).unwrap()
     else {
         panic!("settled")
@@ -257,16 +368,14 @@ fn an_answer_for_another_key_is_told_apart_from_a_bad_history() {
 
     let mut forged = world.post_receipt(&job, &key.public());
     forged.signature.0[5] ^= 1;
-    let mut history = story.clone();
-    history.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(forged))));
+    let history = claimed.clone().with(None, &forged).story();
     assert!(
         outcome(&history, &world.network, &key, Some(&MODEL)).unwrap_err().to_string().contains("signature")
     );
 
     let mut swapped = world.post_receipt(&job, &key.public());
     swapped.result = world.post_receipt(&job, &key.public()).result;
-    let mut history = story;
-    history.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(swapped))));
+    let history = claimed.with(None, &swapped).story();
     assert!(
         outcome(&history, &world.network, &key, Some(&MODEL))
             .unwrap_err()
@@ -278,13 +387,14 @@ fn an_answer_for_another_key_is_told_apart_from_a_bad_history() {
 #[test]
 fn a_job_answered_as_it_was_ends_like_a_claimed_one() {
     let mut world = World::new();
-    let (job, mut story) = world.claimed();
-    story.events.truncate(1);
+    let (job, mut account) = world.claimed();
+    account.transactions.truncate(1);
+    let story = account.story();
     assert_eq!((story.status(), story.deadline_s()), (Some(JobStatus::Open), Some(NOW_S + 60)));
     let key = reply_key(&world.wallet, -239, &job.address).unwrap();
     let post = world.post_receipt(&job, &key.public());
-    story.events.push(event(300, NOW_S + 20, JobStep::Settled(Box::new(post))));
-    assert!(story.claim().is_none());
+    let story = account.with(None, &post).story();
+    assert!(story.events().iter().all(|event| event.name != "claimed"));
     let settled = |model_id: Option<&HashBytes>| match outcome(&story, &world.network, &key, model_id) {
         Ok(Some(Outcome::Settled(settled))) => settled,
         _ => panic!("settled"),
@@ -295,68 +405,33 @@ fn a_job_answered_as_it_was_ends_like_a_claimed_one() {
     assert!(!settled(None).transcript_matches);
 }
 
-/// A transaction in which the job took this message from its worker.
-fn taking(message: &TakeJob) -> AccountTx {
-    let job = StdAddr::new(0, HashBytes([7; 32]));
-    let info = IntMsgInfo {
-        src: StdAddr::new(0, HashBytes([3; 32])).into(),
-        dst: job.clone().into(),
-        value: CurrencyCollection::new(1_000_000_000),
-        ..Default::default()
-    };
-    let body = message.to_cell().unwrap().into();
-    let message = OwnedMessage { info: MsgInfo::Int(info), init: None, body, layout: None };
-    let compute = ExecutedComputePhase {
-        success: true,
-        msg_state_used: false,
-        account_activated: false,
-        gas_fees: Tokens::ZERO,
-        gas_used: Default::default(),
-        gas_limit: Default::default(),
-        gas_credit: None,
-        mode: 0,
-        exit_code: 0,
-        exit_arg: None,
-        vm_steps: 0,
-        vm_init_state_hash: HashBytes::ZERO,
-        vm_final_state_hash: HashBytes::ZERO,
-    };
-    let info = TxInfo::Ordinary(OrdinaryTxInfo {
-        credit_first: false,
-        storage_phase: None,
-        credit_phase: None,
-        compute_phase: ComputePhase::Executed(compute),
-        action_phase: None,
-        aborted: false,
-        bounce_phase: None,
-        destroyed: false,
-    });
-    let tx = Transaction {
-        account: job.address,
-        lt: 10,
-        prev_trans_hash: HashBytes::ZERO,
-        prev_trans_lt: 0,
-        now: NOW_S,
-        out_msg_count: Default::default(),
-        orig_status: AccountStatus::Active,
-        end_status: AccountStatus::Active,
-        in_msg: Some(CellBuilder::build_from(message).unwrap()),
-        out_msgs: Default::default(),
-        total_fees: CurrencyCollection::ZERO,
-        state_update: Lazy::new(&HashUpdate { old: HashBytes::ZERO, new: HashBytes::ZERO }).unwrap(),
-        info: Lazy::new(&info).unwrap(),
-    };
-    let cell = CellBuilder::build_from(&tx).unwrap();
-    AccountTx { id: TxId { lt: 10, hash: *cell.repr_hash() }, cell, tx }
+#[test]
+fn a_claim_is_read_with_its_bond() {
+    let (_, account) = World::new().claimed();
+    let events = account.story().events();
+    let names: Vec<_> = events.iter().map(|event| (event.name, event.amount, event.at_s)).collect();
+    let amounts = [Some(Amount::new(24_000)), Some(Amount::new(10_000_000))];
+    assert_eq!(names, [("posted", amounts[0], NOW_S), ("claimed", amounts[1], NOW_S + 10)]);
+    assert_eq!((events[1].lt, events[1].status), (200, JobStatus::Claimed));
 }
 
 #[test]
-fn a_claim_is_read_with_its_bond() {
-    let bond = Amount::new(77);
-    let message =
-        TakeJob { query_id: 3, bond, stake: Amount::new(9), measurement: HashBytes([6; 32]), bid: None };
-    let event = event_of(&taking(&message)).unwrap().unwrap();
-    assert!(matches!(event.step, JobStep::Claimed { bond: found } if found == bond));
+fn what_is_no_jobs_history_is_refused_and_its_giver_named() {
+    let (_, account) = World::new().claimed();
+    let refused = |transactions: &[AccountTx]| {
+        let error = JobStory::new(account.address.clone()).extend(transactions).unwrap_err();
+        ClientError::from(error).to_string()
+    };
+    assert!(refused(&account.transactions[1..]).starts_with("chain server: transaction"));
+    let mut twice = account.clone();
+    let posting = account.transactions[0].clone();
+    let body = posting.in_message().unwrap().unwrap().body;
+    twice.play(NOW_S + 20, Some(&StdAddr::new(0, HashBytes([3; 32]))), body, None, true);
+    assert!(refused(&twice.transactions).contains("contracts: at lt 300: it was posted more than once"));
+    // Refused by the contract, it changes nothing.
+    let mut noise = account.clone();
+    noise.play(NOW_S + 20, None, Cell::empty_cell(), None, false);
+    assert_eq!(noise.story().events(), account.story().events());
 }
 
 #[test]
@@ -391,11 +466,8 @@ fn the_other_ends_give_the_deposit_back() {
     let mut world = World::new();
     let (job, claimed) = world.claimed();
     let key = reply_key(&world.wallet, -239, &job.address).unwrap();
-    let refund_of = |steps: Vec<JobStep>, base: &JobStory| {
-        let mut story = base.clone();
-        story.events.extend(steps.into_iter().map(|step| event(300, NOW_S + 700, step)));
-        outcome(&story, &world.network, &key, Some(&MODEL)).unwrap().unwrap()
-    };
+    let outcome_of =
+        |account: Account| outcome(&account.story(), &world.network, &key, Some(&MODEL)).unwrap().unwrap();
     let rejection = Rejection {
         tag: Default::default(),
         job: job.address.clone(),
@@ -403,20 +475,263 @@ fn the_other_ends_give_the_deposit_back() {
         reason: RejectionReason::PromptOverContext.code(),
     };
     let rejection = PostRejection::signed(rejection, &world.receipt_key).unwrap();
-    let Outcome::Rejected { reason, refund, .. } =
-        refund_of(vec![JobStep::Rejected(Box::new(rejection))], &claimed)
-    else {
+    let Outcome::Rejected { reason, refund, .. } = outcome_of(claimed.clone().with(None, &rejection)) else {
         panic!("rejected")
     };
     assert_eq!((reason, refund), (Some(RejectionReason::PromptOverContext), Amount::new(24_000)));
-    let Outcome::Expired { bond, refund } = refund_of(vec![JobStep::Expired], &claimed) else {
+    let (client, expire) = (world.wallet.address(), ExpireJob { query_id: 0 });
+    let Outcome::Expired { bond, refund } = outcome_of(claimed.clone().with(Some(client), &expire)) else {
         panic!("expired")
     };
     assert_eq!((bond, refund), (Amount::new(10_000_000), Amount::new(24_000)));
     let mut open = claimed.clone();
-    open.events.truncate(1);
-    assert_eq!(open.deadline_s(), Some(NOW_S + 60));
-    let Outcome::Expired { bond, .. } = refund_of(vec![JobStep::Expired], &open) else { panic!("expired") };
+    open.transactions.truncate(1);
+    assert_eq!(open.story().deadline_s(), Some(NOW_S + 60));
+    let Outcome::Expired { bond, .. } = outcome_of(open.clone().with(Some(client), &expire)) else {
+        panic!("expired")
+    };
     assert_eq!(bond, Amount::ZERO);
-    assert!(matches!(refund_of(vec![JobStep::Cancelled], &open), Outcome::Cancelled { .. }));
+    let cancel = CancelJob { query_id: 0 };
+    assert!(matches!(outcome_of(open.with(Some(client), &cancel)), Outcome::Cancelled { .. }));
+}
+
+/// A session or a job of the market in the place of the job that `World` seals.
+fn opened(world: &mut World, opening: impl FnOnce(&SealedJob) -> Cell) -> (SealedJob, Account) {
+    let mut job = world.seal(&world.request());
+    job.transfer.body = opening(&job);
+    let account = Account::of(&job, world.wallet.address());
+    (job, account)
+}
+
+#[test]
+fn a_session_is_followed_from_its_opening_to_its_end() {
+    let mut world = World::new();
+    let session_key = generate_signing_key(&mut world.rng);
+    let terms = SessionTerms { session_key: public_key(&session_key) };
+    let (job, account) = opened(&mut world, |job| {
+        let JobTermsOf { until, deposit, limits, seller } = terms_of(job);
+        let terms = Ref::new(terms).unwrap();
+        OpenSession { query_id: 77, until, deposit, limits, seller, terms }.to_cell().unwrap()
+    });
+    let key = reply_key(&world.wallet, -239, &job.address).unwrap();
+    let redeem = |sequence: u32, sum: u64, is_final: bool| {
+        let amount = Amount::new(sum);
+        let receipt = Receipt {
+            tag: Default::default(),
+            job: job.address.clone(),
+            posted_lt: 100,
+            sequence,
+            is_final,
+            units: Units::default(),
+            amount,
+            content_hash: HashBytes::ZERO,
+        };
+        let voucher = Voucher { job: job.address.address, posted_lt: 100, amount }.sign(&session_key);
+        let signed = SignedReceipt::new(receipt, &world.receipt_key).unwrap();
+        RedeemReceipt::new(signed, amount, voucher).unwrap()
+    };
+    let client = world.wallet.address().clone();
+    let story = account.story();
+    assert_eq!((story.status(), story.deadline_s()), (Some(JobStatus::Session), Some(NOW_S + 60)));
+    assert!(story.posting().is_none());
+    let more = TopUpJob { query_id: 0, amount: Amount::new(6_000) };
+    let account = account.with(None, &redeem(1, 9_000, false)).with(Some(&client), &more);
+    let account = account.with(Some(&client), &CloseSession { query_id: 0 });
+    assert_eq!(account.story().status(), Some(JobStatus::Closing));
+    let ended = |account: Account| match outcome(&account.story(), &world.network, &key, Some(&MODEL)) {
+        Ok(Some(Outcome::Session(end))) => *end,
+        other => panic!("{other:?}"),
+    };
+    let last = redeem(2, 26_000, true);
+    let SessionEnd { redemptions, receipt, paid, share, refund } = ended(account.clone().with(None, &last));
+    assert_eq!((redemptions, receipt.as_ref()), (2, Some(&*last.receipt)));
+    // All but 4 000 of 30 000, of which 6 % are the model's.
+    assert_eq!((paid, share, refund), (Amount::new(26_000), Amount::new(1_560), Amount::new(4_000)));
+    let expired = ended(account.clone().with(Some(&client), &ExpireJob { query_id: 0 }));
+    assert_eq!((expired.redemptions, expired.paid, expired.refund.get()), (1, Amount::new(9_000), 21_000));
+    let names: Vec<_> = account.story().events().iter().map(|event| event.name).collect();
+    assert_eq!(names, ["posted", "redeemed", "topped_up", "close_asked"]);
+    let told = account.story().told().unwrap();
+    assert_eq!((told.status, told.deposit_nanoton), (JobStatus::Closing, Amount::new(30_000)));
+}
+
+#[test]
+fn a_job_of_the_market_is_followed_through_its_bids() {
+    let mut world = World::new();
+    let network = MarketNetwork::of(&world.network, &MODEL, 600).unwrap();
+    let market = MarketTerms {
+        model_id: MODEL,
+        measurement: HashBytes::ZERO,
+        max_prices: world.offer.prices,
+        bid_until: NOW_S + 15,
+        deliver_within_s: 30,
+        compensation: Amount::new(4_000),
+        best_stake: Amount::ZERO,
+        network: Ref::new(network).unwrap(),
+    };
+    let (job, account) = opened(&mut world, |job| {
+        let JobTermsOf { until, deposit, limits, .. } = terms_of(job);
+        let terms = Ref::new(market).unwrap();
+        PostOpenJob { query_id: 77, until, deposit, limits, terms }.to_cell().unwrap()
+    });
+    let key = reply_key(&world.wallet, -239, &job.address).unwrap();
+    assert_eq!(account.story().seller(), None);
+    let bid = |account: Account, worker: u8| {
+        let seller = Seller { worker: HashBytes([worker; 32]), ..job.terms.seller.clone() };
+        let bid = contracts::job::Bid {
+            worker_owner: StdAddr::new(0, HashBytes([9; 32])),
+            seller: Ref::new(seller).unwrap(),
+        };
+        let bid = Some(Ref::new(bid).unwrap());
+        let (bond, stake) = (Amount::new(10_000_000), Amount::new(9));
+        let take = TakeJob { query_id: 3, bond, stake, measurement: HashBytes([6; 32]), bid };
+        account.with(Some(&StdAddr::new(0, HashBytes([worker; 32]))), &take)
+    };
+    let account = bid(bid(account, 1), 2);
+    let story = account.story();
+    assert_eq!((story.status(), story.deadline_s()), (Some(JobStatus::Awaiting), Some(NOW_S + 20 + 30)));
+    assert_eq!(story.seller().unwrap().worker, HashBytes([2; 32]));
+    let client = world.wallet.address().clone();
+    let late = account.clone().with(Some(&client), &ExpireJob { query_id: 0 });
+    let undelivered = outcome(&late.story(), &world.network, &key, Some(&MODEL)).unwrap().unwrap();
+    let Outcome::Expired { refund, bond } = undelivered else { panic!("expired") };
+    assert_eq!((refund, bond), (Amount::new(20_000), Amount::ZERO));
+    let input = PostJob::from_cell(&world.seal(&world.request()).transfer.body).unwrap().input;
+    let delivered = account.with(Some(&client), &DeliverInput { query_id: 0, input });
+    let post = world.post_receipt(&job, &key.public());
+    let settled = delivered.with(None, &post).story();
+    let Some(Outcome::Settled(end)) = outcome(&settled, &world.network, &key, Some(&MODEL)).unwrap() else {
+        panic!("settled")
+    };
+    assert!(end.transcript_matches);
+    let names: Vec<_> = settled.events().iter().map(|event| event.name).collect();
+    assert_eq!(names, ["posted", "claimed", "claimed", "delivered", "settled"]);
+}
+
+struct JobTermsOf {
+    until: u32,
+    deposit: Amount,
+    limits: contracts::job::JobLimits,
+    seller: Ref<Seller>,
+}
+
+fn terms_of(job: &SealedJob) -> JobTermsOf {
+    let terms = &job.terms;
+    let seller = Ref::new(terms.seller.clone()).unwrap();
+    JobTermsOf { until: terms.until, deposit: terms.deposit, limits: terms.limits, seller }
+}
+
+/// Everything a wallet may be asked to send, and as what.
+fn transfers(world: &mut World) -> Vec<Transfer> {
+    let (network, owner) = (world.network.clone(), world.wallet.address().clone());
+    let (code, amount) = (Cell::empty_cell(), Nanoton::new(5_000_000_000));
+    let job = world.seal(&world.request());
+    let address = job.address.clone();
+    vec![
+        job.transfer,
+        order::cancel(&address).unwrap(),
+        order::close(&address).unwrap(),
+        order::top_up(&address, amount).unwrap(),
+        order::expire(&address).unwrap(),
+        order::sweep(&address).unwrap(),
+        deploy::top_up_stake(&network, &code, &owner, amount).unwrap(),
+        deploy::fund_gas(&network, &owner, amount).unwrap(),
+        deploy::request_unbond(&network, &owner, amount).unwrap(),
+        deploy::withdraw_unbonded(&network, &owner).unwrap(),
+        deploy::withdraw_earnings(&network, &owner, amount).unwrap(),
+        deploy::pause_worker(&network, &owner, true).unwrap(),
+        deploy::register_model(&network, &code, &MODEL, 500, contracts::model::Unit::Token, "{}").unwrap(),
+        Transfer::payment(address, 7),
+    ]
+}
+
+fn same(one: &Transfer, other: &Transfer) -> bool {
+    let init =
+        |transfer: &Transfer| transfer.state_init.as_ref().map(|init| CellBuilder::build_from(init).unwrap());
+    (&one.to, one.value_nanoton, one.bounce, &one.body)
+        == (&other.to, other.value_nanoton, other.bounce, &other.body)
+        && init(one) == init(other)
+}
+
+#[test]
+fn links_and_ton_connect_requests_lead_back_to_the_cells_the_command_would_send() {
+    let mut world = World::new();
+    let from = world.wallet.address().clone();
+    for network_id in [-239, -3] {
+        for transfer in transfers(&mut world) {
+            let link = client::link::link(&transfer, network_id).unwrap();
+            assert!(link.len() <= client::link::MAX_LINK_BYTES);
+            // Nothing that a query would have to escape.
+            let plain = |c: char| c.is_ascii_alphanumeric() || ":/?&=-_".contains(c);
+            assert!(link.chars().all(plain), "{link}");
+            assert!(same(&client::link::read_link(&link).unwrap(), &transfer), "{link}");
+            let kind = &link["ton://transfer/".len()..][..1];
+            assert_eq!(
+                kind,
+                if network_id == -239 {
+                    if transfer.bounce { "E" } else { "U" }
+                } else if transfer.bounce {
+                    "k"
+                } else {
+                    "0"
+                }
+            );
+
+            let request =
+                client::link::ton_connect(&[transfer.clone(), transfer.clone()], Some(&from), 77, network_id);
+            let request = request.unwrap();
+            assert_eq!(
+                (&request["network"], &request["from"]),
+                (&network_id.to_string().into(), &from.to_string().into())
+            );
+            let (read, until) = client::link::read_ton_connect(&request).unwrap();
+            assert!(until == 77 && read.len() == 2 && read.iter().all(|read| same(read, &transfer)));
+        }
+    }
+}
+
+#[test]
+fn a_prompt_too_long_for_a_link_is_told_so_and_still_fits_a_request() {
+    let mut world = World::new();
+    let mut request = world.request();
+    let words = "pupa ".repeat(600);
+    request.work = Request::chat(vec![ChatMessage::new("user", words)], GenerateParams::greedy(100));
+    let job = world.seal(&request);
+    let refused = client::link::link(&job.transfer, -239).unwrap_err();
+    assert!(matches!(refused, LinkError::TooLong { bytes } if bytes > client::link::MAX_LINK_BYTES));
+    assert!(!refused.to_string().contains("pupa"));
+    let request = client::link::ton_connect(&[job.transfer.clone()], None, 77, -239).unwrap();
+    assert!(same(&client::link::read_ton_connect(&request).unwrap().0[0], &job.transfer));
+}
+
+#[test]
+fn a_link_that_was_changed_is_refused_or_another_and_never_panics() {
+    let mut world = World::new();
+    let transfer = transfers(&mut world).remove(0);
+    let link = client::link::link(&transfer, -239).unwrap();
+    for at in 0..link.len() {
+        for byte in [b'A', b'?', b'&', b'=', b'9'] {
+            let mut changed = link.clone().into_bytes();
+            if changed[at] == byte {
+                continue;
+            }
+            changed[at] = byte;
+            let changed = String::from_utf8(changed).unwrap();
+            if let Ok(read) = client::link::read_link(&changed) {
+                assert!(!same(&read, &transfer), "{changed}");
+            }
+        }
+        assert!(
+            client::link::read_link(&link[..at]).is_err_and(|error| error.to_string().starts_with("link: "))
+                || !same(&client::link::read_link(&link[..at]).unwrap(), &transfer)
+        );
+    }
+    for request in [
+        "{}",
+        r#"{"valid_until":1}"#,
+        r#"{"valid_until":1,"messages":[{}]}"#,
+        r#"{"valid_until":1,"messages":[{"address":"EQ","amount":"1"}]}"#,
+    ] {
+        client::link::read_ton_connect(&serde_json::from_str(request).unwrap()).unwrap_err();
+    }
 }

@@ -189,7 +189,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
         .await?;
     stage.done("withdraw royalty, fee and earnings");
 
-    let collected = collect_job(&*market.chain, &market.network, &sealed.address).await?;
+    let collected = collect_job(&*market.chain, &market.network, &sealed.address, None).await?;
     let trusted = Trusted { registry_code: code_ref(Contract::Registry).hash, attestor };
     let audit = audit_collected(&market.network, trusted, &collected, &collateral, &policy, now_s());
     let checks = checks(&audit.verdict, &settled);
@@ -207,7 +207,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
         answer,
         model_id: model_id.to_string(),
         job: sealed.address.to_string(),
-        state: collected.state.status.name().to_owned(),
+        state: audit.status.map_or("gone", |status| status.name()).to_owned(),
         receipt: ReceiptReport {
             hash: settled.receipt_hash.to_string(),
             input_tokens: settled.receipt.units.input,

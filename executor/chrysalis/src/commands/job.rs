@@ -1,12 +1,15 @@
 //! `chrysalis job`: a developer's jobs, from the posting to the answer.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use chain::ChainAccess;
+use chain::{ChainAccess, LiteserverChain, McBlock, TxId, Wallet};
 use clap::{Args, Subcommand};
-use client::{Finished, JobRequest, JobStep, JobStory, Outcome, model_of, outcome, read_story, reply_key};
+use client::{
+    Finished, JobEvent, JobRequest, JobStory, Outcome, check_worker, model_of, order, outcome, read_story,
+    read_story_from, reply_key, seal,
+};
 use contracts::job::JobStatus;
 use contracts::network::WORKCHAIN;
 use contracts::sealing::ChatMessage;
@@ -16,9 +19,10 @@ use rand::RngExt;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::link::ByArguments;
 use crate::exit::Exit;
 use crate::market::random;
-use crate::network::{NetworkArguments, OpenNetwork, QuoteArguments, WalletArguments, address};
+use crate::network::{NetworkArguments, OpenNetwork, QuoteArguments, address, read};
 
 /// What to do with a job.
 #[derive(Subcommand)]
@@ -30,9 +34,15 @@ pub(crate) enum JobCommand {
     /// Open the answer of a job of this wallet.
     Result(ResultArguments),
     /// Take an open job back.
-    Cancel(EndArguments),
+    Cancel(OrderArguments),
+    /// Ask for a session's end.
+    Close(OrderArguments),
+    /// Add to a session's deposit.
+    TopUp(TopUpArguments),
     /// End a job whose deadline has passed. Anybody may.
-    Expire(EndArguments),
+    Expire(OrderArguments),
+    /// Destroy the account of a job that ended seven days ago. Anybody may.
+    Sweep(OrderArguments),
 }
 
 /// What to ask, whom, and for how much.
@@ -41,7 +51,9 @@ pub(crate) struct PostArguments {
     #[command(flatten)]
     network: NetworkArguments,
     #[command(flatten)]
-    wallet: WalletArguments,
+    by: ByArguments,
+    #[command(flatten)]
+    replies: ReplyArguments,
     #[command(flatten)]
     quote: QuoteArguments,
     /// Address of the worker's contract.
@@ -69,7 +81,7 @@ pub(crate) struct PostArguments {
     #[arg(long, default_value_t = 600)]
     settle_within_s: u32,
     /// Follow the job to its end and print the answer.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "link")]
     wait: bool,
     /// Print one JSON object.
     #[arg(long)]
@@ -83,6 +95,8 @@ pub(crate) struct StatusArguments {
     job: String,
     #[command(flatten)]
     network: NetworkArguments,
+    #[command(flatten)]
+    last: LastArguments,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -96,7 +110,12 @@ pub(crate) struct ResultArguments {
     #[command(flatten)]
     network: NetworkArguments,
     #[command(flatten)]
-    wallet: WalletArguments,
+    replies: ReplyArguments,
+    /// A file with the wallet's 24 words (V5R1).
+    #[arg(long, env = "CHRYSALIS_MNEMONIC", required_unless_present = "reply_keys")]
+    mnemonic: Option<PathBuf>,
+    #[command(flatten)]
+    last: LastArguments,
     /// Follow the job to its end.
     #[arg(long)]
     wait: bool,
@@ -105,18 +124,90 @@ pub(crate) struct ResultArguments {
     json: bool,
 }
 
-/// Which job, by which wallet.
+/// Which job, by whom.
 #[derive(Args)]
-pub(crate) struct EndArguments {
+pub(crate) struct OrderArguments {
     /// The job's address.
     job: String,
     #[command(flatten)]
     network: NetworkArguments,
     #[command(flatten)]
-    wallet: WalletArguments,
+    by: ByArguments,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// How much more.
+#[derive(Args)]
+pub(crate) struct TopUpArguments {
+    #[command(flatten)]
+    order: OrderArguments,
+    /// How much, nanoTON.
+    #[arg(long, value_name = "NANOTON")]
+    amount: Nanoton,
+}
+
+/// Whose secret the answers' keys come from.
+#[derive(Args)]
+pub(crate) struct ReplyArguments {
+    /// A file with the secret that opens the answers of a wallet whose words are not here (64 hexadecimal digits); `post
+    /// --link` makes it where there is none. Without it, the wallet's words are that secret.
+    #[arg(long, value_name = "FILE")]
+    reply_keys: Option<PathBuf>,
+}
+
+/// Of a job that was swept.
+#[derive(Args)]
+pub(crate) struct LastArguments {
+    /// The transaction that swept the job, as an explorer shows it: its account names it no more.
+    #[arg(long, value_name = "LT:HASH", value_parser = transaction)]
+    swept_by: Option<TxId>,
+}
+
+impl LastArguments {
+    pub(crate) fn swept_by(&self) -> Option<TxId> {
+        self.swept_by
+    }
+
+    async fn story(&self, at: &OpenNetwork, job: &StdAddr, head: &McBlock) -> anyhow::Result<JobStory> {
+        Ok(match self.swept_by {
+            Some(newest) => read_story_from(&*at.chain, job, newest).await?,
+            None => read_story(&*at.chain, job, head).await?,
+        })
+    }
+}
+
+/// A transaction as logical time and hash.
+fn transaction(text: &str) -> Result<TxId, String> {
+    let (lt, hash) = text.split_once(':').ok_or("give LT:HASH")?;
+    let lt = lt.parse().map_err(|_| "the logical time is a number")?;
+    let hash = hash.parse().map_err(|_| "the hash has 64 hexadecimal digits")?;
+    Ok(TxId { lt, hash })
+}
+
+impl ReplyArguments {
+    /// The secret of the file; `make` writes a new one where there is none.
+    fn keys(&self, network_id: i32, make: bool) -> anyhow::Result<Option<Wallet>> {
+        let Some(path) = &self.reply_keys else { return Ok(None) };
+        if make && !path.exists() {
+            let secret = Zeroizing::new(random().random::<[u8; 32]>());
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create_new(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let mut file = options.open(path).with_context(|| format!("cannot make {}", path.display()))?;
+            let digits = Zeroizing::new(hex::encode(secret.as_slice()));
+            writeln!(file, "{}", digits.as_str())?;
+            file.sync_all()?;
+        }
+        let text = Zeroizing::new(read(path, "file of reply keys")?);
+        let mut secret = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(text.trim(), secret.as_mut())
+            .ok()
+            .with_context(|| format!("{} is not 64 hexadecimal digits", path.display()))?;
+        Ok(Some(Wallet::from_seed(&secret, network_id)?))
+    }
 }
 
 pub(crate) async fn run(command: JobCommand) -> anyhow::Result<Exit> {
@@ -124,8 +215,11 @@ pub(crate) async fn run(command: JobCommand) -> anyhow::Result<Exit> {
         JobCommand::Post(arguments) => post(*arguments).await,
         JobCommand::Status(arguments) => status(arguments).await,
         JobCommand::Result(arguments) => result(arguments).await,
-        JobCommand::Cancel(arguments) => end(arguments, JobStatus::Cancelled).await,
-        JobCommand::Expire(arguments) => end(arguments, JobStatus::Expired).await,
+        JobCommand::Cancel(arguments) => steer(arguments, Order::Cancel).await,
+        JobCommand::Close(arguments) => steer(arguments, Order::Close).await,
+        JobCommand::TopUp(arguments) => steer(arguments.order, Order::TopUp(arguments.amount)).await,
+        JobCommand::Expire(arguments) => steer(arguments, Order::Expire).await,
+        JobCommand::Sweep(arguments) => steer(arguments, Order::Sweep).await,
     }
 }
 
@@ -134,8 +228,16 @@ async fn post(arguments: PostArguments) -> anyhow::Result<Exit> {
     let worker = address(&arguments.worker)?;
     let prompt = prompt(&arguments.prompt_file)?;
     let judge = arguments.quote.judge(&at)?;
-    let client = at.client(arguments.wallet.sender(&at)?);
-    let trusted = client.check_worker(&worker, &judge).await?;
+    let made = arguments.replies.keys(at.network.id(), arguments.by.is_link())?;
+    let keys = match made {
+        Some(keys) => keys,
+        None if arguments.by.is_link() => {
+            bail!("the answer needs a key that stays here: name a file for it with --reply-keys")
+        }
+        None => arguments.by.wallet(&at)?,
+    };
+    let payer = arguments.by.owner(&at)?;
+    let trusted = check_worker(&*at.chain, &at.network, &at.file.registry_code, &worker, &judge).await?;
     let asked: Prices = trusted
         .view
         .offer(&arguments.model_id)
@@ -165,7 +267,15 @@ async fn post(arguments: PostArguments) -> anyhow::Result<Exit> {
         open_for_s: arguments.open_for_s,
         settle_within_s: arguments.settle_within_s,
     };
-    let sealed = client.seal(&request, &trusted, random().random(), &mut random()).await?;
+    let nonce = random().random();
+    let rng = &mut random();
+    let sealed = seal(&*at.chain, &at.network, &payer, &keys, &request, &trusted, nonce, rng).await?;
+    if arguments.by.is_link() {
+        eprintln!("job {} once it is sent, which has to be before {}", sealed.address, sealed.terms.until);
+        arguments.by.carry_out(&at, sealed.transfer, arguments.json).await?;
+        return Ok(Exit::Success);
+    }
+    let client = at.client(arguments.by.sender(&at)?);
     client.post(&sealed).await?;
     if !arguments.wait {
         if arguments.json {
@@ -187,7 +297,7 @@ async fn post(arguments: PostArguments) -> anyhow::Result<Exit> {
         return Ok(Exit::Success);
     }
     eprintln!("posted {}", sealed.address);
-    let finished = client.follow(&sealed.address, true, |event| eprintln!("{}", event.step.name())).await?;
+    let finished = client.follow(&sealed.address, true, |event| eprintln!("{}", event.name)).await?;
     show_outcome(&finished, arguments.json)
 }
 
@@ -195,14 +305,15 @@ async fn status(arguments: StatusArguments) -> anyhow::Result<Exit> {
     let at = arguments.network.open()?;
     let job = address(&arguments.job)?;
     let head = at.chain.head().await?;
-    let story = read_story(&*at.chain, &job, &head).await?;
-    let described = describe(&at, &story).await?;
+    let story = arguments.last.story(&at, &job, &head).await?;
+    let described = describe(&at, &story, head.time_s).await?;
     if arguments.json {
         println!("{described:#}");
     } else {
         println!("{}", described["state"].as_str().unwrap_or_default());
-        for event in &story.events {
-            println!("  {} {}", event.at_s, event.step.name());
+        for event in story.events() {
+            let amount = named_amount(&event).map(|(name, amount)| format!(" {name} {amount}"));
+            println!("  {} {}{}", event.at_s, event.name, amount.unwrap_or_default());
         }
         if let Some(deadline_s) = story.deadline_s() {
             let words = if head.time_s > deadline_s { "overdue since" } else { "deadline" };
@@ -215,111 +326,196 @@ async fn status(arguments: StatusArguments) -> anyhow::Result<Exit> {
 async fn result(arguments: ResultArguments) -> anyhow::Result<Exit> {
     let at = arguments.network.open()?;
     let job = address(&arguments.job)?;
-    let sender = arguments.wallet.sender(&at)?;
-    if arguments.wait {
-        let finished = at.client(sender).follow(&job, false, |_| {}).await?;
-        return show_outcome(&finished, arguments.json);
-    }
-    let head = at.chain.head().await?;
-    let story = read_story(&*at.chain, &job, &head).await?;
-    let key = reply_key(sender.wallet(), at.network.id(), &job)?;
-    let model_id = model_of(&*at.chain, &at.network, &story).await?;
-    match outcome(&story, &at.network, &key, model_id.as_ref())? {
-        Some(outcome) => show_outcome(&Finished { outcome, story }, arguments.json),
-        None => {
-            let described = describe(&at, &story).await?;
+    let keys = match (arguments.replies.keys(at.network.id(), false)?, &arguments.mnemonic) {
+        (Some(keys), _) => keys,
+        (None, Some(path)) => wallet_of(path, at.network.id())?,
+        (None, None) => bail!("give --mnemonic or --reply-keys"),
+    };
+    let mut head = at.chain.head().await?;
+    loop {
+        let story = arguments.last.story(&at, &job, &head).await?;
+        let model_id = model_of(&*at.chain, &at.network, &story).await?;
+        let key = reply_key(&keys, at.network.id(), &job)?;
+        if let Some(outcome) = outcome(&story, &at.network, &key, model_id.as_ref())? {
+            return show_outcome(&Finished { outcome, story }, arguments.json);
+        }
+        if !arguments.wait {
+            let described = describe(&at, &story, head.time_s).await?;
             if arguments.json {
                 println!("{described:#}");
             } else {
                 let state = described["state"].as_str().unwrap_or_default();
                 eprintln!("not finished: the job is {state}; ask again later, or with --wait");
             }
-            Ok(Exit::Unfinished)
+            return Ok(Exit::Unfinished);
         }
+        head = next_block(&at.chain, &head).await?;
     }
 }
 
-/// Sends the order that ends a job, and says what the chain made of it.
-async fn end(arguments: EndArguments, wanted: JobStatus) -> anyhow::Result<Exit> {
+/// What may be asked of a job on the chain.
+#[derive(Clone, Copy)]
+enum Order {
+    Cancel,
+    Close,
+    TopUp(Nanoton),
+    Expire,
+    Sweep,
+}
+
+/// Sends an order, and says what the chain made of it; or hands it to a wallet app.
+async fn steer(arguments: OrderArguments, order: Order) -> anyhow::Result<Exit> {
     let at = arguments.network.open()?;
     let job = address(&arguments.job)?;
-    let client = at.client(arguments.wallet.sender(&at)?);
     let head = at.chain.head().await?;
     let before = read_story(&*at.chain, &job, &head).await?;
     let status = before.status().context("the job is gone")?;
-    if status.is_closed() {
+    let is_sweep = matches!(order, Order::Sweep);
+    if status.is_closed() && !is_sweep {
         bail!("the job is {} already", status.name());
     }
-    match wanted {
-        JobStatus::Cancelled if status == JobStatus::Claimed => {
+    let transfer = match order {
+        Order::Cancel if status == JobStatus::Open => order::cancel(&job)?,
+        Order::Cancel if status.is_session() => {
+            bail!("a session is not cancelled; ask for its end: `job close`")
+        }
+        Order::Cancel => {
             bail!("the worker has claimed the job; it ends with its receipt, or expires after its deadline")
         }
-        JobStatus::Cancelled => client.cancel(&job).await?,
-        _ => {
+        Order::Close if status == JobStatus::Session => order::close(&job)?,
+        Order::TopUp(amount) if status == JobStatus::Session => order::top_up(&job, amount)?,
+        Order::Close | Order::TopUp(_) => {
+            bail!("the job is {}; it is no session that goes on", status.name())
+        }
+        Order::Expire => {
             let deadline_s = before.deadline_s().context("the job has no deadline")?;
             if head.time_s <= deadline_s {
                 bail!("the job has time until {deadline_s}; it is {} now", head.time_s);
             }
-            client.expire(&job).await?
+            order::expire(&job)?
+        }
+        Order::Sweep => {
+            let life = before.life().context("the job is gone")?;
+            let until = life.state().until;
+            if !status.is_closed() || head.time_s <= until {
+                bail!("a job is swept seven days after its end; this one is {}", status.name());
+            }
+            order::sweep(&job)?
         }
     };
+    if !arguments.by.carry_out(&at, transfer, arguments.json).await? {
+        return Ok(Exit::Success);
+    }
+    if is_sweep {
+        return swept(&at, &job, &head, arguments.json).await;
+    }
     let story = settle(&at, &job, &before).await?;
-    let found = story.status().context("the job is gone")?;
-    let described = describe(&at, &story).await?;
+    let event = story.events().pop().context("the job is gone")?;
+    let described = describe(&at, &story, at.chain.head().await?.time_s).await?;
     if arguments.json {
         println!("{described:#}");
     } else {
-        println!("{}", found.name());
+        println!("{}", event.status.name());
     }
-    Ok((found == wanted).into())
+    let done = match order {
+        Order::Cancel => event.status == JobStatus::Cancelled,
+        Order::Close => event.name == "close_asked",
+        Order::TopUp(_) => event.name == "topped_up",
+        Order::Expire => event.name == "expired",
+        Order::Sweep => false,
+    };
+    Ok(done.into())
 }
 
 /// Waits until the job has taken, or refused, the order.
 async fn settle(at: &OpenNetwork, job: &StdAddr, before: &JobStory) -> anyhow::Result<JobStory> {
-    let newest_known = before.events.last().map(|event| event.id.lt);
+    let known = before.events().len();
+    let mut head = at.chain.head().await?;
     for _ in 0..BLOCKS_TO_WAIT {
-        let head = at.chain.head().await?;
         let story = read_story(&*at.chain, job, &head).await?;
-        if story.events.last().map(|event| event.id.lt) != newest_known {
+        if story.events().len() > known {
             return Ok(story);
         }
-        let _ = at.chain.wait_block(head.seqno.saturating_add(1), BLOCK_WAIT).await;
+        head = next_block(&at.chain, &head).await?;
     }
     bail!("the job has not answered yet; see `chrysalis job status {job}`")
 }
 
-async fn describe(at: &OpenNetwork, story: &JobStory) -> anyhow::Result<Value> {
-    let (_, posting) = story.posted().context("the job was never posted")?;
+/// Waits until the account is gone.
+async fn swept(at: &OpenNetwork, job: &StdAddr, head: &McBlock, as_json: bool) -> anyhow::Result<Exit> {
+    let mut head = *head;
+    for _ in 0..BLOCKS_TO_WAIT {
+        if at.chain.account(job, &head).await?.last.is_none() {
+            if as_json {
+                println!("{:#}", json!({ "job": job.to_string(), "state": "gone" }));
+            } else {
+                println!("gone");
+            }
+            return Ok(Exit::Success);
+        }
+        head = next_block(&at.chain, &head).await?;
+    }
+    bail!("the job is still there; see `chrysalis job status {job}`")
+}
+
+/// The next block, or the newest there is.
+async fn next_block(chain: &LiteserverChain, head: &McBlock) -> anyhow::Result<McBlock> {
+    match chain.wait_block(head.seqno.saturating_add(1), BLOCK_WAIT).await {
+        Ok(block) => Ok(block),
+        Err(_) => Ok(chain.head().await?),
+    }
+}
+
+async fn describe(at: &OpenNetwork, story: &JobStory, now_s: u32) -> anyhow::Result<Value> {
+    let told = story.told().context("the job was never posted")?;
     let model_id = model_of(&*at.chain, &at.network, story).await?;
-    let now_s = at.chain.head().await?.time_s;
     let deadline_s = story.deadline_s();
     let steps: Vec<Value> = story
-        .events
+        .events()
         .iter()
         .map(|event| {
-            let mut step =
-                json!({ "step": event.step.name(), "at_s": event.at_s, "lt": event.id.lt.to_string() });
-            if let JobStep::Claimed { bond } = &event.step {
-                step["bond_nanoton"] = json!(bond.get());
+            let mut step = json!({ "step": event.name, "at_s": event.at_s, "lt": event.lt.to_string() });
+            if let Some((name, amount)) = named_amount(event) {
+                step[format!("{name}_nanoton")] = json!(amount);
             }
             step
         })
         .collect();
+    let worker = story.seller().map(|seller| StdAddr::new(WORKCHAIN, seller.worker).to_string());
+    let paid = story.life().map(|life| life.state().paid);
     Ok(json!({
-        "job": story.job.to_string(),
-        "state": story.status().map_or("gone", JobStatus::name),
-        "worker": StdAddr::new(WORKCHAIN, posting.seller.worker).to_string(),
+        "job": story.job().to_string(),
+        "kind": told.kind,
+        "state": told.status.name(),
+        "swept": story.is_swept(),
+        "worker": worker,
         "model_id": model_id,
-        "deposit_nanoton": posting.deposit.get(),
+        "deposit_nanoton": told.deposit_nanoton.get(),
+        "paid_nanoton": paid.map(|paid| paid.get()),
         "deadline_s": deadline_s,
         "overdue": deadline_s.is_some_and(|deadline_s| now_s > deadline_s),
         "steps": steps,
     }))
 }
 
+/// What a step's amount is, nanoTON.
+fn named_amount(event: &JobEvent) -> Option<(&'static str, u64)> {
+    let name = match event.name {
+        "claimed" => "bond",
+        "posted" | "topped_up" => "deposit",
+        _ => "paid",
+    };
+    event.amount.map(|amount| (name, amount.get()))
+}
+
+fn wallet_of(path: &Path, network_id: i32) -> anyhow::Result<Wallet> {
+    let words = Zeroizing::new(read(path, "mnemonic")?);
+    Wallet::from_mnemonic(&words, network_id).context("the mnemonic file is not usable")
+}
+
 fn show_outcome(finished: &Finished, as_json: bool) -> anyhow::Result<Exit> {
     let mut object = json!({
-        "job": finished.story.job.to_string(),
+        "job": finished.story.job().to_string(),
         "state": finished.outcome.status().name(),
     });
     let exit = match &finished.outcome {
@@ -347,6 +543,18 @@ fn show_outcome(finished: &Finished, as_json: bool) -> anyhow::Result<Exit> {
                 eprintln!("the receipt commits to another transcript than this answer's; do not trust it");
             }
             settled.transcript_matches.into()
+        }
+        Outcome::Session(end) => {
+            object["session"] = json!({
+                "redemptions": end.redemptions,
+                "paid_nanoton": end.paid.get(),
+                "share_nanoton": end.share.get(),
+                "refund_nanoton": end.refund.get(),
+            });
+            if !as_json {
+                println!("{} receipts, {} paid, {} came back", end.redemptions, end.paid, end.refund);
+            }
+            Exit::Success
         }
         Outcome::Rejected { code, reason, refund } => {
             let words = reason.map_or_else(|| format!("reason {code}"), |reason| reason.to_string());

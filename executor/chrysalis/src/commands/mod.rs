@@ -3,7 +3,9 @@
 pub(crate) mod attest;
 pub(crate) mod demo;
 pub(crate) mod job;
+pub(crate) mod link;
 pub(crate) mod localnet;
 pub(crate) mod model;
+pub(crate) mod stake;
 pub(crate) mod verify;
 pub(crate) mod worker;

@@ -10,6 +10,7 @@ use verifier::{
     WorkerRegistration, audit,
 };
 
+use super::job::LastArguments;
 use crate::evidence::{account_of, trace_of};
 use crate::exit::Exit;
 use crate::network::{NetworkArguments, QuoteArguments, address};
@@ -23,6 +24,8 @@ pub(crate) struct VerifyArguments {
     network: NetworkArguments,
     #[command(flatten)]
     quote: QuoteArguments,
+    #[command(flatten)]
+    last: LastArguments,
     /// Judge the quote as of this Unix time instead of the chain's.
     #[arg(long)]
     at_s: Option<u64>,
@@ -35,7 +38,7 @@ pub(crate) async fn run(arguments: VerifyArguments) -> anyhow::Result<Exit> {
     let at = arguments.network.open()?;
     let job = address(&arguments.job)?;
     let (policy, collateral) = (arguments.quote.policy(&at)?, arguments.quote.collateral(&at)?);
-    let collected = collect_job(&*at.chain, &at.network, &job).await?;
+    let collected = collect_job(&*at.chain, &at.network, &job, arguments.last.swept_by()).await?;
     let now_s = match arguments.at_s {
         Some(at_s) => at_s,
         None => u64::from(at.chain.head().await?.time_s),
@@ -52,6 +55,7 @@ pub(crate) async fn run(arguments: VerifyArguments) -> anyhow::Result<Exit> {
                 "conclusion": conclusion,
                 "holds": conclusion == Conclusion::Holds,
                 "ledger": audit.ledger,
+                "story": audit.story,
                 "checks": audit.verdict.checks,
             })
         );
@@ -93,8 +97,8 @@ pub(crate) fn audit_collected(
         attestor: collected.attestor.as_ref().map(account_of),
         job: collected.job.clone(),
         transactions: collected.transactions.iter().map(|transaction| transaction.cell.clone()).collect(),
-        balance_nanoton: collected.account.balance_nanoton(),
-        state: Some(collected.state.clone()),
+        balance_nanoton: collected.balance_nanoton,
+        state: collected.state.clone(),
         registration,
         model: collected.model.as_ref().and_then(|view| view.data().cloned()),
         offer: collected.offer.as_ref().map(|transaction| transaction.cell.clone()),
