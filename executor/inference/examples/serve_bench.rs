@@ -19,7 +19,9 @@ fn main() -> Result<(), Failure> {
     let numbers = arguments.map(|number| Ok(number.parse()?)).collect::<Result<Vec<usize>, Failure>>()?;
     let [context, output, threads, batches @ ..] = numbers.as_slice() else { return Err(USAGE.into()) };
     rayon::ThreadPoolBuilder::new().num_threads(*threads).build_global()?;
+    let began = Instant::now();
     let engine = Arc::new(Engine::load(&ModelFiles::open(Path::new(&model))?)?);
+    let load_ms = began.elapsed().as_millis();
     let params = GenerateParams::greedy(output + 1);
     // Prompts that the model answers at length.
     let most = batches.iter().copied().max().ok_or(USAGE)?;
@@ -79,7 +81,8 @@ fn main() -> Result<(), Failure> {
             after.iter().copied().fold((0.0, 0.0), |a: (f64, f64), b| (a.0.max(b.0), a.1.max(b.1)));
         let decoded = after.len() as f64;
         println!(
-            r#"{{"batch":{batch},"prefill_tokens_per_s":{:.1},"prefill_tokens_per_cpu_s":{:.1},"decode_tokens_per_s":{:.1},"decode_tokens_per_cpu_s":{:.1}}}"#,
+            r#"{{"batch":{batch},"load_ms":{load_ms},"peak_kib":{},"prefill_tokens_per_s":{:.1},"prefill_tokens_per_cpu_s":{:.1},"decode_tokens_per_s":{:.1},"decode_tokens_per_cpu_s":{:.1}}}"#,
+            peak_kib().unwrap_or(0),
             (batch * context) as f64 / from,
             (batch * context) as f64 / (cpu_from - cpu),
             decoded / (until - from),
@@ -87,6 +90,13 @@ fn main() -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+/// The most memory this process had, as Linux counts it.
+fn peak_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Processor time of this process in seconds, user and system, as Linux counts it in hundredths.

@@ -6,14 +6,15 @@
 //! neither on how the prompt was cut, nor on which blocks it lies in or what they held before, nor on other sequences,
 //! the number of threads or the vectors' width.
 
-use rayon::prelude::*;
+use crate::aligned::Aligned;
+use crate::team::Leader;
 
 /// Tokens of a block.
 pub(crate) const BLOCK_TOKENS: usize = LANES;
 /// Tokens of a block of keys, and numbers of a head that are mixed at once.
 const LANES: usize = 32;
 /// Queries that go through the keys together, at most.
-const TILE: usize = 4;
+const TILE: usize = 8;
 /// Products below which starting threads costs more than it saves.
 const WORTH_THREADS: usize = 1 << 15;
 
@@ -23,7 +24,7 @@ pub(crate) struct HostCache {
     kv_heads: usize,
     size: usize,
     /// `[layers][kv_heads][2][size × BLOCK_TOKENS]` each: keys transposed, then values. Empty until first used.
-    blocks: Vec<Vec<f32>>,
+    blocks: Vec<Aligned>,
 }
 
 /// Consecutive tokens of one sequence within a batch.
@@ -66,10 +67,10 @@ impl HostCache {
             for block in &rows.blocks[written] {
                 let block = *block as usize;
                 if block >= self.blocks.len() {
-                    self.blocks.resize_with(block + 1, Vec::new);
+                    self.blocks.resize_with(block + 1, Aligned::default);
                 }
                 if self.blocks[block].is_empty() {
-                    self.blocks[block] = vec![0.0; numbers];
+                    self.blocks[block] = Aligned::new(numbers);
                 }
             }
         }
@@ -99,37 +100,33 @@ impl HostCache {
         }
     }
 
-    /// What the tokens of a batch see: `queries` and the result are `[tokens, heads, size]`.
+    /// What the tokens of a batch see: `queries` and `out` are `[tokens, heads, size]`.
     pub(crate) fn attend(
         &self,
+        leader: &Leader<'_>,
         layer: usize,
-        queries: &[f32],
-        heads: usize,
+        (queries, heads): (&[f32], usize),
         batch: &[Rows<'_>],
         look: Look,
-    ) -> Vec<f32> {
+        out: &mut [f32],
+    ) {
         let size = self.size;
         let group = heads / self.kv_heads;
-        let mut mixed = vec![0.0f32; queries.len()];
         let mut tasks = Vec::new();
         let mut work = 0;
-        let mut rest = mixed.as_mut_slice();
         for rows in batch {
             work += rows.count * heads * size * (rows.start + rows.count);
             for kv_head in 0..self.kv_heads {
                 // The query heads that share keys become further rows of them.
                 for first in (0..group * rows.count).step_by(TILE) {
-                    let tile = TILE.min(group * rows.count - first);
-                    let (out, after) = std::mem::take(&mut rest).split_at_mut(tile * size);
-                    rest = after;
-                    tasks.push(Task { rows, kv_head, first, out });
+                    tasks.push(Task { rows, kv_head, first, count: TILE.min(group * rows.count - first) });
                 }
             }
         }
-        let run = |task: &mut Task<'_>| {
-            let Task { rows, kv_head, first, out } = task;
-            let tile = out.len() / size;
-            let mut gathered = vec![0.0f32; tile * size];
+        let mut parts = vec![0.0f32; tasks.len() * TILE * size];
+        let run = |index: usize, out: &mut [f32]| {
+            let Task { rows, kv_head, first, count } = &tasks[index];
+            let mut gathered = vec![0.0f32; count * size];
             let mut at = [0; TILE];
             for ((query, at), row) in gathered.chunks_exact_mut(size).zip(&mut at).zip(*first..) {
                 let (head, token) = (*kv_head * group + row / rows.count, row % rows.count);
@@ -139,28 +136,29 @@ impl HostCache {
             }
             let head_at = self.head_at(layer, *kv_head);
             let work = Work { cache: self, head_at, blocks: rows.blocks, queries: &gathered, look };
-            match tile {
-                4 => run::<4>(&work, at, out),
-                3 => run::<3>(&work, [at[0], at[1], at[2]], out),
-                2 => run::<2>(&work, [at[0], at[1]], out),
-                _ => run::<1>(&work, [at[0]], out),
+            match count {
+                8 => run::<8>(&work, &at, out),
+                7 => run::<7>(&work, &at, out),
+                6 => run::<6>(&work, &at, out),
+                5 => run::<5>(&work, &at, out),
+                4 => run::<4>(&work, &at, out),
+                3 => run::<3>(&work, &at, out),
+                2 => run::<2>(&work, &at, out),
+                _ => run::<1>(&work, &at, out),
             }
         };
         if work < WORTH_THREADS {
-            tasks.iter_mut().for_each(run);
+            parts.chunks_mut(TILE * size).enumerate().for_each(|(index, part)| run(index, part));
         } else {
-            tasks.par_iter_mut().for_each(run);
+            leader.chunks(&mut parts, TILE * size, &run);
         }
-        let mut by_token = vec![0.0f32; mixed.len()];
-        let mut parts = mixed.chunks_exact(size);
-        for rows in batch {
-            for head in 0..heads {
-                for (token, part) in (rows.first..rows.first + rows.count).zip(&mut parts) {
-                    by_token[(token * heads + head) * size..][..size].copy_from_slice(part);
-                }
+        for (task, part) in tasks.iter().zip(parts.chunks_exact(TILE * size)) {
+            let Task { rows, kv_head, first, count } = task;
+            for (row, part) in (*first..first + count).zip(part.chunks_exact(size)) {
+                let (head, token) = (kv_head * group + row / rows.count, row % rows.count);
+                out[((rows.first + token) * heads + head) * size..][..size].copy_from_slice(part);
             }
         }
-        by_token
     }
 
     /// Where a head's numbers begin in a block.
@@ -175,15 +173,18 @@ struct Task<'a> {
     kv_head: usize,
     /// Of the rows `[group × tokens]`.
     first: usize,
-    out: &'a mut [f32],
+    count: usize,
 }
 
-fn run<const N: usize>(work: &Work<'_>, at: [usize; N], out: &mut [f32]) {
+/// The first `N` of the queries at positions `at`.
+fn run<const N: usize>(work: &Work<'_>, at: &[usize; TILE], out: &mut [f32]) {
+    let mut first = [0; N];
+    first.copy_from_slice(&at[..N]);
     #[cfg(target_arch = "x86_64")]
-    if crate::wide::attend(work, at, out) {
+    if crate::wide::attend(work, first, out) {
         return;
     }
-    attend_in_order(work, at, out);
+    attend_in_order::<Portable, N>(work, first, out);
 }
 
 /// `N` queries of one head.
@@ -211,9 +212,9 @@ impl Work<'_> {
 }
 
 /// The queries at positions `at`. Inlined into callers that may use wider vectors; the order of additions is in the
-/// code and the same for every `N`.
+/// code and the same for every `N`. `K` does what most of the time goes into.
 #[inline(always)]
-pub(crate) fn attend_in_order<const N: usize>(work: &Work<'_>, at: [usize; N], out: &mut [f32]) {
+pub(crate) fn attend_in_order<K: Kernels, const N: usize>(work: &Work<'_>, at: [usize; N], out: &mut [f32]) {
     let Work { queries, look, .. } = *work;
     let size = work.cache.size;
     let first_of = |position: usize| look.window.map_or(0, |window| (position + 1).saturating_sub(window));
@@ -225,31 +226,38 @@ pub(crate) fn attend_in_order<const N: usize>(work: &Work<'_>, at: [usize; N], o
     }
     let blocks = first / LANES..last / LANES + 1;
     let mut scores = vec![[[0.0f32; LANES]; N]; blocks.len()];
-    let mut most = [f32::NEG_INFINITY; N];
+    let mut highest = [[f32::NEG_INFINITY; LANES]; N];
     for (scores, block) in scores.iter_mut().zip(blocks.clone()) {
-        let (keys, _) = work.keys(block).as_chunks::<LANES>();
-        for (number, keys) in keys.iter().enumerate() {
-            for row in 0..N {
-                let query = queries[row * size + number];
-                let mut lane = 0;
-                while lane < LANES {
-                    scores[row][lane] = query.mul_add(keys[lane], scores[row][lane]);
-                    lane += 1;
-                }
-            }
-        }
+        K::scores(work.keys(block).as_chunks::<LANES>().0, queries, scores);
         for row in 0..N {
-            let (from, to) = (first_of(at[row]), at[row]);
-            for (lane, score) in scores[row].iter_mut().enumerate() {
+            let scores = &mut scores[row];
+            for score in scores.iter_mut() {
                 *score *= look.scale;
-                if let Some(cap) = look.cap {
+            }
+            if let Some(cap) = look.cap {
+                for score in scores.iter_mut() {
                     *score = (*score / cap).tanh() * cap;
                 }
-                let position = block * LANES + lane;
-                let seen = from <= position && position <= to;
-                *score = if seen { *score } else { f32::NEG_INFINITY };
-                most[row] = if *score > most[row] { *score } else { most[row] };
             }
+            let (from, to) = (first_of(at[row]), at[row]);
+            if from > block * LANES || to < block * LANES + LANES - 1 {
+                for (lane, score) in scores.iter_mut().enumerate() {
+                    let position = block * LANES + lane;
+                    *score = if from <= position && position <= to { *score } else { f32::NEG_INFINITY };
+                }
+            }
+            let mut lane = 0;
+            while lane < LANES {
+                let (score, most) = (scores[lane], highest[row][lane]);
+                highest[row][lane] = if score > most { score } else { most };
+                lane += 1;
+            }
+        }
+    }
+    let mut most = [f32::NEG_INFINITY; N];
+    for row in 0..N {
+        for score in highest[row] {
+            most[row] = if score > most[row] { score } else { most[row] };
         }
     }
     let mut sums = [[0.0f32; LANES]; N];
@@ -273,25 +281,13 @@ pub(crate) fn attend_in_order<const N: usize>(work: &Work<'_>, at: [usize; N], o
         let width = LANES.min(size - part);
         let mut mixed = [[0.0f32; LANES]; N];
         for (scores, block) in scores.iter().zip(blocks.clone()) {
-            let values = work.values(block);
             let from = first.max(block * LANES) % LANES;
             let to = (last + 1).min((block + 1) * LANES) - block * LANES;
-            let mut position = from;
-            while position < to {
-                let start = position * size + part;
-                let value: [f32; LANES] = match values[start..].first_chunk::<LANES>() {
-                    Some(value) if width == LANES => *value,
-                    _ => padded(&values[start..start + width]),
-                };
-                for row in 0..N {
-                    let weight = scores[row][position];
-                    let mut lane = 0;
-                    while lane < LANES {
-                        mixed[row][lane] = weight.mul_add(value[lane], mixed[row][lane]);
-                        lane += 1;
-                    }
-                }
-                position += 1;
+            let values = &work.values(block)[from * size..to * size];
+            if width == LANES {
+                K::mix(values, size, part, from, scores, &mut mixed);
+            } else {
+                mix::<N>(values, size, part, width, from, scores, &mut mixed);
             }
         }
         for row in 0..N {
@@ -300,6 +296,80 @@ pub(crate) fn attend_in_order<const N: usize>(work: &Work<'_>, at: [usize; N], o
             }
         }
         part += LANES;
+    }
+}
+
+/// The loops that attention spends its time in, for `N` queries.
+pub(crate) trait Kernels {
+    /// Adds the products of `queries`, `[N, size]`, and the keys of a block, `[size][tokens]`.
+    fn scores<const N: usize>(keys: &[[f32; LANES]], queries: &[f32], scores: &mut [[f32; LANES]; N]);
+
+    /// Adds numbers `part` and the [`LANES`] - 1 after it of `values`, `[tokens, size]`, times the weights of the
+    /// tokens, which are the block's from `from` on.
+    fn mix<const N: usize>(
+        values: &[f32],
+        size: usize,
+        part: usize,
+        from: usize,
+        weights: &[[f32; LANES]; N],
+        mixed: &mut [[f32; LANES]; N],
+    );
+}
+
+/// As the compiler makes them.
+pub(crate) struct Portable;
+
+impl Kernels for Portable {
+    #[inline(always)]
+    fn scores<const N: usize>(keys: &[[f32; LANES]], queries: &[f32], scores: &mut [[f32; LANES]; N]) {
+        for (number, keys) in keys.iter().enumerate() {
+            for row in 0..N {
+                let query = queries[row * (queries.len() / N) + number];
+                let mut lane = 0;
+                while lane < LANES {
+                    scores[row][lane] = query.mul_add(keys[lane], scores[row][lane]);
+                    lane += 1;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn mix<const N: usize>(
+        values: &[f32],
+        size: usize,
+        part: usize,
+        from: usize,
+        weights: &[[f32; LANES]; N],
+        mixed: &mut [[f32; LANES]; N],
+    ) {
+        mix::<N>(values, size, part, LANES, from, weights, mixed);
+    }
+}
+
+#[inline(always)]
+fn mix<const N: usize>(
+    values: &[f32],
+    size: usize,
+    part: usize,
+    width: usize,
+    from: usize,
+    weights: &[[f32; LANES]; N],
+    mixed: &mut [[f32; LANES]; N],
+) {
+    for (token, value) in values.chunks_exact(size).enumerate() {
+        let value: [f32; LANES] = match value[part..].first_chunk::<LANES>() {
+            Some(value) if width == LANES => *value,
+            _ => padded(&value[part..part + width]),
+        };
+        for row in 0..N {
+            let weight = weights[row][from + token];
+            let mut lane = 0;
+            while lane < LANES {
+                mixed[row][lane] = weight.mul_add(value[lane], mixed[row][lane]);
+                lane += 1;
+            }
+        }
     }
 }
 
@@ -327,7 +397,7 @@ fn total(mut lanes: [f32; LANES]) -> f32 {
 /// e to the power `x ≤ 0`, within 2 units of the last place; 0 below -87 and for minus infinity. Nothing in it differs
 /// between processors. The polynomial is that of Cephes' `expf`.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
@@ -353,6 +423,7 @@ fn exp(x: f32) -> f32 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::team::with_team;
 
     fn numbers(count: usize, seed: f32) -> Vec<f32> {
         (0..count).map(|i| (i as f32 * 0.37 + seed).sin()).collect()
@@ -399,6 +470,19 @@ mod tests {
         out
     }
 
+    fn attended(
+        cache: &HostCache,
+        layer: usize,
+        q: &[f32],
+        heads: usize,
+        batch: &[Rows<'_>],
+        look: Look,
+    ) -> Vec<f32> {
+        let mut out = vec![f32::NAN; q.len()];
+        with_team(|leader| cache.attend(leader, layer, (q, heads), batch, look, &mut out));
+        out
+    }
+
     /// `[tokens, heads, size]`: the tokens of `range` alone.
     fn cut(from: &[f32], heads: usize, size: usize, range: std::ops::Range<usize>) -> Vec<f32> {
         from[range.start * heads * size..range.end * heads * size].to_vec()
@@ -436,7 +520,7 @@ mod tests {
                             );
                             cache.append(1, &k, &v, &rows);
                             let q = cut(&q, heads, size, range);
-                            ours.extend(pool.install(|| cache.attend(1, &q, heads, &rows, look)));
+                            ours.extend(pool.install(|| attended(&cache, 1, &q, heads, &rows, look)));
                             start += piece;
                         }
                         for (ours, theirs) in ours.iter().zip(&expected) {
@@ -468,7 +552,7 @@ mod tests {
         let mut cache = HostCache::new(1, kv_heads, size);
         cache.reserve(&batch);
         cache.append(0, &k, &v, &batch);
-        let together = cache.attend(0, &q, heads, &batch, look);
+        let together = attended(&cache, 0, &q, heads, &batch, look);
         for rows in &batch {
             let range = rows.first..rows.first + rows.count;
             let mut cache = HostCache::new(1, kv_heads, size);
@@ -476,7 +560,7 @@ mod tests {
             cache.reserve(&alone);
             let own = |from: &[f32], heads| cut(from, heads, size, range.clone());
             cache.append(0, &own(&k, kv_heads), &own(&v, kv_heads), &alone);
-            let alone = cache.attend(0, &own(&q, heads), heads, &alone, look);
+            let alone = attended(&cache, 0, &own(&q, heads), heads, &alone, look);
             assert_eq!(alone, together[range.start * heads * size..range.end * heads * size]);
         }
     }

@@ -8,6 +8,7 @@ use burn_tensor::backend::Backend;
 
 use crate::decoder::{Decoder, Multiply};
 use crate::error::LoadError;
+use crate::host::HostDecoder;
 use crate::model::Model;
 use crate::shape::Shape;
 use crate::weights::Weights;
@@ -80,16 +81,24 @@ pub(crate) fn place(
     device: Device,
     multiply: Multiply,
 ) -> Result<Box<dyn Model>, LoadError> {
+    match (device, multiply) {
+        (Device::Cpu, Multiply::Stored) => return Ok(Box::new(HostDecoder::new(shape, weights))),
+        (_, Multiply::Backend) => {}
+        (_, Multiply::Stored) => {
+            return Err(LoadError::Device {
+                device: device.to_string(),
+                reason: "only the processor multiplies weights as they are stored".into(),
+            });
+        }
+    }
     match device {
-        Device::Cpu => Ok(Box::new(Decoder::<Flex>::new(shape, weights, multiply, FlexDevice))),
+        Device::Cpu => Ok(Box::new(Decoder::<Flex>::new(shape, weights, FlexDevice))),
         #[cfg(feature = "cuda")]
         Device::Cuda(number) => {
-            on_gpu::<burn_cuda::Cuda>(shape, weights, multiply, device, burn_cuda::CudaDevice::new(number))
+            on_gpu::<burn_cuda::Cuda>(shape, weights, device, burn_cuda::CudaDevice::new(number))
         }
         #[cfg(feature = "wgpu")]
-        Device::Wgpu => {
-            on_gpu::<burn_wgpu::Wgpu>(shape, weights, multiply, device, burn_wgpu::WgpuDevice::default())
-        }
+        Device::Wgpu => on_gpu::<burn_wgpu::Wgpu>(shape, weights, device, burn_wgpu::WgpuDevice::default()),
         #[allow(unreachable_patterns, reason = "which patterns are left depends on the features")]
         _ => Err(LoadError::Device {
             device: device.to_string(),
@@ -137,7 +146,6 @@ pub(crate) fn build<W: Build>(weights: W, device: Device) -> Result<W::Model, Lo
 fn on_gpu<B: Backend>(
     shape: Shape,
     weights: Weights,
-    multiply: Multiply,
     device: Device,
     on: B::Device,
 ) -> Result<Box<dyn Model>, LoadError>
@@ -145,7 +153,7 @@ where
     Decoder<B>: Send + Sync,
 {
     probe::<B>(device, &on)?;
-    Ok(Box::new(Decoder::<B>::new(shape, weights, multiply, on)))
+    Ok(Box::new(Decoder::<B>::new(shape, weights, on)))
 }
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]

@@ -1,12 +1,11 @@
-//! The decoder on burn: norms, rotation and activations are tensors of the backend; the weight matrices stay as they
-//! are stored and are multiplied by [`crate::matrix`], and [`crate::attention`] works on a cache of its own. In the
-//! reference path, which tests compare with and GPUs use, the backend does these two as well.
+//! The decoder on a burn backend, all weights expanded to f32: for GPUs, and the reference that tests compare
+//! [`crate::host`] with.
 
 use burn_tensor::activation::{silu, softmax};
 use burn_tensor::backend::Backend;
 use burn_tensor::{Bool, Tensor, TensorData};
 
-use crate::attention::{BLOCK_TOKENS, HostCache, Look, Rows};
+use crate::attention::{BLOCK_TOKENS, Rows};
 use crate::error::GenerateError;
 use crate::matrix::Matrix;
 use crate::model::{Cache, Model, Span};
@@ -26,13 +25,11 @@ pub enum Multiply {
 /// A model on a backend.
 pub(crate) struct Decoder<B: Backend> {
     shape: Shape,
-    multiply: Multiply,
     device: B::Device,
     embedding: Matrix,
     layers: Vec<Layer<B>>,
     norm: Tensor<B, 1>,
-    output: Option<Linear<B>>,
-    tied_output: Option<Tensor<B, 2>>,
+    output: Linear<B>,
 }
 
 struct Layer<B: Backend> {
@@ -54,11 +51,8 @@ struct Biased<B: Backend> {
     bias: Option<Tensor<B, 1>>,
 }
 
-enum Linear<B: Backend> {
-    Stored(Matrix),
-    /// `[columns, rows]`.
-    Backend(Tensor<B, 2>),
-}
+/// `[columns, rows]`.
+struct Linear<B: Backend>(Tensor<B, 2>);
 
 enum FeedForward<B: Backend> {
     Dense(Gated<B>),
@@ -75,25 +69,13 @@ struct Gated<B: Backend> {
 type Mask<B> = Tensor<B, 3, Bool>;
 /// The masks of a batch's sequences in layers of one window.
 type Masks<B> = (Option<usize>, Vec<Option<Mask<B>>>);
-/// Cosines and sines of the tokens' positions.
-enum Turns<B: Backend> {
-    /// `[tokens, head_size / 2]` each.
-    Host { cosines: Vec<f32>, sines: Vec<f32> },
-    /// `[1, tokens, head_size / 2]` each.
-    Tensors((Tensor<B, 3>, Tensor<B, 3>)),
-}
+/// Cosines and sines of the tokens' positions, `[1, tokens, head_size / 2]` each.
+type Turns<B> = (Tensor<B, 3>, Tensor<B, 3>);
 
 /// Sequences of one model.
 struct Sequences<'a, B: Backend> {
     decoder: &'a Decoder<B>,
-    cache: KeysAndValues<B>,
-}
-
-enum KeysAndValues<B: Backend> {
-    /// For this crate's kernel.
-    Host(HostCache),
-    /// For the backend.
-    Tensors(TensorCache<B>),
+    cache: TensorCache<B>,
 }
 
 /// The tokens of a batch, as attention sees them.
@@ -101,14 +83,14 @@ struct Batch<'a, B: Backend> {
     rows: Vec<Rows<'a>>,
     /// One for each of the shape's rotations.
     turns: Vec<Turns<B>>,
-    /// One for each of `rows` and each window of a layer. Empty where the backend does not attend.
+    /// One for each of `rows` and each window of a layer.
     masks: Vec<Masks<B>>,
 }
 
 impl<B: Backend> Decoder<B> {
-    pub(crate) fn new(shape: Shape, weights: Weights, multiply: Multiply, device: B::Device) -> Self {
+    pub(crate) fn new(shape: Shape, weights: Weights, device: B::Device) -> Self {
         let vector = |values: Vec<f32>| Tensor::<B, 1>::from_data(values.as_slice(), &device);
-        let linear = |matrix: Matrix| Linear::new(matrix, multiply, &device);
+        let linear = |matrix: Matrix| Linear::new(&matrix, &device);
         let biased = |projection: Projection| Biased {
             linear: linear(projection.matrix),
             bias: projection.bias.map(vector),
@@ -142,19 +124,13 @@ impl<B: Backend> Decoder<B> {
             })
             .collect();
         let norm = vector(weights.norm);
-        let output = weights.output.map(linear);
-        let tied_output = (output.is_none() && multiply == Multiply::Backend)
-            .then(|| transposed(&weights.embedding, &device));
-        Self { embedding: weights.embedding, shape, multiply, device, layers, norm, output, tied_output }
+        let output = Linear::new(weights.output.as_ref().unwrap_or(&weights.embedding), &device);
+        Self { embedding: weights.embedding, shape, device, layers, norm, output }
     }
 
     fn logits(&self, hidden: Tensor<B, 2>) -> Result<Vec<f32>, GenerateError> {
         let normed = self.rms_norm(hidden, &self.norm);
-        let mut logits = match (&self.output, &self.tied_output) {
-            (Some(output), _) => values(output.apply(normed, &self.device)?)?,
-            (None, Some(tied)) => values(normed.matmul(tied.clone()))?,
-            (None, None) => self.embedding.multiply(&values(normed)?),
-        };
+        let mut logits = values(self.output.apply(normed))?;
         if let Some(cap) = self.shape.logit_cap {
             logits.iter_mut().for_each(|logit| *logit = (*logit / cap).tanh() * cap);
         }
@@ -183,7 +159,7 @@ impl<B: Backend> Decoder<B> {
         index: usize,
         layer: &Layer<B>,
         x: Tensor<B, 2>,
-        cache: &mut KeysAndValues<B>,
+        cache: &mut TensorCache<B>,
         batch: &Batch<'_, B>,
     ) -> Result<Tensor<B, 2>, GenerateError> {
         let Shape { heads, kv_heads, head_size, .. } = self.shape;
@@ -191,49 +167,29 @@ impl<B: Backend> Decoder<B> {
             *self.shape.layers.get(index).ok_or(GenerateError::Backend)?;
         let turns = batch.turns.get(rotation).ok_or(GenerateError::Backend)?;
         let tokens = x.dims()[0];
-        let device = &self.device;
         let normed = |flat: Tensor<B, 2>, heads: usize, norm: Option<&Tensor<B, 1>>| match norm {
             Some(norm) => self
                 .rms_norm(flat.reshape([tokens * heads, head_size]), norm)
                 .reshape([tokens, heads * head_size]),
             None => flat,
         };
-        let q = normed(layer.q.apply(x.clone(), device)?, heads, layer.q_norm.as_ref());
-        let k = normed(layer.k.apply(x.clone(), device)?, kv_heads, layer.k_norm.as_ref());
-        let v = layer.v.apply(x, device)?;
+        let q = normed(layer.q.apply(x.clone()), heads, layer.q_norm.as_ref());
+        let k = normed(layer.k.apply(x.clone()), kv_heads, layer.k_norm.as_ref());
+        let v = layer.v.apply(x);
         let split =
             |flat: Tensor<B, 2>, heads: usize| flat.reshape([tokens, heads, head_size]).swap_dims(0, 1);
-        let mixed = match (cache, turns) {
-            (KeysAndValues::Host(cache), Turns::Host { cosines, sines }) => {
-                let (mut q, mut k) = (values(q)?, values(k)?);
-                turn(&mut q, head_size, cosines, sines);
-                turn(&mut k, head_size, cosines, sines);
-                cache.append(index, &k, &values(v)?, &batch.rows);
-                let look = Look { scale: self.shape.attention_scale, cap: self.shape.attention_cap, window };
-                let mixed = cache.attend(index, &q, heads, &batch.rows, look);
-                tensor(mixed, [tokens, heads * head_size], device)
-            }
-            (KeysAndValues::Tensors(cache), Turns::Tensors(turns)) => {
-                let (q, k) = (rotate(split(q, heads), turns), rotate(split(k, kv_heads), turns));
-                let v = split(v, kv_heads);
-                let masks = batch.masks.iter().find(|(of, _)| *of == window).map(|(_, masks)| masks);
-                let masks = masks.ok_or(GenerateError::Backend)?;
-                let mut mixed = Vec::with_capacity(batch.rows.len());
-                for (rows, mask) in batch.rows.iter().zip(masks) {
-                    let of = |heads| [0..heads, rows.first..rows.first + rows.count, 0..head_size];
-                    let (k, v) = cache.append(
-                        index,
-                        k.clone().slice(of(kv_heads)),
-                        v.clone().slice(of(kv_heads)),
-                        rows,
-                    );
-                    mixed.push(self.attend(q.clone().slice(of(heads)), k, v, mask.as_ref()));
-                }
-                Tensor::cat(mixed, 0)
-            }
-            _ => return Err(GenerateError::Backend),
-        };
-        layer.o.apply(mixed, device)
+        let (q, k) = (rotate(split(q, heads), turns), rotate(split(k, kv_heads), turns));
+        let v = split(v, kv_heads);
+        let masks = batch.masks.iter().find(|(of, _)| *of == window).map(|(_, masks)| masks);
+        let masks = masks.ok_or(GenerateError::Backend)?;
+        let mut mixed = Vec::with_capacity(batch.rows.len());
+        for (rows, mask) in batch.rows.iter().zip(masks) {
+            let of = |heads| [0..heads, rows.first..rows.first + rows.count, 0..head_size];
+            let (k, v) =
+                cache.append(index, k.clone().slice(of(kv_heads)), v.clone().slice(of(kv_heads)), rows);
+            mixed.push(self.attend(q.clone().slice(of(heads)), k, v, mask.as_ref()));
+        }
+        Ok(layer.o.apply(Tensor::cat(mixed, 0)))
     }
 
     /// What `q`, `[heads, tokens, head_size]`, sees of `[kv_heads, keys, head_size]`: `[tokens, heads × head_size]`.
@@ -262,7 +218,7 @@ impl<B: Backend> Decoder<B> {
 
     fn feed_forward(&self, layer: &Layer<B>, x: Tensor<B, 2>) -> Result<Tensor<B, 2>, GenerateError> {
         match (&layer.feed_forward, self.shape.experts) {
-            (FeedForward::Dense(gated), _) => self.gated(gated, x),
+            (FeedForward::Dense(gated), _) => Ok(self.gated(gated, x)),
             (FeedForward::Sparse { router, experts }, Some(choice)) => {
                 self.mixture(router, experts, choice, x)
             }
@@ -270,13 +226,13 @@ impl<B: Backend> Decoder<B> {
         }
     }
 
-    fn gated(&self, gated: &Gated<B>, x: Tensor<B, 2>) -> Result<Tensor<B, 2>, GenerateError> {
-        let gate = gated.gate.apply(x.clone(), &self.device)?;
+    fn gated(&self, gated: &Gated<B>, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let gate = gated.gate.apply(x.clone());
         let gate = match self.shape.activation {
             Activation::Silu => silu(gate),
             Activation::GeluTanh => gelu_tanh(gate),
         };
-        gated.down.apply(gate * gated.up.apply(x, &self.device)?, &self.device)
+        gated.down.apply(gate * gated.up.apply(x))
     }
 
     /// Each token through the experts its router chose. A token's sum runs over the experts in their order, so that
@@ -289,7 +245,7 @@ impl<B: Backend> Decoder<B> {
         x: Tensor<B, 2>,
     ) -> Result<Tensor<B, 2>, GenerateError> {
         let [tokens, hidden] = x.dims();
-        let scores = values(softmax(router.apply(x.clone(), &self.device)?, 1))?;
+        let scores = values(softmax(router.apply(x.clone()), 1))?;
         let x = values(x)?;
         let mut chosen: Vec<Vec<(usize, f32)>> = vec![Vec::new(); experts.len()];
         for (token, scores) in scores.chunks_exact(experts.len()).enumerate() {
@@ -309,7 +265,7 @@ impl<B: Backend> Decoder<B> {
                 .flat_map(|(token, _)| &x[token * hidden..(token + 1) * hidden])
                 .copied()
                 .collect();
-            let answers = values(self.gated(expert, tensor(rows, [tokens.len(), hidden], &self.device))?)?;
+            let answers = values(self.gated(expert, tensor(rows, [tokens.len(), hidden], &self.device)))?;
             for ((token, weight), answer) in tokens.iter().zip(answers.chunks_exact(hidden)) {
                 let out = &mut out[token * hidden..(token + 1) * hidden];
                 out.iter_mut().zip(answer).for_each(|(out, value)| *out += weight * value);
@@ -341,11 +297,8 @@ impl<B: Backend> Decoder<B> {
                 sines.push(angle.sin() as f32);
             }
         }
-        if self.multiply == Multiply::Stored {
-            return Turns::Host { cosines, sines };
-        }
         let table = |values: Vec<f32>| tensor(values, [1, tokens, half], &self.device);
-        Turns::Tensors((table(cosines), table(sines)))
+        (table(cosines), table(sines))
     }
 
     /// True where a query must not look: `[kv_heads, group × tokens, start + tokens]`. None where it may everywhere.
@@ -378,14 +331,8 @@ where
 
     fn cache(&self, most_blocks: usize) -> Box<dyn Cache + '_> {
         let Shape { kv_heads, head_size, .. } = self.shape;
-        let layers = self.layers.len();
-        let cache = match self.multiply {
-            Multiply::Stored => KeysAndValues::Host(HostCache::new(layers, kv_heads, head_size)),
-            Multiply::Backend => {
-                let device = self.device.clone();
-                KeysAndValues::Tensors(TensorCache::new(layers, kv_heads, head_size, most_blocks, device))
-            }
-        };
+        let device = self.device.clone();
+        let cache = TensorCache::new(self.layers.len(), kv_heads, head_size, most_blocks, device);
         Box::new(Sequences { decoder: self, cache })
     }
 }
@@ -398,16 +345,11 @@ impl<B: Backend> Sequences<'_, B> {
         let mut x = decoder.embed(tokens)?;
         let turns = shape.rotations.iter().map(|rotation| decoder.turns(rotation, &rows)).collect();
         let mut masks: Vec<Masks<B>> = Vec::new();
-        match &mut self.cache {
-            KeysAndValues::Host(cache) => cache.reserve(&rows),
-            KeysAndValues::Tensors(cache) => {
-                cache.reserve(&rows);
-                for LayerShape { window, .. } in &shape.layers {
-                    if masks.iter().all(|(of, _)| of != window) {
-                        let of = |rows: &Rows<'_>| decoder.mask(*window, rows.start, rows.count);
-                        masks.push((*window, rows.iter().map(of).collect()));
-                    }
-                }
+        self.cache.reserve(&rows);
+        for LayerShape { window, .. } in &shape.layers {
+            if masks.iter().all(|(of, _)| of != window) {
+                let of = |rows: &Rows<'_>| decoder.mask(*window, rows.start, rows.count);
+                masks.push((*window, rows.iter().map(of).collect()));
             }
         }
         let batch = Batch { rows, turns, masks };
@@ -464,15 +406,11 @@ where
     Decoder<B>: Sync,
 {
     fn step(&mut self, spans: &[Span<'_>]) -> Result<Vec<f32>, GenerateError> {
-        // Once into the thread pool, instead of once for every matrix.
-        rayon::scope(|_| self.logits(spans))
+        self.logits(spans)
     }
 
     fn held_bytes(&self) -> usize {
-        match &self.cache {
-            KeysAndValues::Host(cache) => cache.held_bytes(),
-            KeysAndValues::Tensors(cache) => cache.held_bytes(),
-        }
+        self.cache.held_bytes()
     }
 
     fn vocabulary(&self) -> usize {
@@ -481,36 +419,23 @@ where
 }
 
 impl<B: Backend> Biased<B> {
-    fn apply(&self, x: Tensor<B, 2>, device: &B::Device) -> Result<Tensor<B, 2>, GenerateError> {
-        let product = self.linear.apply(x, device)?;
-        Ok(match &self.bias {
+    fn apply(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let product = self.linear.apply(x);
+        match &self.bias {
             Some(bias) => product + bias.clone().unsqueeze(),
             None => product,
-        })
+        }
     }
 }
 
 impl<B: Backend> Linear<B> {
-    fn new(matrix: Matrix, multiply: Multiply, device: &B::Device) -> Self {
-        match multiply {
-            Multiply::Stored => Self::Stored(matrix),
-            Multiply::Backend => Self::Backend(transposed(&matrix, device)),
-        }
+    fn new(matrix: &Matrix, device: &B::Device) -> Self {
+        Self(tensor::<B, 2>(matrix.expand_all(), [matrix.rows(), matrix.columns()], device).transpose())
     }
 
-    fn apply(&self, x: Tensor<B, 2>, device: &B::Device) -> Result<Tensor<B, 2>, GenerateError> {
-        match self {
-            Self::Stored(matrix) => {
-                let tokens = x.dims()[0];
-                Ok(tensor(matrix.multiply(&values(x)?), [tokens, matrix.rows()], device))
-            }
-            Self::Backend(weights) => Ok(x.matmul(weights.clone())),
-        }
+    fn apply(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        x.matmul(self.0.clone())
     }
-}
-
-fn transposed<B: Backend>(matrix: &Matrix, device: &B::Device) -> Tensor<B, 2> {
-    tensor::<B, 2>(matrix.expand_all(), [matrix.rows(), matrix.columns()], device).transpose()
 }
 
 fn tensor<B: Backend, const D: usize>(
@@ -540,21 +465,4 @@ fn rotate<B: Backend>(x: Tensor<B, 3>, (cosines, sines): &(Tensor<B, 3>, Tensor<
     let turned_first = first.clone() * cosines.clone() - second.clone() * sines.clone();
     let turned_second = second * cosines.clone() + first * sines.clone();
     Tensor::cat(vec![turned_first, turned_second], 2)
-}
-
-/// The same, of `[tokens, heads, size]` where it lies.
-fn turn(x: &mut [f32], size: usize, cosines: &[f32], sines: &[f32]) {
-    let half = size / 2;
-    let tokens = cosines.len() / half;
-    let turns = cosines.chunks_exact(half).zip(sines.chunks_exact(half));
-    for (x, (cosines, sines)) in x.chunks_exact_mut(x.len() / tokens).zip(turns) {
-        for head in x.chunks_exact_mut(size) {
-            let (first, second) = head.split_at_mut(half);
-            for ((first, second), (cosine, sine)) in
-                first.iter_mut().zip(second).zip(cosines.iter().zip(sines))
-            {
-                (*first, *second) = (*first * cosine - *second * sine, *second * cosine + *first * sine);
-            }
-        }
-    }
 }

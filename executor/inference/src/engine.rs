@@ -20,7 +20,7 @@ use crate::weights::{FeedForwardWeights, GatedWeights, Weights};
 use crate::{gguf_model, hugging_face};
 
 /// Names the arithmetic: kernels, order of sums, prefill chunk, sampling. A receipt carries it.
-pub const ENGINE_REVISION: u32 = 2;
+pub const ENGINE_REVISION: u32 = 3;
 
 /// Alternatives a request may ask to see for each token.
 pub const MAX_TOP_LOGPROBS: usize = 20;

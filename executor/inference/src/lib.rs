@@ -5,14 +5,18 @@
 //! [`ModelFiles`] reads and hashes; [`Engine`] answers, [`Embedder`] embeds, [`Transcriber`] transcribes. Nothing
 //! here logs; no error, no `Debug` carries a prompt or an answer.
 
+mod aligned;
 mod answer;
 mod attention;
 mod audio;
 mod audio_mel;
 mod audit;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod backend;
 mod ctranslate2;
 mod decoder;
+mod elements;
 mod embedding;
 mod embedding_model;
 mod engine;
@@ -21,6 +25,7 @@ mod family;
 mod files;
 mod gguf;
 mod gguf_model;
+mod host;
 mod hugging_face;
 mod layers;
 mod matrix;
@@ -32,6 +37,7 @@ mod schema_tokens;
 mod serving;
 mod shape;
 mod stop;
+mod team;
 mod tensor_cache;
 mod text;
 mod tokenizer_file;

@@ -7,17 +7,17 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
+use crate::aligned::{Aligned, is_aligned};
 use crate::gguf::TensorKind;
+use crate::team::{Leader, with_team};
 
-/// Rows one task works on.
-const ROWS_PER_TASK: usize = 48;
-/// Rows that are whole in f32 at a time, where they meet more than one position.
+/// Rows that meet one position before their products are put away.
+const ROWS_AT_ONCE: usize = 48;
+/// The most rows that are whole in f32 at a time, where they meet more than one position.
 const ROWS_EXPANDED: usize = 12;
 /// Accumulators of a dot product: a multiple of every vector width in use, and the numbers that a quantised block
 /// expands at once.
-const LANES: usize = 32;
+pub(crate) const LANES: usize = 32;
 
 /// A matrix `[rows, columns]`, row by row.
 #[derive(Debug, Clone)]
@@ -115,24 +115,51 @@ impl Matrix {
 
     /// `x · Wᵀ`: `x` is `[n, columns]`, the result `[n, rows]`, both row by row.
     pub(crate) fn multiply(&self, x: &[f32]) -> Vec<f32> {
-        let n = x.len() / self.columns;
-        let padded = (n > 1 && !self.columns.is_multiple_of(LANES)).then(|| pad_rows(x, self.columns));
-        let x = padded.as_deref().unwrap_or(x);
-        // Transposed while it is made, so that every task writes one contiguous piece.
-        let mut transposed = vec![0.0f32; self.rows * n];
-        transposed.par_chunks_mut(ROWS_PER_TASK * n).enumerate().for_each(|(task, piece)| {
-            rows_times(self, task * ROWS_PER_TASK, x, n, piece);
-        });
-        if n == 1 {
-            return transposed;
+        let mut out = vec![0.0f32; self.rows * (x.len() / self.columns)];
+        with_team(|leader| multiply_all(leader, &mut [(self, &mut out)], &Positions::new(x, self.columns)));
+        out
+    }
+
+    /// Rows `rows` times all positions. `put` takes, of each position, the products of a few rows and where among
+    /// `rows` they begin.
+    pub(crate) fn times(
+        &self,
+        rows: Range<usize>,
+        positions: &Positions<'_>,
+        mut put: impl FnMut(usize, usize, &[f32]),
+    ) {
+        let (x, Positions { n, width, .. }) = (positions.numbers(), positions);
+        if *n == 1 {
+            let mut out = [0.0f32; ROWS_AT_ONCE];
+            for first in rows.clone().step_by(ROWS_AT_ONCE) {
+                let out = &mut out[..ROWS_AT_ONCE.min(rows.end - first)];
+                rows_times(self, first, x, out);
+                put(0, first - rows.start, out);
+            }
+            return;
         }
-        let mut out = vec![0.0f32; self.rows * n];
-        for (row, values) in transposed.chunks_exact(n).enumerate() {
-            for (position, value) in values.iter().enumerate() {
-                out[position * self.rows + row] = *value;
+        // Each weight is expanded once for all positions.
+        let most = rows_expanded(*width, *n);
+        let mut expanded = Aligned::new(most * width);
+        let mut piece = vec![0.0f32; n * most];
+        for first in rows.clone().step_by(most) {
+            let count = most.min(rows.end - first);
+            let expanded = expanded.room(count * width);
+            expand_rows_wide(self, first, expanded);
+            expanded_times_wide(expanded, *width, x, &mut piece, most);
+            for (position, products) in piece.chunks_exact(most).enumerate() {
+                put(position, first - rows.start, &products[..count]);
             }
         }
-        out
+    }
+
+    /// The bytes of the rows from `first` on.
+    pub(crate) fn rows_from(&self, first: usize) -> &[u8] {
+        &self.bytes.get()[first * self.row_bytes..]
+    }
+
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.row_bytes
     }
 
     fn row(&self, row: usize) -> &[u8] {
@@ -140,38 +167,89 @@ impl Matrix {
     }
 }
 
-/// Rows of `columns` numbers, filled up with zeros to a multiple of [`LANES`].
-fn pad_rows(x: &[f32], columns: usize) -> Vec<f32> {
-    let width = columns.next_multiple_of(LANES);
-    let mut out = vec![0.0f32; x.len() / columns * width];
-    for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(columns)) {
-        out[..columns].copy_from_slice(x);
-    }
-    out
+/// What matrices are multiplied with.
+pub(crate) struct Positions<'a> {
+    x: Numbers<'a>,
+    n: usize,
+    /// The columns; where there is more than one position, filled up to whole [`LANES`].
+    width: usize,
 }
 
-/// The work of a task: `piece` is `[rows, n]`. Where `n` is more than one, `x` has rows of whole [`LANES`].
-fn rows_times(matrix: &Matrix, first: usize, x: &[f32], n: usize, piece: &mut [f32]) {
-    if n == 1 {
-        #[cfg(target_arch = "x86_64")]
-        if crate::wide::rows_times_one(matrix, first, x, piece) {
-            return;
+/// `[n, width]`.
+enum Numbers<'a> {
+    Theirs(&'a [f32]),
+    Own(Aligned),
+}
+
+impl<'a> Positions<'a> {
+    /// `x` is `[n, columns]`.
+    pub(crate) fn new(x: &'a [f32], columns: usize) -> Self {
+        let n = x.len() / columns;
+        if n == 1 || columns.is_multiple_of(LANES) && is_aligned(x) {
+            return Self { x: Numbers::Theirs(x), n, width: columns };
         }
-        rows_times_one(matrix, first, x, piece);
+        let width = columns.next_multiple_of(LANES);
+        let mut own = Aligned::new(n * width);
+        let room = own.room(n * width);
+        for (out, x) in room.chunks_exact_mut(width).zip(x.chunks_exact(columns)) {
+            out[..columns].copy_from_slice(x);
+            out[columns..].fill(0.0);
+        }
+        Self { x: Numbers::Own(own), n, width }
+    }
+
+    fn numbers(&self) -> &[f32] {
+        match &self.x {
+            Numbers::Theirs(x) => x,
+            Numbers::Own(x) => x,
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.n
+    }
+}
+
+/// Matrices of the same columns times the same positions, into `[positions, rows]` each.
+pub(crate) fn multiply_all(
+    leader: &Leader<'_>,
+    products: &mut [(&Matrix, &mut [f32])],
+    positions: &Positions<'_>,
+) {
+    let matrices: Vec<&Matrix> = products.iter().map(|(matrix, _)| *matrix).collect();
+    let chunk = rows_per_task(matrices.iter().map(|matrix| matrix.rows).sum(), leader.threads());
+    let mut outs: Vec<(&mut [f32], usize)> =
+        products.iter_mut().map(|(matrix, out)| (&mut **out, matrix.rows)).collect();
+    leader.strips(&mut outs, chunk, &|which, strip| {
+        matrices[which].times(strip.columns(), positions, |position, at, products| {
+            strip.row(position)[at..at + products.len()].copy_from_slice(products);
+        });
+    });
+}
+
+/// Rows a task works on, of `rows` that `threads` share: enough to be worth it, few enough that none waits long for
+/// the last.
+pub(crate) fn rows_per_task(rows: usize, threads: usize) -> usize {
+    rows.div_ceil(threads * 6).next_multiple_of(ROWS_EXPANDED).min(16 * ROWS_EXPANDED)
+}
+
+/// Rows of `width` numbers to expand before they meet `n` positions: with few positions, so many that they stay in the
+/// nearest cache; with many, so many that each position is fetched seldom.
+fn rows_expanded(width: usize, n: usize) -> usize {
+    const NEAR_NUMBERS: usize = 7 << 10;
+    if n > 16 {
+        return ROWS_EXPANDED;
+    }
+    (NEAR_NUMBERS / width / 3 * 3).clamp(3, ROWS_EXPANDED)
+}
+
+/// One position times rows from `first` on.
+fn rows_times(matrix: &Matrix, first: usize, x: &[f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::wide::rows_times_one(matrix, first, x, out) {
         return;
     }
-    let width = matrix.columns.next_multiple_of(LANES);
-    // Each weight is expanded once for all positions.
-    let mut expanded = vec![0.0f32; ROWS_EXPANDED * width];
-    for (group, out) in piece.chunks_mut(ROWS_EXPANDED * n).enumerate() {
-        let expanded = &mut expanded[..out.len() / n * width];
-        expand_rows_wide(matrix, first + group * ROWS_EXPANDED, expanded);
-        #[cfg(target_arch = "x86_64")]
-        if crate::wide::expanded_times(expanded, width, x, n, out) {
-            continue;
-        }
-        expanded_times::<2, 2, 8>(expanded, width, x, n, out);
-    }
+    rows_times_one(matrix, first, x, out);
 }
 
 fn expand_rows_wide(matrix: &Matrix, first: usize, out: &mut [f32]) {
@@ -180,6 +258,14 @@ fn expand_rows_wide(matrix: &Matrix, first: usize, out: &mut [f32]) {
         return;
     }
     expand_rows(matrix, first, out);
+}
+
+fn expanded_times_wide(rows: &[f32], width: usize, x: &[f32], out: &mut [f32], stride: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::wide::expanded_times(rows, width, x, out, stride) {
+        return;
+    }
+    expanded_times::<2, 2, 8>(rows, width, x, out, stride);
 }
 
 /// Rows from `first` on times one position. Inlined into callers that may use wider vectors; the order of additions
@@ -212,24 +298,24 @@ pub(crate) fn expand_rows(matrix: &Matrix, first: usize, out: &mut [f32]) {
     }
 }
 
-/// Expanded rows of `width` numbers times `n` positions, `x`: `out` is `[rows, n]`. `ROWS` rows and up to `TILE`
-/// positions go at once, `WIDTH` lanes after `WIDTH` lanes. The order of additions within a sum is the same for all of
-/// these, and that of [`rows_times_one`].
+/// Expanded rows of `width` numbers times positions `x`: `out` is `[positions, stride]`, of which the first columns,
+/// one for each row, are written. `ROWS` rows and up to `TILE` positions go at once, `WIDTH` lanes after `WIDTH` lanes.
+/// The order of additions within a sum is the same for all of these, and that of [`rows_times_one`].
 #[inline(always)]
 pub(crate) fn expanded_times<const ROWS: usize, const TILE: usize, const WIDTH: usize>(
     rows: &[f32],
     width: usize,
     x: &[f32],
-    n: usize,
     out: &mut [f32],
+    stride: usize,
 ) {
-    let (groups, outs) = (rows.chunks(ROWS * width), out.chunks_mut(ROWS * n));
-    for (group, out) in groups.zip(outs) {
+    for (index, group) in rows.chunks(ROWS * width).enumerate() {
+        let first = index * ROWS;
         if group.len() == ROWS * width {
-            group_times::<ROWS, TILE, WIDTH>(group, x, n, out);
+            group_times::<ROWS, TILE, WIDTH>(group, width, x, out, stride, first);
         } else {
-            for (row, out) in group.chunks_exact(width).zip(out.chunks_exact_mut(n)) {
-                group_times::<1, TILE, WIDTH>(row, x, n, out);
+            for (at, row) in group.chunks_exact(width).enumerate() {
+                group_times::<1, TILE, WIDTH>(row, width, x, out, stride, first + at);
             }
         }
     }
@@ -242,29 +328,31 @@ fn rows_of<K: Kind<BYTES>, const BYTES: usize>(matrix: &Matrix, first: usize, x:
     }
 }
 
-/// `ROWS` expanded rows times all positions: `out` is `[ROWS, n]`.
+/// `ROWS` expanded rows times all positions, into the columns of `out` from `first` on.
 #[inline(always)]
 fn group_times<const ROWS: usize, const TILE: usize, const WIDTH: usize>(
     rows: &[f32],
+    width: usize,
     x: &[f32],
-    n: usize,
     out: &mut [f32],
+    stride: usize,
+    first: usize,
 ) {
-    let width = rows.len() / ROWS;
+    let n = x.len() / width;
     let mut position = 0;
     while n - position >= TILE {
-        let x = &x[position * width..(position + TILE) * width];
-        tile_times::<ROWS, TILE, WIDTH>(rows, x, n, position, out);
+        let (x, out) = (&x[position * width..(position + TILE) * width], &mut out[position * stride..]);
+        tile_times::<ROWS, TILE, WIDTH>(rows, x, out, stride, first);
         position += TILE;
     }
     if TILE > 2 && n - position >= 2 {
-        let x = &x[position * width..(position + 2) * width];
-        tile_times::<ROWS, 2, WIDTH>(rows, x, n, position, out);
+        let (x, out) = (&x[position * width..(position + 2) * width], &mut out[position * stride..]);
+        tile_times::<ROWS, 2, WIDTH>(rows, x, out, stride, first);
         position += 2;
     }
     while position < n {
-        let x = &x[position * width..(position + 1) * width];
-        tile_times::<ROWS, 1, WIDTH>(rows, x, n, position, out);
+        let (x, out) = (&x[position * width..(position + 1) * width], &mut out[position * stride..]);
+        tile_times::<ROWS, 1, WIDTH>(rows, x, out, stride, first);
         position += 1;
     }
 }
@@ -274,9 +362,9 @@ fn group_times<const ROWS: usize, const TILE: usize, const WIDTH: usize>(
 fn tile_times<const ROWS: usize, const TILE: usize, const WIDTH: usize>(
     rows: &[f32],
     x: &[f32],
-    n: usize,
-    position: usize,
     out: &mut [f32],
+    stride: usize,
+    first: usize,
 ) {
     let (each, parts) = (rows.len() / ROWS / WIDTH, LANES / WIDTH);
     let (rows, x) = (parts_of::<ROWS, WIDTH>(rows, each), parts_of::<TILE, WIDTH>(x, each));
@@ -322,7 +410,7 @@ fn tile_times<const ROWS: usize, const TILE: usize, const WIDTH: usize>(
     }
     for (row, lanes) in lanes.iter().enumerate() {
         for (tile, lanes) in lanes.iter().enumerate() {
-            out[row * n + position + tile] = sum(*lanes);
+            out[tile * stride + first + row] = sum(*lanes);
         }
     }
 }
@@ -643,7 +731,7 @@ fn scaled(mut quants: [f32; LANES], scale: f32, least: f32) -> [f32; LANES] {
 
 /// IEEE 754 binary16 to binary32, exact, without a branch or a call so that loops over it become vector code.
 #[inline(always)]
-fn from_f16(bits: u16) -> f32 {
+pub(crate) fn from_f16(bits: u16) -> f32 {
     let magnitude = u32::from(bits & 0x7fff);
     // Shifted into binary32's fields the exponent is 112 too small; a product with 2^112 also makes subnormals right.
     let finite = f32::from_bits(magnitude << 13) * f32::from_bits(0x7780_0000);
@@ -692,13 +780,13 @@ mod tests {
             let mut plain = vec![0.0; rows * 7];
             let mut expanded = vec![0.0; rows * columns];
             expand_rows(&matrix, 0, &mut expanded);
-            expanded_times::<1, 1, 32>(&expanded, columns, &x, 7, &mut plain);
+            expanded_times::<1, 1, 32>(&expanded, columns, &x, &mut plain, rows);
             for threads in [1, 3] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let product = pool.install(|| matrix.multiply(&x));
                 for (at, value) in product.iter().enumerate() {
                     let (position, row) = (at / rows, at % rows);
-                    assert_eq!(value.to_bits(), plain[row * 7 + position].to_bits(), "{kind:?}");
+                    assert_eq!(value.to_bits(), plain[position * rows + row].to_bits(), "{kind:?}");
                 }
                 for (position, x) in x.chunks_exact(columns).enumerate() {
                     let alone = pool.install(|| matrix.multiply(x));

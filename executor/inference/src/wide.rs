@@ -1,9 +1,10 @@
 //! The same work with wider vectors. Only the width and the tile differ: every sum keeps its order of additions.
 #![allow(unsafe_code)]
 
-use crate::attention::{Work, attend_in_order};
+use crate::attention::{Kernels, Portable, Work, attend_in_order};
+use crate::avx512;
 use crate::matrix::{
-    Matrix, expand_rows as expand_in_order, expanded_times as times, rows_times_one as times_one,
+    LANES, Matrix, expand_rows as expand_in_order, expanded_times as times, rows_times_one as times_one,
 };
 
 /// Rows times one position, on the widest vectors the processor has. False where it has less than AVX2 with fused
@@ -32,12 +33,12 @@ pub(crate) fn expand_rows(matrix: &Matrix, first: usize, out: &mut [f32]) -> boo
 }
 
 /// Expanded rows times many positions. False as above.
-pub(crate) fn expanded_times(rows: &[f32], width: usize, x: &[f32], n: usize, out: &mut [f32]) -> bool {
+pub(crate) fn expanded_times(rows: &[f32], width: usize, x: &[f32], out: &mut [f32], stride: usize) -> bool {
     match vectors() {
         // SAFETY: the processor has what the functions need, as `vectors` checked.
-        Vectors::Avx512 => unsafe { expanded_times_avx512(rows, width, x, n, out) },
+        Vectors::Avx512 => unsafe { avx512::expanded_times(rows, width, x, out, stride) },
         // SAFETY: as above.
-        Vectors::Avx2 => unsafe { expanded_times_avx2(rows, width, x, n, out) },
+        Vectors::Avx2 => unsafe { expanded_times_avx2(rows, width, x, out, stride) },
         Vectors::Less => return false,
     }
     true
@@ -70,7 +71,10 @@ fn rows_times_one_avx2(matrix: &Matrix, first: usize, x: &[f32], out: &mut [f32]
 
 #[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
 fn rows_times_one_avx512(matrix: &Matrix, first: usize, x: &[f32], out: &mut [f32]) {
-    times_one(matrix, first, x, out);
+    let (rows, row_bytes) = (matrix.rows_from(first), matrix.row_bytes());
+    if !avx512::rows_times_one(matrix.kind(), rows, row_bytes, x, out) {
+        times_one(matrix, first, x, out);
+    }
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -80,17 +84,19 @@ fn expand_rows_avx2(matrix: &Matrix, first: usize, out: &mut [f32]) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
 fn expand_rows_avx512(matrix: &Matrix, first: usize, out: &mut [f32]) {
+    if matrix.columns().is_multiple_of(LANES) {
+        let rows = matrix.rows_from(first).chunks_exact(matrix.row_bytes());
+        let mut outs = out.chunks_exact_mut(matrix.columns()).zip(rows);
+        if outs.all(|(out, row)| avx512::expand_row(matrix.kind(), row, out)) {
+            return;
+        }
+    }
     expand_in_order(matrix, first, out);
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn expanded_times_avx2(rows: &[f32], width: usize, x: &[f32], n: usize, out: &mut [f32]) {
-    times::<3, 4, 8>(rows, width, x, n, out);
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
-fn expanded_times_avx512(rows: &[f32], width: usize, x: &[f32], n: usize, out: &mut [f32]) {
-    times::<4, 4, 16>(rows, width, x, n, out);
+fn expanded_times_avx2(rows: &[f32], width: usize, x: &[f32], out: &mut [f32], stride: usize) {
+    times::<3, 4, 8>(rows, width, x, out, stride);
 }
 
 /// Attention. False as above.
@@ -107,10 +113,56 @@ pub(crate) fn attend<const N: usize>(work: &Work<'_>, at: [usize; N], out: &mut 
 
 #[target_feature(enable = "avx2,fma")]
 fn attend_avx2<const N: usize>(work: &Work<'_>, at: [usize; N], out: &mut [f32]) {
-    attend_in_order(work, at, out);
+    attend_in_order::<Portable, N>(work, at, out);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
 fn attend_avx512<const N: usize>(work: &Work<'_>, at: [usize; N], out: &mut [f32]) {
-    attend_in_order(work, at, out);
+    attend_in_order::<OnAvx512, N>(work, at, out);
+}
+
+/// Used where the processor has AVX-512 alone.
+struct OnAvx512;
+
+impl Kernels for OnAvx512 {
+    #[inline(always)]
+    fn scores<const N: usize>(keys: &[[f32; LANES]], queries: &[f32], scores: &mut [[f32; LANES]; N]) {
+        // SAFETY: the only use is in `attend_avx512`.
+        unsafe { avx512::scores(keys, queries, scores) }
+    }
+
+    #[inline(always)]
+    fn mix<const N: usize>(
+        values: &[f32],
+        size: usize,
+        part: usize,
+        from: usize,
+        weights: &[[f32; LANES]; N],
+        mixed: &mut [[f32; LANES]; N],
+    ) {
+        // SAFETY: as above.
+        unsafe { avx512::mix(values, size, part, from, weights, mixed) }
+    }
+}
+
+/// Runs `work`, and what is inlined into it, on the widest vectors the processor has.
+#[inline(always)]
+pub(crate) fn widest<R>(work: impl FnOnce() -> R) -> R {
+    match vectors() {
+        // SAFETY: the processor has what the functions need, as `vectors` checked.
+        Vectors::Avx512 => unsafe { on_avx512(work) },
+        // SAFETY: as above.
+        Vectors::Avx2 => unsafe { on_avx2(work) },
+        Vectors::Less => work(),
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn on_avx2<R>(work: impl FnOnce() -> R) -> R {
+    work()
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
+fn on_avx512<R>(work: impl FnOnce() -> R) -> R {
+    work()
 }
