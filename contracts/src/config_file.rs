@@ -17,6 +17,8 @@ pub struct ConfigFile {
     pub worker: Option<WorkerSection>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<ClientSection>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewaySection>,
 }
 
 /// `chrysalis worker`.
@@ -85,6 +87,38 @@ pub struct ClientSection {
     /// Images the client trusts; empty: those of the network file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub measurements: Vec<HashBytes>,
+}
+
+/// `chrysalis gateway`. What is absent has the default that its flag names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewaySection {
+    /// Where it listens, ADDRESS:PORT.
+    pub listen: Option<String>,
+    /// Path of a file with the wallet's 24 words.
+    pub mnemonic: Option<String>,
+    /// Path of a file with the key that callers have to show.
+    pub api_key: Option<String>,
+    /// The most that may leave the wallet for good, over all sessions of the data directory.
+    pub max_spend_nanoton: Option<Nanoton>,
+    /// What a session is opened with, and topped up by.
+    pub deposit_nanoton: Option<Nanoton>,
+    /// The most that is paid, in nanoTON per 1 000 units.
+    pub max_prices_nanoton_per_1k: Option<Prices>,
+    /// The least stake of a worker.
+    pub min_stake_nanoton: Option<Nanoton>,
+    /// How long a session may live.
+    pub session_s: Option<u32>,
+    /// Workers to use, and no others: ADDRESS, or ADDRESS@HOST:PORT.
+    pub workers: Vec<String>,
+    /// Origins whose web pages may use the gateway.
+    pub allowed_origins: Vec<String>,
+    /// Names in `Host` beside this machine's own.
+    pub allowed_hosts: Vec<String>,
+    /// The most tokens of an answer whose request sets no limit.
+    pub default_max_tokens: Option<u32>,
+    /// Requests at a time.
+    pub max_under_way: Option<usize>,
 }
 
 fn default_max_jobs() -> u32 {

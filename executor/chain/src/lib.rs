@@ -21,5 +21,5 @@ pub use lite::{Endpoint, LiteserverChain, Timing};
 pub use message::{Transfer, cell_of, external_message, normalized_hash, normalized_hash_of};
 pub use stack::{GetterResult, StackValue, decode_stack, encode_stack, method_id};
 pub use tx::{InMessage, OutMessage, TxResult};
-pub use wallet::{Confirmed, SenderTiming, SignedExternal, Wallet, WalletError, WalletSender};
+pub use wallet::{Confirmed, SenderTiming, SignedExternal, Wallet, WalletError, WalletSender, new_mnemonic};
 pub use watcher::{Tick, Update, Watcher};

@@ -47,10 +47,43 @@ enum Command {
     /// Show a model's id, or register it.
     #[command(subcommand)]
     Model(commands::model::ModelCommand),
+    /// Serve the OpenAI API on this machine: each request is private to an attested worker, metered and checked.
+    Gateway(commands::gateway::GatewayArguments),
+    /// The gateway's sessions: open, list, close.
+    #[command(subcommand)]
+    Session(commands::session::SessionCommand),
+    /// Models on sale, with their prices.
+    Models(commands::models::OffersArguments),
+    /// Workers that satisfy the policy, with what they offer.
+    Workers(commands::models::OffersArguments),
+    /// What a request of this size costs, worker by worker.
+    Price(commands::models::PriceArguments),
+    /// Make or import a wallet, show what it holds.
+    #[command(subcommand)]
+    Wallet(commands::wallet::WalletCommand),
+}
+
+fn main() -> ExitCode {
+    // Before any thread: it gives up memory that threads would reserve.
+    if std::env::args_os().nth(1).is_some_and(|first| first == RENDER_TEMPLATE) {
+        return inference::render_in_child();
+    }
+    if let Some(this) = this_program() {
+        inference::isolate_templates(this, vec![RENDER_TEMPLATE.into()]);
+    }
+    run()
+}
+
+const RENDER_TEMPLATE: &str = "render-template";
+
+/// This program as it was started, whatever its file has become since.
+fn this_program() -> Option<std::path::PathBuf> {
+    let running = std::path::PathBuf::from("/proc/self/exe");
+    if running.exists() { Some(running) } else { std::env::current_exe().ok() }
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn run() -> ExitCode {
     ::worker::panics::hide_messages();
     let filter = EnvFilter::try_from_env("CHRYSALIS_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     let is_terminal = std::io::stderr().is_terminal();
@@ -68,6 +101,12 @@ async fn main() -> ExitCode {
         Command::Attest(command) => commands::attest::run(command).await,
         Command::Stake(command) => commands::stake::run(command).await,
         Command::Model(command) => commands::model::run(command).await,
+        Command::Gateway(arguments) => commands::gateway::run(arguments).await,
+        Command::Session(command) => commands::session::run(command).await,
+        Command::Models(arguments) => commands::models::models(arguments).await,
+        Command::Workers(arguments) => commands::models::workers(arguments).await,
+        Command::Price(arguments) => commands::models::price(arguments).await,
+        Command::Wallet(command) => commands::wallet::run(command).await,
     };
     match result {
         Ok(exit) => exit.into(),

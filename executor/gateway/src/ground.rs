@@ -92,6 +92,8 @@ pub struct Seller {
     pub prices: Prices,
     /// Royalty and fee together.
     pub share_bps: u16,
+    /// The publisher's part of it.
+    pub royalty_bps: u16,
     /// The least deposit.
     pub min_deposit: Amount,
     /// Its stake: what it loses for signing two receipts of one sequence.

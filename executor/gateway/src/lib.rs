@@ -8,6 +8,7 @@ pub mod http;
 pub mod link;
 pub mod market;
 mod metrics;
+mod on_chain;
 pub mod openai;
 mod openapi;
 mod prompt;
@@ -15,8 +16,9 @@ mod purse;
 mod session_market;
 pub mod store;
 
-pub use ground::Ground;
+pub use ground::{Ground, Seller};
 pub use market::Market;
+pub use on_chain::{Directory, KnownWorker, OnChain};
 pub use session_market::{
     Counter, MarketError, MarketParts, NoCounter, SessionMarket, SessionSummary, Spending,
 };

@@ -16,7 +16,7 @@ use ra_tls::{Connector, Identity};
 use rand::RngExt as _;
 use session::message::{Done as SessionDone, Frame, StartRequest};
 use session::work::{Embeddings, Transcription, Work};
-use session::{BuyerError, BuyerLedger, Counted, Fault, Party, Reason, SessionFacts, UnitBound};
+use session::{BuyerError, BuyerLedger, Counted, Fault, Party, Reason, SessionFacts, SessionId, UnitBound};
 use tokio::sync::mpsc;
 
 use crate::ground::{Ground, GroundError, Opening, Seller};
@@ -125,6 +125,26 @@ impl SessionMarket {
         }
         market.0.recover().await?;
         Ok(market)
+    }
+
+    /// The session with the best worker of a model, opened where there is none.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn open_session(&self, model: &str) -> Result<SessionId, ApiError> {
+        let sellers = self.0.sellers().await?;
+        let matching = matching(&sellers, model)?;
+        let bound = UnitBound { input: TYPICAL.input, output: TYPICAL.output };
+        let mut last = None;
+        for seller in self.0.ranked(matching, &bound) {
+            match self.0.purse(&seller, &bound).await {
+                Ok(purse) => return Ok(purse.session().clone()),
+                Err(Ended::Finally(error)) => return Err(error),
+                Err(Ended::Elsewhere(error)) => last = Some(error),
+                Err(Ended::Well | Ended::Gone) => {}
+            }
+        }
+        Err(last.unwrap_or_else(nobody))
     }
 
     /// Has every session ended by its worker; one that does not answer is asked on chain to end. What they cost shows
@@ -337,14 +357,7 @@ enum Ended {
 impl Tour {
     async fn begin(market: Arc<Inner>, model: &str, work: Work) -> Result<Self, ApiError> {
         let sellers = market.sellers().await?;
-        let matching: Vec<Seller> = sellers
-            .iter()
-            .filter(|seller| name_of(seller, &sellers) == model || seller.model_id.to_string() == model)
-            .cloned()
-            .collect();
-        if matching.is_empty() {
-            return Err(ApiError::unknown_model(model));
-        }
+        let matching = matching(&sellers, model)?;
         let model_id = matching[0].model_id;
         let (counter, asked) = (market.parts.counter.clone(), work.clone());
         let counted_input = tokio::task::spawn_blocking(move || counter.count(&model_id, &asked))
@@ -366,9 +379,7 @@ impl Tour {
                 Err(Ended::Well | Ended::Gone) => {}
             }
         }
-        Err(last.unwrap_or_else(|| {
-            ApiError::upstream("gateway: no worker of this model is within the limits on prices and stake")
-        }))
+        Err(last.unwrap_or_else(nobody))
     }
 }
 
@@ -927,6 +938,22 @@ impl Inner {
             purses.remove(&place);
         }
     }
+}
+
+fn matching(sellers: &[Seller], model: &str) -> Result<Vec<Seller>, ApiError> {
+    let matching: Vec<Seller> = sellers
+        .iter()
+        .filter(|seller| name_of(seller, sellers) == model || seller.model_id.to_string() == model)
+        .cloned()
+        .collect();
+    match matching.is_empty() {
+        true => Err(ApiError::unknown_model(model)),
+        false => Ok(matching),
+    }
+}
+
+fn nobody() -> ApiError {
+    ApiError::upstream("gateway: no worker of this model is within the limits on prices and stake")
 }
 
 /// Its publisher's name for it where no other model on sale has that name, else its id.

@@ -19,7 +19,7 @@ use tycho_types::error::Error as CellError;
 use tycho_types::models::{StateInit, StdAddr};
 use zeroize::Zeroizing;
 
-pub use mnemonic::{MnemonicError, seed_from_mnemonic};
+pub use mnemonic::{MnemonicError, new_mnemonic, seed_from_mnemonic};
 pub use sender::{Confirmed, SenderTiming, WalletSender};
 
 use crate::error::ChainError;
