@@ -51,10 +51,10 @@ fn every_place_that_the_self_audit_names_exists() {
             for name in names {
                 let defined = text.lines().any(|line| {
                     let line = line.trim_start();
-                    let of = |before: &str| {
-                        line.strip_prefix(before).is_some_and(|rest| rest.contains(&format!("{name}(")))
-                    };
-                    of("fun ")
+                    let function = line.strip_prefix("fun ").or_else(|| line.strip_prefix("get fun "));
+                    let function = function
+                        .and_then(|rest| rest.split('(').next()?.rsplit('.').next()?.split('<').next());
+                    function == Some(name)
                         || line == format!("{name} => {{")
                         || line.starts_with(&format!("const {name} "))
                 });
