@@ -12,7 +12,9 @@ use contracts::{Nanoton, Prices};
 use gateway::http::{HttpSettings, serve};
 use gateway::link::LinkLimits;
 use gateway::store::Store;
-use gateway::{Directory, KnownWorker, Market as _, MarketParts, NoCounter, OnChain, SessionMarket, Spending};
+use gateway::{
+    Directory, KnownWorker, Market as _, MarketParts, NoCounter, OnChain, SessionMarket, Spending,
+};
 use serde_json::json;
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
@@ -118,7 +120,9 @@ pub(crate) async fn run(arguments: GatewayArguments) -> anyhow::Result<Exit> {
         eprintln!("warning: this network's workers are simulated; nothing here is confidential");
     }
     match market.models().await {
-        Ok(models) if models.is_empty() => eprintln!("warning: nobody sells a model within your policy just now"),
+        Ok(models) if models.is_empty() => {
+            eprintln!("warning: nobody sells a model within your policy just now")
+        }
         Ok(models) => {
             for model in models {
                 eprintln!("on sale: {} from {} worker(s)", model.name, model.workers);
@@ -180,7 +184,8 @@ impl MarketArguments {
             (Some(input), Some(output)) => Some(Prices { input, cached_input: input, output }),
             _ => None,
         };
-        let amount = |flag: Option<Nanoton>, of_file: Option<Nanoton>, default: Amount| match flag.or(of_file) {
+        let amount = |flag: Option<Nanoton>, of_file: Option<Nanoton>, default: Amount| match flag.or(of_file)
+        {
             Some(nanoton) => Amount::try_from(nanoton).context("more than any amount of TON"),
             None => Ok(default),
         };

@@ -66,7 +66,9 @@ pub(crate) async fn models(arguments: OffersArguments) -> anyhow::Result<Exit> {
     for (first, all) in &models {
         let licence = if first.licence.is_empty() { "no licence stated" } else { &first.licence };
         println!("{}\n    {} · {} worker(s) · {}", first.model_id, named(first), all.len(), licence);
-        if let Some(prices) = all.iter().map(|seller| seller.prices).min_by_key(|prices| prices.cost(&THOUSAND)) {
+        if let Some(prices) =
+            all.iter().map(|seller| seller.prices).min_by_key(|prices| prices.cost(&THOUSAND))
+        {
             println!("    from {}", priced(&prices));
         }
     }
@@ -112,7 +114,10 @@ pub(crate) async fn price(arguments: PriceArguments) -> anyhow::Result<Exit> {
         .collect();
     offers.sort_by_key(|seller| seller.prices.cost(&units));
     if offers.is_empty() {
-        anyhow::bail!("no worker within this policy sells '{}'; `chrysalis models` lists what is on sale", arguments.model);
+        anyhow::bail!(
+            "no worker within this policy sells '{}'; `chrysalis models` lists what is on sale",
+            arguments.model
+        );
     }
     if arguments.offers.json {
         let rows: Vec<Value> = offers

@@ -92,7 +92,10 @@ fn keep(words: &Zeroizing<String>, arguments: &WriteArguments) -> anyhow::Result
     let address = wallet.address().to_string();
     match arguments.json {
         true => println!("{}", json!({ "address": address, "mnemonic": arguments.out })),
-        false => println!("{address}: its words are in {}; whoever has them has its money", arguments.out.display()),
+        false => println!(
+            "{address}: its words are in {}; whoever has them has its money",
+            arguments.out.display()
+        ),
     }
     Ok(Exit::Success)
 }
@@ -105,7 +108,9 @@ fn write_secret(path: &Path, words: &str) -> anyhow::Result<()> {
     let mut file = options
         .open(path)
         .with_context(|| format!("cannot make {}; a file that exists is not written over", path.display()))?;
-    writeln!(file, "{}", words.trim()).and_then(|()| file.sync_all()).context("the words could not be written")
+    writeln!(file, "{}", words.trim())
+        .and_then(|()| file.sync_all())
+        .context("the words could not be written")
 }
 
 const MAX_WORDS_BYTES: u64 = 4096;
