@@ -38,6 +38,7 @@ mod serving;
 mod shape;
 mod stop;
 mod team;
+mod template;
 mod tensor_cache;
 mod text;
 mod tokenizer_file;
@@ -66,5 +67,6 @@ pub use serving::{
     Event, EventSink, Piece, PromptIds, Scope, ServeError, ServeLimits, ServeLoad, ServeRequest, Served,
     Server, Stream, Ticket,
 };
+pub use template::{isolate_templates, render_in_child};
 pub use text::{ChatMessage, Turn};
 pub use whisper::{Segment, TranscribeParams, Transcriber, TranscriberInfo, Transcript};

@@ -1,9 +1,7 @@
 //! Text to tokens and back: the tokenizer and the chat template, as the model's files carry them.
 
 use std::collections::HashSet;
-use std::io;
 
-use minijinja::Environment;
 use serde::Serialize;
 use tokenizers::Tokenizer;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -14,20 +12,15 @@ use crate::files::ModelFiles;
 use crate::gguf::Gguf;
 use crate::schema::{JsonSchema, SchemaError};
 use crate::schema_tokens::{Constraint, SchemaTokens};
+use crate::template::Template;
 use crate::tokenizer_file::{self, guarded};
 use crate::vocabulary;
-
-const TEMPLATE: &str = "chat";
 
 /// Bytes of a prompt, before it is cut into tokens, and of a conversation before its template: several times the longest
 /// context.
 const MAX_PROMPT_BYTES: usize = 16 << 20;
 /// Bytes that a template may add to a conversation, beside repeating it a few times.
 const MAX_TEMPLATE_TEXT: usize = 1 << 20;
-/// Steps that a template may take.
-const TEMPLATE_FUEL: u64 = 1_000_000;
-/// Bytes of a template.
-const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 
 /// Tokens that may wait for the rest of a character before they are shown as they are.
 const MAX_WAITING_TOKENS: usize = 16;
@@ -101,7 +94,7 @@ impl Engine {
 /// A model's way with text.
 pub(crate) struct Text {
     pub(crate) tokenizer: Tokenizer,
-    template: Environment<'static>,
+    template: Template,
     begin: String,
     end: String,
     pub(crate) stop_ids: HashSet<u32>,
@@ -122,22 +115,23 @@ impl Text {
         turns: &[Turn<'_>],
         tools: Option<&serde_json::Value>,
     ) -> Result<Vec<u32>, GenerateError> {
-        let template = self.template.get_template(TEMPLATE).map_err(|_| GenerateError::Template)?;
-        let context = minijinja::context! {
-            messages => turns,
-            tools => tools,
-            add_generation_prompt => true,
-            bos_token => self.begin.as_str(),
-            eos_token => self.end.as_str(),
-        };
         let given: usize = turns.iter().map(|turn| turn.role.len() + turn.content.len()).sum();
         if given > MAX_PROMPT_BYTES {
             return Err(GenerateError::Parameter("messages"));
         }
-        let mut text =
-            Bounded { text: Zeroizing::default(), most: given.saturating_mul(4) + MAX_TEMPLATE_TEXT };
-        guarded(|| template.render_captured_to(context, &mut text)).ok_or(GenerateError::Template)?;
-        self.encode(std::str::from_utf8(&text.text).map_err(|_| GenerateError::Template)?)
+        let mut context = serde_json::json!({
+            "messages": turns,
+            "add_generation_prompt": true,
+            "bos_token": self.begin,
+            "eos_token": self.end,
+        });
+        if let Some(tools) = tools {
+            context["tools"] = tools.clone();
+        }
+        let rendered = self.template.render(&context, given.saturating_mul(4) + MAX_TEMPLATE_TEXT);
+        wipe(&mut context);
+        let text = rendered.ok_or(GenerateError::Template)?;
+        self.encode(std::str::from_utf8(&text).map_err(|_| GenerateError::Template)?)
     }
 
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, GenerateError> {
@@ -174,20 +168,8 @@ impl Text {
         // A tokenizer.json may ask for either; a prompt is neither cut nor filled up here.
         tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
         tokenizer.with_padding(None);
-        if template.len() > MAX_TEMPLATE_BYTES {
-            return Err(format!("its chat template has {} bytes", template.len()));
-        }
-        let mut environment = Environment::new();
-        environment.add_function("raise_exception", |_: String| -> Result<String, minijinja::Error> {
-            Err(minijinja::ErrorKind::InvalidOperation.into())
-        });
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.set_fuel(Some(TEMPLATE_FUEL));
-        guarded(|| environment.add_template_owned(TEMPLATE, template))
-            .ok_or("its chat template does not parse")?;
-        Ok(Self { tokenizer, template: environment, begin, end, stop_ids, schemas: SchemaTokens::default() })
+        let template = Template::new(template)?;
+        Ok(Self { tokenizer, template, begin, end, stop_ids, schemas: SchemaTokens::default() })
     }
 
     /// The tokenizer and the template in the head of a GGUF file.
@@ -245,23 +227,13 @@ impl Text {
     }
 }
 
-/// Takes what a template writes, up to a limit.
-struct Bounded {
-    text: Zeroizing<Vec<u8>>,
-    most: usize,
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.text.len().saturating_add(bytes.len()) > self.most {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.text.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+/// Overwrites the texts of a value.
+fn wipe(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::String(text) => text.zeroize(),
+        serde_json::Value::Array(values) => values.iter_mut().for_each(wipe),
+        serde_json::Value::Object(values) => values.values_mut().for_each(wipe),
+        _ => {}
     }
 }
 
