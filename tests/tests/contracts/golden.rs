@@ -10,7 +10,7 @@ use contracts::money::{ShareSplit, Split};
 use contracts::network::{WORKCHAIN, job_address};
 use contracts::platform::{LeaveWorker, PlatformStorage, ServeWorker};
 use contracts::registry::{
-    EnforceRevocation, MeasurementRevoked, PlatformPolicy, RegistrationRefused, RegistryStorage,
+    EnforceRevocation, MeasurementRevoked, PlatformPolicy, RegistrationRefused, RegistryStorage, Upgrades,
 };
 use contracts::wire::{Signature, from_cell, to_cell};
 use contracts::worker::*;
@@ -93,7 +93,8 @@ fn storage_of_registry_model_worker_and_platform_reads_and_writes_back() {
     same::<Codes>(generation.codes.cell());
     same::<Params>(generation.params.cell());
     same::<PlatformPolicy>(storage.policy.cell());
-    assert_eq!(storage.platform_code, artifacts::library(Contract::Platform));
+    let upgrades: Upgrades = same(storage.upgrades.cell());
+    assert_eq!(upgrades.platform_code, artifacts::library(Contract::Platform));
     assert_eq!(generation.job_code, artifacts::library(Contract::Job));
     assert_eq!(storage.network(market.registry.clone()), market.network);
 
@@ -200,6 +201,7 @@ fn messages_of_a_worker_s_life_read_and_write_back() {
         query_id: 9,
         measurement: hash("never listed"),
         worker_owner: worker.owner.clone(),
+        generation: None,
     };
     let txs = tell(&mut market, &owner, &registry, &enforce);
     same_message::<MeasurementRevoked>(&txs);
@@ -339,6 +341,7 @@ fn addresses_computed_in_rust_are_those_the_contracts_compute() {
         query_id: 9,
         measurement: hash("never listed"),
         worker_owner: worker.owner.clone(),
+        generation: None,
     };
     let txs = tell(&mut market, &owner, &registry, &enforce);
     assert_eq!(txs[0].out[0].to, worker.address);
