@@ -121,6 +121,12 @@ impl RegistryStorage {
         Ok(CodeRef::of(code).address(&to_cell(self)?))
     }
 
+    /// Whether children of this generation, by the hash of its cell, are this registry's: the newest, or an earlier one
+    /// that was not retired.
+    pub fn serves(&self, generation: &HashBytes) -> bool {
+        self.generation.hash() == *generation || matches!(self.upgrades.earlier.get(generation), Ok(Some(_)))
+    }
+
     /// What the children of the registry at `address` are born with.
     pub fn network(&self, address: StdAddr) -> Network {
         Network { registry: address, generation: (*self.generation).clone() }

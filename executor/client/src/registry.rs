@@ -24,7 +24,8 @@ pub struct RegistryView {
 /// Reads the Registry of `network` as of `at`. `trusted_code` is the code that the network file names for it.
 ///
 /// # Errors
-/// [`ClientError::NotOurs`] where nothing is at its address, or another contract, or one with other parameters.
+/// [`ClientError::NotOurs`] where nothing is at its address, or another contract, or one that does not serve these
+/// parameters.
 pub async fn read_registry<C: ChainAccess + ?Sized>(
     chain: &C,
     network: &Network,
@@ -45,8 +46,9 @@ pub async fn read_registry<C: ChainAccess + ?Sized>(
         return Err(not_ours("its code is another"));
     }
     let storage: RegistryStorage = contracts::wire::from_cell(data)?;
-    if *storage.generation != network.generation {
-        return Err(not_ours("its parameters are others"));
+    let generation = contracts::wire::to_cell(&network.generation)?;
+    if !storage.serves(generation.repr_hash()) {
+        return Err(not_ours("its parameters are others, or those of the network file are retired"));
     }
     Ok(RegistryView { address, as_of: *at, code: code.clone(), data: data.clone(), storage })
 }
