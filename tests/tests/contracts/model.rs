@@ -379,3 +379,20 @@ fn an_offer_may_be_withdrawn() {
     let job = market.post(&client, &worker, &Terms::default());
     assert_external_refused(market.claim(&worker, &job), ContractError::ModelNotOffered);
 }
+
+#[test]
+fn what_the_publisher_brings_above_the_fees_comes_back() {
+    let mut market = Market::open();
+    let heir = market.person("heir");
+    let (publisher, model) = (market.publisher.clone(), market.model.clone());
+    let transfer = TransferModel { query_id: 1, new_publisher: Some(heir.clone()) };
+    for (from, body) in [
+        (&publisher, cell(&transfer)),
+        (&heir, cell(&AcceptModel { query_id: 1 })),
+        (&heir, cell(&DeprecateModel { query_id: 1 })),
+    ] {
+        let before = market.chain.balance(from);
+        assert_all_succeeded(&market.chain.send(from, &model, VALUE, body, None));
+        assert!(before - market.chain.balance(from) < u128::from(TON / 50));
+    }
+}

@@ -15,7 +15,7 @@ use contracts::{Generation, HashBytes, Message, Nanoton, Params, Prices, Ref, St
 use tests::engine::StackItem;
 use tests::market::{
     FEE_BPS, FEES, PRICES, ROYALTY_BPS, SHARE_BPS, TIMELOCK_S, TON, assert_all_succeeded, assert_refused,
-    hash,
+    cell, hash,
 };
 use tests::{Market, Terms, Tx, Worker};
 
@@ -407,4 +407,97 @@ fn any_contract_may_own_the_registry() {
     let allow = AllowMeasurement { query_id: 1, measurement: hash("image") };
     assert_all_succeeded(&market.tell(&multisig, &registry, VALUE, &allow));
     assert_refused(&market.tell(&owner, &registry, VALUE, &allow), &registry, ContractError::NotOwner);
+}
+
+#[test]
+fn what_a_message_to_the_registry_brings_above_its_fees_comes_back() {
+    let mut market = Market::open();
+    let worker = market.worker("worker");
+    let heir = market.person("heir");
+    let (owner, registry) = (market.owner.clone(), market.registry.clone());
+    let (image, list) = (hash("image"), hash("advisories"));
+    let earlier = market.registry_storage().generation.hash();
+    let body = proposal(&market, TIMELOCK_S);
+    let enforce = EnforceRevocation {
+        query_id: 1,
+        measurement: hash("unlisted"),
+        worker_owner: worker.owner.clone(),
+        generation: None,
+    };
+    let mut say = |from: &StdAddr, body: contracts::Cell| {
+        let before = market.chain.balance(from);
+        let txs = market.chain.send(from, &registry, VALUE, body, None);
+        assert_all_succeeded(&txs);
+        let spent = before - market.chain.balance(from);
+        assert!(spent < u128::from(TON / 50), "{} kept {spent}", txs[0].operation());
+        market.chain.wait(TIMELOCK_S);
+    };
+    say(&owner, cell(&AllowMeasurement { query_id: 1, measurement: image }));
+    say(&owner, cell(&RevokeMeasurement { query_id: 1, measurement: image }));
+    say(&owner, cell(&AllowAdvisories { query_id: 1, advisories: list }));
+    say(&owner, cell(&RevokeAdvisories { query_id: 1, advisories: list }));
+    say(&owner, cell(&SetAcceptedNeeds { query_id: 1, needs: 1 }));
+    say(&heir, cell(&enforce));
+    say(&owner, cell(&body));
+    say(&owner, cell(&WithdrawProposal { query_id: 1 }));
+    say(&owner, cell(&body));
+    say(&heir, cell(&ApplyProposal { query_id: 1 }));
+    say(&owner, cell(&RetireGeneration { query_id: 1, generation: earlier }));
+    say(&owner, cell(&TransferOwnership { query_id: 1, new_owner: Some(heir.clone()) }));
+    say(&heir, cell(&AcceptOwnership { query_id: 1 }));
+}
+
+#[test]
+fn a_stranger_changes_nothing_in_the_registry_and_a_comment_comes_back() {
+    let mut market = Market::open();
+    let stranger = market.person("stranger");
+    let registry = market.registry.clone();
+    let before = market.registry_storage();
+    let (image, list) = (hash("image"), hash("advisories"));
+    for body in [
+        cell(&AllowMeasurement { query_id: 1, measurement: image }),
+        cell(&RevokeMeasurement { query_id: 1, measurement: market.measurement }),
+        cell(&AllowAdvisories { query_id: 1, advisories: list }),
+        cell(&RevokeAdvisories { query_id: 1, advisories: list }),
+        cell(&SetAcceptedNeeds { query_id: 1, needs: 7 }),
+        cell(&TransferOwnership { query_id: 1, new_owner: Some(stranger.clone()) }),
+        cell(&AcceptOwnership { query_id: 1 }),
+        cell(&proposal(&market, 0)),
+        cell(&WithdrawProposal { query_id: 1 }),
+        cell(&RetireGeneration { query_id: 1, generation: image }),
+    ] {
+        let txs = market.chain.send(&stranger, &registry, VALUE, body, None);
+        assert_refused(&txs, &registry, ContractError::NotOwner);
+    }
+    let comment = market.write(&stranger, &registry, VALUE, contracts::comment::Word::Withdraw);
+    assert_refused(&comment, &registry, ContractError::UnknownMessage);
+    assert_eq!(market.registry_storage(), before);
+}
+
+#[test]
+fn who_enforces_a_revocation_pays_for_it_to_the_nanoton() {
+    let mut market = Market::open();
+    let worker = market.worker("worker");
+    let stranger = market.person("stranger");
+    let registry = market.registry.clone();
+    let body = EnforceRevocation {
+        query_id: 1,
+        measurement: hash("unlisted"),
+        worker_owner: worker.owner.clone(),
+        generation: None,
+    };
+    let prices = market.prices();
+    let order = prices.gas(contracts::fees::GAS_WORKER_SIMPLE);
+    let mut least = prices.gas(contracts::fees::GAS_REGISTRY_ENFORCE).checked_add(order).unwrap();
+    for _ in 0..2 {
+        least = least.checked_add(prices.forward(0, 0)).unwrap();
+    }
+    let short = least.checked_sub(Nanoton::new(1)).unwrap();
+    let txs = market.tell(&stranger, &registry, short, &body);
+    assert_refused(&txs, &registry, ContractError::ValueTooLow);
+    let before = market.chain.balance(&registry);
+    let txs = market.tell(&stranger, &registry, least, &body);
+    assert_all_succeeded(&txs);
+    assert_eq!(txs[0].out[0].value, order.get());
+    assert!(market.chain.balance(&registry) + 1_000_000 >= before);
 }
