@@ -11,7 +11,7 @@ use contracts::registry::{
     SetAcceptedNeeds, TransferOwnership, WithdrawProposal,
 };
 use contracts::worker::{MAX_JOB_LIFE_S, RequestUnbond, WithdrawUnbonded};
-use contracts::{Generation, HashBytes, Message, Nanoton, Params, Prices, Ref, StdAddr, Units};
+use contracts::{Codes, Generation, HashBytes, Message, Nanoton, Params, Prices, Ref, StdAddr, Units};
 use tests::engine::StackItem;
 use tests::market::{
     FEE_BPS, FEES, PRICES, ROYALTY_BPS, SHARE_BPS, TIMELOCK_S, TON, assert_all_succeeded, assert_refused,
@@ -500,4 +500,34 @@ fn who_enforces_a_revocation_pays_for_it_to_the_nanoton() {
     assert_all_succeeded(&txs);
     assert_eq!(txs[0].out[0].value, order.get());
     assert!(market.chain.balance(&registry) + 1_000_000 >= before);
+}
+
+#[test]
+fn a_new_generation_comes_with_its_own_platforms_code() {
+    let mut market = Market::open();
+    let (owner, registry) = (market.owner.clone(), market.registry.clone());
+    let before = market.registry_storage();
+    let platform_code = library(Contract::Job);
+    let codes = Codes { platform: *platform_code.repr_hash(), ..*before.generation.codes };
+    let generation = Generation { codes: Ref::new(codes).unwrap(), ..(*before.generation).clone() };
+    let generation = Ref::new(generation).unwrap();
+    let body = ProposeGeneration { platform_code: platform_code.clone(), generation, ..proposal(&market, 0) };
+    assert_all_succeeded(&market.tell(&owner, &registry, VALUE, &body));
+    market.chain.wait(TIMELOCK_S);
+    assert_all_succeeded(&market.tell(&owner, &registry, VALUE, &ApplyProposal { query_id: 1 }));
+    let upgrades = market.registry_storage().upgrades;
+    assert_eq!(upgrades.platform_code, platform_code);
+    let served = upgrades.earlier.get(before.generation.hash()).unwrap();
+    assert_eq!(served, Some(library(Contract::Platform)));
+}
+
+#[test]
+fn needs_that_are_accepted_stay_so_while_others_wait() {
+    let mut market = Market::open();
+    let (owner, registry) = (market.owner.clone(), market.registry.clone());
+    market.tell(&owner, &registry, VALUE, &SetAcceptedNeeds { query_id: 1, needs: 1 });
+    market.chain.wait(TIMELOCK_S);
+    market.tell(&owner, &registry, VALUE, &SetAcceptedNeeds { query_id: 1, needs: 3 });
+    let (policy, now) = (market.registry_storage().policy, market.chain.now);
+    assert_eq!((policy.accepted(now), policy.accepted(now + TIMELOCK_S)), (1, 3));
 }
