@@ -94,6 +94,8 @@ contract_errors! {
     WrongBinding = 136, Worker, "the quote's report data is not that of this worker, these keys and this registration";
     PlatformTaken = 137, Worker, "the machine serves another Worker until that one leaves it or expires";
     Paused = 138, Worker, "the worker takes no new jobs";
+    UnknownWord = 145, Sender, "the comment is none of the words that this contract knows, in docs/wallet.md";
+    BadGeneration = 146, Sender, "the proposed generation contradicts itself or is of another network";
     UnknownMessage = 65535, Sender, "the contract does not know this message";
 }
 

@@ -4,6 +4,7 @@
 
 pub mod artifacts;
 pub mod attestor;
+pub mod comment;
 pub mod config_file;
 pub mod errors;
 pub mod fees;
@@ -13,6 +14,7 @@ pub mod librarian;
 pub mod measurement;
 pub mod model;
 pub mod model_manifest;
+pub mod model_metadata;
 pub mod money;
 pub mod network;
 pub mod network_file;

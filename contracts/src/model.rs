@@ -62,16 +62,28 @@ impl ModelStorage {
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct ModelState {
     pub publisher: StdAddr,
+    /// To whom the model is offered.
+    pub next_publisher: Option<StdAddr>,
     pub royalty_bps: u16,
     pub unit: Unit,
     pub deprecated: bool,
-    /// UTF-8 JSON: name, licence, context.
+    /// Whether the model's id named who registered it ([`crate::model_manifest::published_id`]).
+    pub named: bool,
+    /// [`crate::model_metadata::ModelMetadata`], or whatever else its publisher wrote.
     pub metadata: Ref<Snake>,
 }
 
 messages! {
-    /// Whoever sends it first, with the state init, becomes the publisher.
-    "register_model" "#43480201" RegisterModel { query_id: u64, royalty_bps: u16, unit: Unit, metadata: Ref<Snake> }
+    /// Whoever sends it first, with the state init, becomes the publisher; whom the id names replaces one whom it does
+    /// not.
+    "register_model" "#43480201" RegisterModel {
+        query_id: u64,
+        royalty_bps: u16,
+        unit: Unit,
+        /// With the sender it makes the id, where that names its publisher.
+        files_root: Option<HashBytes>,
+        metadata: Ref<Snake>,
+    }
     /// Worker to Model, for an offer.
     "ask_royalty" "#43480202" AskRoyalty {
         query_id: u64,
@@ -91,8 +103,10 @@ messages! {
     "share_paid" "#43480204" SharePaid { query_id: u64 }
     /// Anyone: what lies above the rent to publisher and treasury, as [`crate::money::ShareSplit`] says.
     "withdraw_shares" "#43480205" WithdrawShares { query_id: u64 }
-    /// Publisher.
-    "transfer_model" "#43480206" TransferModel { query_id: u64, new_publisher: StdAddr }
+    /// Publisher: offer the model, or take the offer back with nothing.
+    "transfer_model" "#43480206" TransferModel { query_id: u64, new_publisher: Option<StdAddr> }
+    /// To whom it is offered.
+    "accept_model" "#43480209" AcceptModel { query_id: u64 }
     /// Publisher: no new offers.
     "deprecate_model" "#43480207" DeprecateModel { query_id: u64 }
 }

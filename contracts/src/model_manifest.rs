@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tycho_types::cell::HashBytes;
+use tycho_types::models::StdAddr;
 
 /// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,16 @@ pub fn model_id(files: &[ModelFile]) -> Result<HashBytes, ManifestError> {
             .collect();
     }
     level.pop().map(HashBytes).ok_or(ManifestError::Empty)
+}
+
+/// Id of a model that names its publisher, from the [`model_id`] of its files: whoever else registers it first is
+/// replaced by that account.
+pub fn published_id(files_root: &HashBytes, publisher: &StdAddr) -> HashBytes {
+    let mut hasher = Sha256::new();
+    hasher.update(b"chrysalis/publisher/v1");
+    hasher.update(publisher.workchain.to_be_bytes());
+    hasher.update(publisher.address.0);
+    HashBytes(node(&files_root.0, &hasher.finalize().into()))
 }
 
 /// Hashes a file's contents; `on_bytes` hears of every piece read, for a progress bar.

@@ -1,7 +1,7 @@
 //! Every message and log of the contracts by opcode, for explorers and tests.
 
 use crate::wire::Message;
-use crate::{attestor, job, job_log, model, platform, registry, worker};
+use crate::{attestor, comment, job, job_log, model, platform, registry, worker};
 
 /// `(opcode, name in the TL-B)` of every message and log.
 pub const ALL: &[(u32, &str)] = &[
@@ -15,12 +15,19 @@ pub const ALL: &[(u32, &str)] = &[
     entry::<registry::AllowAdvisories>(),
     entry::<registry::RevokeAdvisories>(),
     entry::<registry::RegistrationRefused>(),
+    entry::<registry::ProposeGeneration>(),
+    entry::<registry::WithdrawProposal>(),
+    entry::<registry::ApplyProposal>(),
+    entry::<registry::RetireGeneration>(),
+    entry::<registry::RegistryChanged>(),
+    entry::<comment::TextComment>(),
     entry::<model::RegisterModel>(),
     entry::<model::AskRoyalty>(),
     entry::<model::RoyaltyQuoted>(),
     entry::<model::SharePaid>(),
     entry::<model::WithdrawShares>(),
     entry::<model::TransferModel>(),
+    entry::<model::AcceptModel>(),
     entry::<model::DeprecateModel>(),
     entry::<worker::TopUpStake>(),
     entry::<worker::AttestationRegistered>(),

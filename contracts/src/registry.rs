@@ -20,7 +20,29 @@ pub struct RegistryStorage {
     /// Measurement → Unix time from which it is admitted.
     pub measurements: Dict<HashBytes, u32>,
     pub policy: Ref<PlatformPolicy>,
+    pub upgrades: Ref<Upgrades>,
+}
+
+/// What a change of parameters changes, and what remains of those before.
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct Upgrades {
     /// Of the contracts the Registry itself deploys: a library cell.
+    pub platform_code: Cell,
+    /// The change under way.
+    pub next: Option<Ref<Proposal>>,
+    /// Hash of an earlier generation's cell → its Platform's code: its workers register as before.
+    pub earlier: Dict<HashBytes, Cell>,
+}
+
+/// A change of parameters that waits for its time.
+#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
+pub struct Proposal {
+    /// Unix time from which anyone may apply it.
+    pub from: u32,
+    /// Of changes proposed after it.
+    pub timelock_s: u32,
+    /// Of the children that come after it.
+    pub generation: Ref<Generation>,
     pub platform_code: Cell,
 }
 
@@ -55,6 +77,8 @@ pub struct RegistrationRequest {
     pub registration_seqno: u32,
     pub mc_seqno: u32,
     pub mc_root_hash: HashBytes,
+    /// The worker's, where it is not the Registry's newest.
+    pub generation: Option<Ref<Generation>>,
 }
 
 impl RegistryStorage {
@@ -88,13 +112,19 @@ impl RegistryStorage {
             generation: Ref::new(generation)?,
             measurements: admitted,
             policy: Ref::new(policy)?,
-            platform_code,
+            upgrades: Ref::new(Upgrades { platform_code, next: None, earlier: Dict::new() })?,
         })
     }
 
     /// Address of the registry that starts with this storage.
     pub fn address(&self, code: &Cell) -> Result<StdAddr, WireError> {
         Ok(CodeRef::of(code).address(&to_cell(self)?))
+    }
+
+    /// Whether children of this generation, by the hash of its cell, are this registry's: the newest, or an earlier one
+    /// that was not retired.
+    pub fn serves(&self, generation: &HashBytes) -> bool {
+        self.generation.hash() == *generation || matches!(self.upgrades.earlier.get(generation), Ok(Some(_)))
     }
 
     /// What the children of the registry at `address` are born with.
@@ -118,7 +148,13 @@ messages! {
     /// The pending owner: take the ownership.
     "accept_ownership" "#43480104" AcceptOwnership { query_id: u64 }
     /// Anyone: tell a worker that its measurement is revoked.
-    "enforce_revocation" "#43480107" EnforceRevocation { query_id: u64, measurement: HashBytes, worker_owner: StdAddr }
+    "enforce_revocation" "#43480107" EnforceRevocation {
+        query_id: u64,
+        measurement: HashBytes,
+        worker_owner: StdAddr,
+        /// The worker's, where it is not the Registry's newest.
+        generation: Option<Ref<Generation>>,
+    }
     /// Registry to worker.
     "measurement_revoked" "#43480108" MeasurementRevoked { query_id: u64, measurement: HashBytes }
     /// Owner: what a TCB level may need; what is dropped is dropped at once, what is added waits for the timelock.
@@ -127,6 +163,28 @@ messages! {
     "allow_advisories" "#4348010a" AllowAdvisories { query_id: u64, advisories: HashBytes }
     /// Owner: accept them no longer, at once.
     "revoke_advisories" "#4348010b" RevokeAdvisories { query_id: u64, advisories: HashBytes }
+    /// Owner: other parameters, codes and timelock after the timelock, for children that come then. One at a time.
+    "propose_generation" "#4348010d" ProposeGeneration {
+        query_id: u64,
+        timelock_s: u32,
+        generation: Ref<Generation>,
+        platform_code: Cell,
+    }
+    /// Owner: take the proposal back, at once.
+    "withdraw_proposal" "#4348010e" WithdrawProposal { query_id: u64 }
+    /// Anyone, once its time has come.
+    "apply_proposal" "#4348010f" ApplyProposal { query_id: u64 }
+    /// Owner: workers of an earlier generation, by the hash of its cell, register no more, at once.
+    "retire_generation" "#43480110" RetireGeneration { query_id: u64, generation: HashBytes }
+    /// Log of the Registry.
+    "registry_changed" "#43480180" RegistryChanged {
+        /// Of the message that changed it.
+        opcode: u32,
+        /// Measurement, advisories, needs, hash of the generation's cell, or account of the owner to come.
+        subject: HashBytes,
+        /// Unix time from which it holds.
+        from: u32,
+    }
     /// To the sender of a `verify_quote`, with what it brought: why the registration ends here, by its exit code.
     "registration_refused" "#4348010c" RegistrationRefused { query_id: u64, reason: u16 }
 }

@@ -1,15 +1,16 @@
 //! The Worker: stake, attested keys, offers, claims.
 
-use tycho_types::cell::{HashBytes, Load, Store};
+use tycho_types::cell::{Cell, HashBytes, Load, Store};
 use tycho_types::dict::Dict;
 use tycho_types::models::StdAddr;
 
 use crate::attestor::Serial;
+use crate::model::RoyaltyQuoted;
 use crate::money::{Nanoton, Prices};
 use crate::network::Network;
 use crate::platform::Ppid;
 use crate::receipt::ClaimOrder;
-use crate::wire::{Ref, Signature, WireError, messages};
+use crate::wire::{Message, Ref, Signature, WireError, messages};
 
 /// From the post of any job to the end of its audit at most; the least time of unbonding, whatever the network's.
 pub const MAX_JOB_LIFE_S: u32 = 28 * 86_400;
@@ -114,6 +115,38 @@ pub struct Offer {
     pub royalty_bps: u16,
     /// The Model's account, in the basechain.
     pub model: HashBytes,
+}
+
+/// One step of a worker's price history, which the transactions of its account tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OfferChange {
+    /// The offer of a model is new, or another than before.
+    Offered {
+        model_id: HashBytes,
+        prices: Prices,
+        min_deposit: Nanoton,
+        royalty_bps: u16,
+    },
+    Withdrawn {
+        model_id: HashBytes,
+    },
+}
+
+impl OfferChange {
+    /// What a message changed, by its body, where the Worker's transaction on it succeeded: then its sender was the
+    /// Model, or who may withdraw the offer.
+    pub fn of_message(body: &Cell, bounced: bool) -> Option<Self> {
+        if bounced {
+            return None;
+        }
+        if let Ok(RoyaltyQuoted { model_id, royalty_bps, min_deposit, prices, .. }) =
+            RoyaltyQuoted::from_cell(body)
+        {
+            return Some(Self::Offered { model_id, prices: *prices, min_deposit, royalty_bps });
+        }
+        let WithdrawOffer { model_id, .. } = WithdrawOffer::from_cell(body).ok()?;
+        Some(Self::Withdrawn { model_id })
+    }
 }
 
 messages! {

@@ -202,22 +202,35 @@ proptest! {
         m in hash(), from: u32, a in attestation(), net in network(), bps: u16, u in unit(), meta in snake(),
         p in prices(), x in coins(), deprecated: bool,
     ) {
+        let made_ref = Ref::new(made.clone()).unwrap();
+        let proposal = Proposal {
+            from, timelock_s: lock, generation: made_ref.clone(), platform_code: library_cell_of(&m),
+        };
+        let mut earlier = Dict::new();
+        earlier.set(m, library_cell_of(&m)).unwrap();
+        let upgrades = Upgrades {
+            platform_code: library_cell_of(&m), next: Some(Ref::new(proposal.clone()).unwrap()), earlier,
+        };
         let mut measurements = Dict::new();
         measurements.set(m, from).unwrap();
         round_trip(RegistryStorage {
             owner: owner.clone(), pending_owner: pending.clone(), salt, timelock_s: lock,
             generation: Ref::new(made).unwrap(), measurements: measurements.clone(),
             policy: Ref::new(PlatformPolicy { needs: 1, next_needs: 3, next_from: from, advisories: measurements }).unwrap(),
-            platform_code: library_cell_of(&m),
+            upgrades: Ref::new(upgrades.clone()).unwrap(),
         });
+        round_trip(upgrades);
+        round_trip(proposal);
         round_trip(RegistrationRequest {
             receipt_key: m, encryption_key: m, registration_seqno: from, mc_seqno: lock, mc_root_hash: m,
+            generation: deprecated.then(|| made_ref.clone()),
         });
         let ppid = a.evidence.ppid;
         let platform = PlatformState { worker_owner: owner.clone(), until: from };
         round_trip(PlatformStorage { ppid, network: Ref::new(net.clone()).unwrap(), state: Some(platform) });
         let state = ModelState {
-            publisher: owner.clone(), royalty_bps: bps, unit: u, deprecated,
+            publisher: owner.clone(), next_publisher: pending.clone(), royalty_bps: bps, unit: u, deprecated,
+            named: !deprecated,
             metadata: Ref::new(meta.clone()).unwrap(),
         };
         round_trip(ModelStorage { model_id: m, network: Ref::new(net).unwrap(), state: Some(state) });
@@ -225,7 +238,7 @@ proptest! {
         let p = Ref::new(p).unwrap();
         message(AllowMeasurement { query_id: q, measurement: m });
         message(RevokeMeasurement { query_id: q, measurement: m });
-        message(TransferOwnership { query_id: q, new_owner: pending });
+        message(TransferOwnership { query_id: q, new_owner: pending.clone() });
         message(AcceptOwnership { query_id: q });
         message(ServeWorker { query_id: q, worker_owner: owner.clone(), registration_seqno: lock, attestation: a });
         message(LeaveWorker { query_id: q });
@@ -233,14 +246,22 @@ proptest! {
         message(AllowAdvisories { query_id: q, advisories: m });
         message(RevokeAdvisories { query_id: q, advisories: m });
         message(RegistrationRefused { query_id: q, reason: bps });
-        message(EnforceRevocation { query_id: q, measurement: m, worker_owner: owner.clone() });
+        message(EnforceRevocation { query_id: q, measurement: m, worker_owner: owner.clone(), generation: None });
+        message(ProposeGeneration {
+            query_id: q, timelock_s: lock, generation: made_ref, platform_code: library_cell_of(&m),
+        });
+        message(WithdrawProposal { query_id: q });
+        message(ApplyProposal { query_id: q });
+        message(RetireGeneration { query_id: q, generation: m });
+        message(RegistryChanged { opcode: from, subject: m, from });
         message(MeasurementRevoked { query_id: q, measurement: m });
-        message(RegisterModel { query_id: q, royalty_bps: bps, unit: u, metadata: Ref::new(meta).unwrap() });
+        message(RegisterModel { query_id: q, royalty_bps: bps, unit: u, files_root: deprecated.then_some(m), metadata: Ref::new(meta).unwrap() });
         message(AskRoyalty { query_id: q, worker_owner: owner.clone(), min_deposit: x, prices: p.clone() });
         message(RoyaltyQuoted { query_id: q, model_id: m, royalty_bps: bps, min_deposit: x, prices: p });
         message(SharePaid { query_id: q });
         message(WithdrawShares { query_id: q });
-        message(TransferModel { query_id: q, new_publisher: owner });
+        message(TransferModel { query_id: q, new_publisher: pending });
+        message(AcceptModel { query_id: q });
         message(DeprecateModel { query_id: q });
     }
 

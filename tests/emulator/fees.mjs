@@ -98,7 +98,7 @@ const toContract = (to, body) => bc.sendMessage(external({ to, body }));
 const getInt = async (method, ...args) => (await bc.runGetMethod(worker, method, args.map((value) => ({ type: 'int', value: BigInt(value) })))).stackReader.readBigNumber();
 
 const rows = {};
-rows['Register a model (42 bytes of metadata)'] = cost(await publisher.send(model, TON, message(0x43480201).storeUint(500, 16).storeUint(0, 8).storeRef(b().storeBuffer(Buffer.alloc(42, 97)).endCell()).endCell(), modelInit));
+rows['Register a model (42 bytes of metadata)'] = cost(await publisher.send(model, TON, message(0x43480201).storeUint(500, 16).storeUint(0, 8).storeBit(false).storeRef(b().storeBuffer(Buffer.alloc(42, 97)).endCell()).endCell(), modelInit));
 rows['Stake, with the deployment of the Worker'] = cost(await owner.send(worker, 22n * TON, message(0x43480301).storeCoins(20n * TON).endCell(), workerInit));
 const attestation = () => b().storeBuffer(workerKey.publicKey).storeUint(hash('encryption key'), 256).storeUint(hash('measurement'), 256).storeUint(bc.now + 6 * DAY_S, 32)
     .storeRef(b().storeUint(1n, 256).storeUint(1, 32).storeUint(1, 32).storeUint(1n, 256).storeUint(1n, 160).storeUint(5n, 128).endCell()).endCell();

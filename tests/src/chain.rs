@@ -3,8 +3,10 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
+use contracts::comment::TextComment;
 use contracts::fees::FeePrices;
 use contracts::{Cell, HashBytes, Message, Nanoton, StateInit, StdAddr, opcodes};
+use num_bigint::BigInt;
 use sha2::{Digest, Sha256};
 use tycho_types::cell::{CellBuilder, CellSlice, CellSliceParts, CellSliceRange};
 use tycho_types::models::{
@@ -13,7 +15,7 @@ use tycho_types::models::{
 };
 use tycho_types::num::Tokens;
 
-use crate::engine::{Engine, Refused};
+use crate::engine::{Engine, Refused, StackItem};
 
 /// Unix time at which every chain starts.
 pub const GENESIS: u32 = 1_800_000_000;
@@ -151,6 +153,11 @@ impl Tx {
             Some(code) => opcodes::name(code).map_or_else(|| format!("{code:08x}"), str::to_owned),
             None => "transfer".to_owned(),
         };
+        let word = || TextComment::from_cell(&self.body).ok()?.text.word().ok();
+        let name = match word() {
+            Some(word) => format!("{name} ({word})"),
+            None => name,
+        };
         if self.bounced { format!("bounced {name}") } else { name }
     }
 
@@ -204,6 +211,12 @@ impl Chain {
         self.people.entry(address.clone()).or_default().balance += balance.get();
         self.minted += balance.get();
         address
+    }
+
+    /// Makes a person of an address, with money.
+    pub fn adopt(&mut self, address: &StdAddr, balance: Nanoton) {
+        self.people.entry(address.clone()).or_default().balance += balance.get();
+        self.minted += balance.get();
     }
 
     pub fn inbox(&self, person: &StdAddr) -> &[Received] {
@@ -405,6 +418,11 @@ impl Chain {
     /// The one integer that a get-method of a contract leaves.
     pub fn get_int(&self, contract: &StdAddr, method: &str, arguments: &[u128]) -> Option<u128> {
         self.engine.get_int(self.contracts.get(contract)?, self.now, method, arguments)
+    }
+
+    /// What a get-method leaves on the stack, bottom first. `None` where it failed.
+    pub fn get(&self, contract: &StdAddr, method: &str, arguments: &[BigInt]) -> Option<Vec<StackItem>> {
+        self.engine.get(self.contracts.get(contract)?, self.now, method, arguments)
     }
 
     /// Prices that every contract here is charged.

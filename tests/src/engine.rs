@@ -4,6 +4,7 @@ use std::convert::Infallible;
 
 use contracts::fees::FeePrices;
 use contracts::{Cell, HashBytes, StdAddr, artifacts};
+use num_bigint::BigInt;
 use sha2::{Digest, Sha256};
 use tvm_executor::{Environment, PrevBlocks, TvmError, Vm, method_id};
 use tycho_types::cell::{CellBuilder, Lazy};
@@ -22,6 +23,16 @@ pub struct Engine {
 pub struct Refused {
     /// Nothing when no code ran.
     pub exit_code: Option<i32>,
+}
+
+/// What a get-method leaves in one place of the stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StackItem {
+    Null,
+    Int(BigInt),
+    Cell(Cell),
+    /// What remains of it, as a cell of its own.
+    Slice(Cell),
 }
 
 pub struct Executed {
@@ -100,6 +111,46 @@ impl Engine {
             return None;
         }
         u128::try_from(&*output.stack.parse::<Stack>().ok()?.pop_int().ok()?).ok()
+    }
+
+    /// Runs a get-method of an active account. `None` where it failed.
+    pub fn get(
+        &self,
+        account: &ShardAccount,
+        now: u32,
+        method: &str,
+        arguments: &[BigInt],
+    ) -> Option<Vec<StackItem>> {
+        let account = account.load_account().ok()??;
+        let mut stack = Stack::default();
+        for argument in arguments {
+            stack.push_int(argument.clone()).ok()?;
+        }
+        let stack = CellBuilder::build_from(&stack).ok()?;
+        let output =
+            self.vm.run_getter(&self.environment(now, 0), &account, method_id(method), &stack).ok()?;
+        if output.exit_code > 1 {
+            return None;
+        }
+        let mut stack = output.stack.parse::<Stack>().ok()?;
+        let mut items = Vec::new();
+        while stack.depth() > 0 {
+            let value = stack.pop().ok()?;
+            items.push(if value.is_null() {
+                StackItem::Null
+            } else if let Ok(int) = value.clone().into_int() {
+                StackItem::Int((*int).clone())
+            } else if let Ok(cell) = value.clone().into_cell() {
+                StackItem::Cell((*cell).clone())
+            } else {
+                let slice = value.into_cell_slice().ok()?;
+                let mut builder = CellBuilder::new();
+                builder.store_slice(slice.apply()).ok()?;
+                StackItem::Slice(builder.build().ok()?)
+            });
+        }
+        items.reverse();
+        Some(items)
     }
 
     fn environment(&self, now: u32, block_lt: u64) -> Environment {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use contracts::artifacts::{self, Contract};
 use contracts::attestor::{Bytes, QuoteOrigin, QuoteVerified, VerifiedReport};
+use contracts::comment::Word;
 use contracts::errors::ContractError;
 use contracts::fees::FeePrices;
 use contracts::job::{
@@ -209,7 +210,7 @@ impl Market {
         let metadata = Snake::new(br#"{"name":"test","licence":"MIT"}"#.to_vec())
             .and_then(Ref::new)
             .expect("the metadata fits");
-        let body = RegisterModel { query_id: 1, royalty_bps, unit: Unit::Token, metadata };
+        let body = RegisterModel { query_id: 1, royalty_bps, unit: Unit::Token, files_root: None, metadata };
         self.chain.send(publisher, &address, Nanoton::new(FEES), cell(&body), Some(init))
     }
 
@@ -272,6 +273,26 @@ impl Market {
         self.say_as_attestor(&body)
     }
 
+    /// The generation of all workers here, where the Registry has come to another one.
+    pub fn earlier_generation(&self) -> Option<Ref<Generation>> {
+        let own = Ref::new(self.network.generation.clone()).expect("a generation fits");
+        (self.registry_storage().generation.hash() != own.hash()).then_some(own)
+    }
+
+    /// The same for a worker of an earlier generation, which names it.
+    pub fn attest_of(
+        &mut self,
+        worker: &Worker,
+        measurement: HashBytes,
+        generation: Option<Ref<Generation>>,
+    ) -> Vec<Tx> {
+        let mut body = self.quote_verified(worker, measurement);
+        let mut request: RegistrationRequest = from_cell(&body.payload).expect("a request reads back");
+        request.generation = generation;
+        body.payload = to_cell(&request).expect("a request fits");
+        self.say_as_attestor(&body)
+    }
+
     /// What the Attestor tells the Registry, from the test's own account in its place.
     pub fn say_as_attestor(&mut self, body: &QuoteVerified) -> Vec<Tx> {
         self.tell(&self.attestor.clone(), &self.registry.clone(), Nanoton::new(FEES), body)
@@ -289,6 +310,7 @@ impl Market {
             registration_seqno: self.worker_state(worker).map_or(0, |state| state.registration_seqno),
             mc_seqno: block.seqno,
             mc_root_hash: block.root_hash,
+            generation: self.earlier_generation(),
         };
         let origin = QuoteOrigin {
             quote_digest: hash("quote"),
@@ -367,6 +389,11 @@ impl Market {
     /// Sends a message with a value.
     pub fn tell<M: Message>(&mut self, from: &StdAddr, to: &StdAddr, value: Nanoton, body: &M) -> Vec<Tx> {
         self.chain.send(from, to, value, cell(body), None)
+    }
+
+    /// Sends a wallet's comment.
+    pub fn write(&mut self, from: &StdAddr, to: &StdAddr, value: Nanoton, word: Word) -> Vec<Tx> {
+        self.tell(from, to, value, &word.comment())
     }
 
     /// A job for the worker as it would be posted, without posting it.

@@ -274,14 +274,14 @@ fn check_registry(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>) 
         (Some(Err(error)), _) => Err(error.clone()),
         (_, Err(error)) => Err(error.to_string()),
         (Some(Ok(storage)), Ok(expected)) => holds(
-            storage.generation.hash() == *expected.repr_hash(),
-            storage.generation.hash().to_string(),
-            "the Registry has another generation",
+            storage.serves(expected.repr_hash()),
+            expected.repr_hash().to_string(),
+            "the Registry has another generation, and did not have this one or has retired it",
         ),
     };
     verdict.add(
         "registry_generation",
-        "fee, caps, stakes and the codes of the other contracts are those the Registry was deployed with",
+        "fee, caps, stakes and the codes of the other contracts are those of a generation that the Registry serves",
         Party::Chain,
         generation,
     );

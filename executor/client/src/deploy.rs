@@ -139,7 +139,7 @@ pub fn register_model(
     metadata: &str,
 ) -> Result<Transfer, ClientError> {
     let metadata = Ref::new(Snake::new(metadata.as_bytes().to_vec())?)?;
-    let body = RegisterModel { query_id: 0, royalty_bps, unit, metadata }.to_cell()?;
+    let body = RegisterModel { query_id: 0, royalty_bps, unit, files_root: None, metadata }.to_cell()?;
     let transfer = Transfer::new(network.model_address(model_id)?, amounts::MODEL_REGISTER.get(), body);
     Ok(transfer.with_state_init(network.model_state_init(model_code, model_id)?))
 }

@@ -30,7 +30,7 @@ pub use history::{CollectedJob, collect_job};
 pub use model::{ModelView, read_model};
 pub use outcome::{Outcome, SessionEnd, Settled, outcome};
 pub use recover::{PostedJob, jobs_in, posted_jobs};
-pub use registry::{RegistryView, read_registry};
+pub use registry::{RegistryView, earlier_generation, read_registry};
 pub use reply_key::reply_key;
 pub use request::{JobRequest, JobTerms, Posting, SealedJob};
 pub use session::{

@@ -2,7 +2,7 @@
 
 use chain::{ChainAccess, McBlock};
 use contracts::registry::RegistryStorage;
-use contracts::{Cell, CodeRef, HashBytes, Network, StdAddr};
+use contracts::{Cell, CodeRef, Generation, HashBytes, Network, Ref, StdAddr};
 
 use crate::error::{ClientError, Unfit};
 
@@ -24,7 +24,8 @@ pub struct RegistryView {
 /// Reads the Registry of `network` as of `at`. `trusted_code` is the code that the network file names for it.
 ///
 /// # Errors
-/// [`ClientError::NotOurs`] where nothing is at its address, or another contract, or one with other parameters.
+/// [`ClientError::NotOurs`] where nothing is at its address, or another contract, or one that does not serve these
+/// parameters.
 pub async fn read_registry<C: ChainAccess + ?Sized>(
     chain: &C,
     network: &Network,
@@ -45,10 +46,33 @@ pub async fn read_registry<C: ChainAccess + ?Sized>(
         return Err(not_ours("its code is another"));
     }
     let storage: RegistryStorage = contracts::wire::from_cell(data)?;
-    if *storage.generation != network.generation {
-        return Err(not_ours("its parameters are others"));
+    let generation = contracts::wire::to_cell(&network.generation)?;
+    if !storage.serves(generation.repr_hash()) {
+        return Err(not_ours("its parameters are others, or those of the network file are retired"));
     }
     Ok(RegistryView { address, as_of: *at, code: code.clone(), data: data.clone(), storage })
+}
+
+/// What a registration has to name beside the keys: the generation of `network`, where its Registry has come to another
+/// one since.
+///
+/// # Errors
+/// [`ClientError::NotOurs`] where no Registry is at its address.
+pub async fn earlier_generation<C: ChainAccess + ?Sized>(
+    chain: &C,
+    network: &Network,
+    at: &McBlock,
+) -> Result<Option<Ref<Generation>>, ClientError> {
+    let address = network.registry.clone();
+    let view = chain.account(&address, at).await?;
+    let data = view.data().ok_or_else(|| ClientError::NotOurs {
+        address,
+        what: "Registry",
+        reason: "there is no active contract".to_owned(),
+    })?;
+    let newest = contracts::wire::from_cell::<RegistryStorage>(data)?.generation;
+    let own = Ref::new(network.generation.clone())?;
+    Ok((newest.hash() != own.hash()).then_some(own))
 }
 
 impl RegistryView {

@@ -186,6 +186,7 @@ impl World {
             registration_seqno: worker.state.registration_seqno,
             mc_seqno: block.seqno,
             mc_root_hash: block.root_hash,
+            generation: None,
         };
         let binding = KeyBinding {
             network_id: self.network.id(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chain::trace::{self, Limits};
 use chain::{ChainAccess, ChainError, Confirmed, McBlock, Transfer, TxId, external_message};
-use client::{ClientError, read_attestor};
+use client::{ClientError, earlier_generation, read_attestor};
 use contracts::errors::RejectionReason;
 use contracts::receipt::{ClaimOrder, ClaimOrderBody, Tag};
 use contracts::worker::ClaimJob;
@@ -629,6 +629,7 @@ impl<C: ChainAccess + ?Sized + 'static> Registrar<C> {
         let block = recent_block(chain).await.map_err(ClientError::from)?;
         let head = chain.head().await.map_err(ClientError::from)?;
         let held = read_attestor(chain, &self.registrant.network, &head).await?.storage;
+        let generation = earlier_generation(chain, &self.registrant.network, &head).await?;
         let (registrant, keys) = (self.registrant.clone(), self.keys.clone());
         let (source, collateral) = (self.source.clone(), self.collateral.clone());
         let made = tokio::task::spawn_blocking(move || {
@@ -642,9 +643,11 @@ impl<C: ChainAccess + ?Sized + 'static> Registrar<C> {
             };
             registrant.prove(source.as_ref(), collateral.as_ref(), &keys, registration_seqno, &block, &held)
         });
-        made.await.unwrap_or_else(|_| {
+        let mut proven = made.await.unwrap_or_else(|_| {
             Err(AttestationError::Failed { detail: "the source of quotes panicked".into() }.into())
-        })
+        })?;
+        proven.request.generation = generation;
+        Ok(proven)
     }
 
     /// Sends them, or says what to send.

@@ -175,6 +175,7 @@ impl Registrant {
             registration_seqno,
             mc_seqno: block.seqno,
             mc_root_hash: block.root_hash,
+            generation: None,
         };
         let report_data = self.binding(&request).report_data();
         let quote = source.quote(&report_data)?;

@@ -311,7 +311,8 @@ fn a_revoked_image_is_refused_at_once_and_anyone_may_enforce_it() {
     let (owner, registry) = (market.owner.clone(), market.registry.clone());
     let value = Nanoton::new(FEES);
     let measurement = market.measurement;
-    let enforce = EnforceRevocation { query_id: 1, measurement, worker_owner: worker.owner.clone() };
+    let enforce =
+        EnforceRevocation { query_id: 1, measurement, worker_owner: worker.owner.clone(), generation: None };
     let txs = market.tell(&stranger, &registry, value, &enforce);
     assert!(!txs[0].succeeded(), "an admitted image was revoked");
     assert!(market.worker_state(&worker).unwrap().attestation.is_some());

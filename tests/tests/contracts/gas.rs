@@ -5,20 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use contracts::attestor::{Bytes, CertificateRevoked};
+use contracts::comment::Word;
 use contracts::job::{EQUIVOCATED, JobStatus};
 use contracts::job_log::JobClosed;
-use contracts::model::{DeprecateModel, TransferModel, WithdrawShares};
+use contracts::model::{AcceptModel, DeprecateModel, SharePaid, TransferModel, WithdrawShares};
 use contracts::receipt::Receipt;
 use contracts::registry::{
-    AcceptOwnership, AllowAdvisories, AllowMeasurement, EnforceRevocation, RevokeAdvisories,
-    RevokeMeasurement, SetAcceptedNeeds, TransferOwnership,
+    AcceptOwnership, AllowAdvisories, AllowMeasurement, ApplyProposal, EnforceRevocation, RetireGeneration,
+    RevokeAdvisories, RevokeMeasurement, SetAcceptedNeeds, TransferOwnership, WithdrawProposal,
 };
 use contracts::worker::{
     FundGas, LeavePlatform, MAX_RECEIPT_KEYS, OfferModel, PauseWorker, RequestUnbond, SetOperator,
     WithdrawEarnings, WithdrawOffer, WithdrawUnbonded,
 };
 use contracts::{Nanoton, Prices, Ref, StdAddr, Units, opcodes};
-use tests::market::{FEES, PRICES, TON, assert_all_succeeded, cell, hash};
+use tests::market::{FEES, PRICES, TIMELOCK_S, TON, assert_all_succeeded, cell, hash};
 use tests::{Market, Terms, Tx, Worker};
 
 const SNAPSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/gas.json");
@@ -31,7 +32,7 @@ const MANY_OFFERS: usize = 2_000;
 /// Highest gas of each operation.
 fn measure() -> BTreeMap<String, u64> {
     let mut gas = BTreeMap::new();
-    for log in [jobs(), sessions(), open_jobs(), accounts(), registry(), a_worker_with_a_history()] {
+    for log in [jobs(), sessions(), open_jobs(), accounts(), registry(), words(), a_worker_with_a_history()] {
         for (operation, used) in log {
             let entry = gas.entry(operation).or_insert(0);
             *entry = used.max(*entry);
@@ -47,6 +48,7 @@ pub(crate) fn every_operation() {
     open_jobs();
     accounts();
     registry();
+    words();
 }
 
 fn used(market: &Market) -> Vec<(String, u64)> {
@@ -205,8 +207,9 @@ fn accounts() -> Vec<(String, u64)> {
     market.offer(&worker, PRICES);
     market.chain.wait(contracts::worker::MAX_JOB_LIFE_S);
     market.tell(&owner, &address, VALUE, &WithdrawUnbonded { query_id: 1 });
-    let transfer = TransferModel { query_id: 1, new_publisher: heir.clone() };
+    let transfer = TransferModel { query_id: 1, new_publisher: Some(heir.clone()) };
     market.tell(&publisher, &model, VALUE, &transfer);
+    market.tell(&heir, &model, VALUE, &AcceptModel { query_id: 1 });
     market.tell(&heir, &model, VALUE, &DeprecateModel { query_id: 1 });
     market.attest(&worker);
     let attestor = market.attestor.clone();
@@ -235,11 +238,74 @@ fn registry() -> Vec<(String, u64)> {
     let revoke = RevokeMeasurement { query_id: 1, measurement };
     market.tell(&owner, &registry, VALUE, &revoke);
     market.attest(&worker);
-    let enforce = EnforceRevocation { query_id: 1, measurement, worker_owner: worker.owner.clone() };
+    let enforce =
+        EnforceRevocation { query_id: 1, measurement, worker_owner: worker.owner.clone(), generation: None };
     market.tell(&client, &registry, VALUE, &enforce);
     let offer = TransferOwnership { query_id: 1, new_owner: Some(heir.clone()) };
     market.tell(&owner, &registry, VALUE, &offer);
     market.tell(&heir, &registry, VALUE, &AcceptOwnership { query_id: 1 });
+    let proposal = crate::registry::proposal(&market, 7);
+    assert_all_succeeded(&market.tell(&heir, &registry, VALUE, &proposal));
+    assert_all_succeeded(&market.tell(&heir, &registry, VALUE, &WithdrawProposal { query_id: 1 }));
+    assert_all_succeeded(&market.tell(&heir, &registry, VALUE, &proposal));
+    market.chain.wait(TIMELOCK_S);
+    let generation = Ref::new(market.network.generation.clone()).unwrap();
+    assert_all_succeeded(&market.tell(&client, &registry, VALUE, &ApplyProposal { query_id: 1 }));
+    // A worker of the generation before.
+    let measurement = hash("new image");
+    assert_all_succeeded(&market.attest_of(&worker, measurement, Some(generation.clone())));
+    let enforce = EnforceRevocation {
+        query_id: 1,
+        measurement: hash("unlisted"),
+        worker_owner: worker.owner.clone(),
+        generation: Some(generation.clone()),
+    };
+    assert_all_succeeded(&market.tell(&client, &registry, VALUE, &enforce));
+    let retire = RetireGeneration { query_id: 1, generation: generation.hash() };
+    assert_all_succeeded(&market.tell(&heir, &registry, VALUE, &retire));
+    used(&market)
+}
+
+/// Every word that a wallet may send, to whom understands it.
+fn words() -> Vec<(String, u64)> {
+    let (mut market, worker, client) = setup();
+    let (owner, address, model) = (worker.owner.clone(), worker.address.clone(), market.model.clone());
+    let terms = Terms::default();
+    market.fund_gas(&worker, Nanoton::new(TON));
+    let unborn = market.unborn_worker("unborn");
+    for (worker, value) in [(&unborn, 11 * TON), (&worker, TON)] {
+        let init = market
+            .network
+            .worker_state_init(
+                &contracts::artifacts::code(contracts::artifacts::Contract::Worker),
+                &worker.owner,
+            )
+            .unwrap();
+        let stake = cell(&Word::Stake.comment());
+        let txs = market.chain.send(&worker.owner, &worker.address, Nanoton::new(value), stake, Some(init));
+        assert_all_succeeded(&txs);
+    }
+    assert_all_succeeded(&market.write(&owner, &address, VALUE, Word::Pause));
+    assert_all_succeeded(&market.write(&owner, &address, VALUE, Word::Resume));
+    let cancelled = market.post(&client, &worker, &terms);
+    assert_all_succeeded(&market.write(&client, &cancelled.address, VALUE, Word::Cancel));
+    let late = market.claimed(&client, &worker, &terms);
+    let session = market.session(&client, &worker, &terms);
+    let receipt = market.session_receipt(&session, 1, TON / 3, false);
+    market.redeem(&worker, &session, receipt, TON).unwrap();
+    assert_all_succeeded(&market.write(&client, &session.address, VALUE, Word::Close));
+    market.chain.wait(601);
+    for job in [&late, &session] {
+        assert_all_succeeded(&market.write(&client, &job.address, VALUE, Word::Expire));
+    }
+    market.tell(&client, &model, VALUE, &SharePaid { query_id: 1 });
+    assert_all_succeeded(&market.write(&client, &model, VALUE, Word::Withdraw));
+    market.chain.wait(contracts::job::AUDIT_WINDOW_S + 1);
+    assert_all_succeeded(&market.write(&client, &late.address, VALUE, Word::Sweep));
+    assert_all_succeeded(&market.write(&owner, &address, VALUE, Word::Withdraw));
+    assert_all_succeeded(&market.write(&owner, &address, VALUE, Word::Unbond));
+    market.chain.wait(contracts::worker::MAX_JOB_LIFE_S);
+    assert_all_succeeded(&market.write(&owner, &address, VALUE, Word::Withdraw));
     used(&market)
 }
 
@@ -308,6 +374,29 @@ fn gas_is_that_of_the_snapshot() {
     );
 }
 
+/// What storage costs is reckoned from bounds that hold for code and data together.
+#[test]
+fn accounts_are_within_the_size_that_their_rent_is_reckoned_from() {
+    let (mut market, worker, _) = setup();
+    let publisher = market.publisher.clone();
+    let cells = contracts::fees::METADATA_CELLS as usize;
+    let (model, body, init) = crate::model::registration(&market, "wordy model", cells);
+    let txs = market.chain.send(&publisher, &model, Nanoton::new(5 * TON), cell(&body), Some(init));
+    assert_all_succeeded(&txs);
+    let limits = [
+        (&model, contracts::fees::MODEL_CELLS, contracts::fees::MODEL_BITS),
+        (&worker.address, contracts::fees::WORKER_CELLS, contracts::fees::WORKER_BITS),
+    ];
+    for (account, most_cells, most_bits) in limits {
+        let account = market.chain.account(account).unwrap().load_account().unwrap().unwrap();
+        let used = account.storage_stat.used;
+        let (cells, bits) = (u64::from(used.cells), u64::from(used.bits));
+        println!("{cells} cells of {most_cells}, {bits} bits of {most_bits}");
+        assert!(cells <= most_cells && bits <= most_bits, "{cells} cells, {bits} bits");
+        assert!(10 * most_bits <= 11 * bits, "{most_bits} bits are needlessly many for {bits}");
+    }
+}
+
 /// The snapshot is of every message, and each constant of `fees.tolk` is what the worst case needs and no more than a
 /// tenth above it.
 #[test]
@@ -318,9 +407,8 @@ fn stated_gas_is_close_above_the_gas_of_the_snapshot() {
     // The Attestor's own are measured on genuine quotes, in tests/attestor.
     let ends_elsewhere = ["job_refund", "payout", "excesses", "registration_refused", "job_noticed"];
     let attestors = 0x4348_0501..=0x4348_0507;
-    let logs = 0x4348_0480..=0x4348_049f;
-    for (_, name) in
-        opcodes::ALL.iter().filter(|(opcode, _)| !attestors.contains(opcode) && !logs.contains(opcode))
+    let is_log = |opcode: u32| (0x80..=0x9f).contains(&(opcode & 0xff));
+    for (_, name) in opcodes::ALL.iter().filter(|(opcode, _)| !attestors.contains(opcode) && !is_log(*opcode))
     {
         assert!(taken.contains(name) || ends_elsewhere.contains(name), "{name} is in no measurement");
     }
@@ -336,9 +424,9 @@ fn stated_gas_is_close_above_the_gas_of_the_snapshot() {
         ("JOB_DELIVER", &["job deliver_input"]),
         ("JOB_RECEIPT", &["job post_receipt", "job post_rejection", "job redeem_receipt (final)"]),
         ("JOB_REDEEM", &["job redeem_receipt"]),
-        ("JOB_TOP_UP", &["job top_up_job", "job close_session"]),
+        ("JOB_TOP_UP", &["job top_up_job", "job close_session", "job text_comment (close)"]),
         ("JOB_EQUIVOCATION", &["job report_equivocation"]),
-        ("JOB_EXPIRE", &["job expire_job"]),
+        ("JOB_EXPIRE", &["job expire_job", "job text_comment (expire)"]),
         ("WORKER_PAID", &["worker job_paid"]),
         ("WORKER_SLASH", &["worker job_equivocated"]),
         ("WORKER_CLAIM", &["worker claim_job"]),
@@ -353,6 +441,7 @@ fn stated_gas_is_close_above_the_gas_of_the_snapshot() {
                 "worker withdraw_unbonded",
                 "worker withdraw_earnings",
                 "worker leave_platform",
+                "worker text_comment (stake)",
             ],
         ),
         ("WORKER_OFFER", &["worker royalty_quoted"]),
@@ -361,7 +450,7 @@ fn stated_gas_is_close_above_the_gas_of_the_snapshot() {
         ("REGISTRY_ENFORCE", &["registry enforce_revocation"]),
         ("MODEL_SHARE", &["model share_paid"]),
         ("MODEL_QUOTE", &["model ask_royalty"]),
-        ("MODEL_WITHDRAW", &["model withdraw_shares"]),
+        ("MODEL_WITHDRAW", &["model withdraw_shares", "model text_comment (withdraw)"]),
         ("MODEL_SIMPLE", &["model register_model"]),
     ];
     // Compared with genuine quotes, in tests/attestor.

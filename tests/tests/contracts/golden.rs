@@ -10,7 +10,8 @@ use contracts::money::{ShareSplit, Split};
 use contracts::network::{WORKCHAIN, job_address};
 use contracts::platform::{LeaveWorker, PlatformStorage, ServeWorker};
 use contracts::registry::{
-    EnforceRevocation, MeasurementRevoked, PlatformPolicy, RegistrationRefused, RegistryStorage,
+    ApplyProposal, EnforceRevocation, MeasurementRevoked, PlatformPolicy, Proposal, RegistrationRefused,
+    RegistryChanged, RegistryStorage, RetireGeneration, Upgrades,
 };
 use contracts::wire::{Signature, from_cell, to_cell};
 use contracts::worker::*;
@@ -93,7 +94,8 @@ fn storage_of_registry_model_worker_and_platform_reads_and_writes_back() {
     same::<Codes>(generation.codes.cell());
     same::<Params>(generation.params.cell());
     same::<PlatformPolicy>(storage.policy.cell());
-    assert_eq!(storage.platform_code, artifacts::library(Contract::Platform));
+    let upgrades: Upgrades = same(storage.upgrades.cell());
+    assert_eq!(upgrades.platform_code, artifacts::library(Contract::Platform));
     assert_eq!(generation.job_code, artifacts::library(Contract::Job));
     assert_eq!(storage.network(market.registry.clone()), market.network);
 
@@ -119,6 +121,31 @@ fn storage_of_registry_model_worker_and_platform_reads_and_writes_back() {
     let storage: PlatformStorage = same(&market.chain.data(&platform).unwrap());
     assert_eq!(same::<Network>(storage.network.cell()), market.network);
     assert_eq!(storage.state.unwrap().worker_owner, worker.owner);
+}
+
+#[test]
+fn a_change_of_parameters_reads_and_writes_back_with_its_log() {
+    let mut market = Market::open();
+    let (owner, registry) = (market.owner.clone(), market.registry.clone());
+    let proposal = crate::registry::proposal(&market, 60);
+    let txs = tell(&mut market, &owner, &registry, &proposal);
+    let log: RegistryChanged = same_log(&txs);
+    assert_eq!(log.subject, proposal.generation.hash());
+    let storage: RegistryStorage = same(&market.chain.data(&registry).unwrap());
+    let upgrades: Upgrades = same(storage.upgrades.cell());
+    let next: Proposal = same(upgrades.next.clone().unwrap().cell());
+    assert_eq!(same::<Generation>(next.generation.cell()), *proposal.generation);
+    market.chain.wait(tests::market::TIMELOCK_S);
+    let before = storage.generation.hash();
+    assert!(storage.serves(&before) && !storage.serves(&proposal.generation.hash()));
+    tell(&mut market, &owner, &registry, &ApplyProposal { query_id: 1 });
+    let storage: RegistryStorage = same(&market.chain.data(&registry).unwrap());
+    let upgrades: Upgrades = same(storage.upgrades.cell());
+    assert_eq!(upgrades.earlier.iter().count(), 1);
+    assert!(storage.serves(&before) && storage.serves(&proposal.generation.hash()));
+    tell(&mut market, &owner, &registry, &RetireGeneration { query_id: 1, generation: before });
+    let storage: RegistryStorage = same(&market.chain.data(&registry).unwrap());
+    assert!(!storage.serves(&before));
 }
 
 #[test]
@@ -200,6 +227,7 @@ fn messages_of_a_worker_s_life_read_and_write_back() {
         query_id: 9,
         measurement: hash("never listed"),
         worker_owner: worker.owner.clone(),
+        generation: None,
     };
     let txs = tell(&mut market, &owner, &registry, &enforce);
     same_message::<MeasurementRevoked>(&txs);
@@ -339,6 +367,7 @@ fn addresses_computed_in_rust_are_those_the_contracts_compute() {
         query_id: 9,
         measurement: hash("never listed"),
         worker_owner: worker.owner.clone(),
+        generation: None,
     };
     let txs = tell(&mut market, &owner, &registry, &enforce);
     assert_eq!(txs[0].out[0].to, worker.address);

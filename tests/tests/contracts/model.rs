@@ -3,17 +3,20 @@
 use contracts::errors::ContractError;
 use contracts::job::Payout;
 use contracts::model::{
-    AskRoyalty, DeprecateModel, ModelState, RegisterModel, SharePaid, TransferModel, Unit, WithdrawShares,
+    AcceptModel, AskRoyalty, DeprecateModel, ModelState, ModelStorage, RegisterModel, SharePaid,
+    TransferModel, Unit, WithdrawShares,
 };
+use contracts::model_manifest::published_id;
 use contracts::money::ShareSplit;
-use contracts::wire::Snake;
+use contracts::wire::{Snake, from_cell};
 use contracts::worker::{FundGas, OfferModel, WithdrawOffer};
-use contracts::{Nanoton, Prices, Ref, StdAddr, Units};
+use contracts::{HashBytes, Nanoton, Prices, Ref, StdAddr, Units};
 use tests::market::{
     FEE_BPS, FEES, PRICES, ROYALTY_BPS, SHARE_BPS, TON, assert_all_succeeded, assert_external_refused,
     assert_refused, cell, hash,
 };
 use tests::{Market, Terms, Tx};
+use tycho_types::cell::CellBuilder;
 
 const VALUE: Nanoton = Nanoton::new(FEES);
 
@@ -57,7 +60,11 @@ pub(crate) fn registration(
     let init = market.network.model_state_init(&code, &id).unwrap();
     let metadata = (0..cells * 127).map(|byte| (byte % 251) as u8).collect();
     let metadata = Ref::new(Snake::new(metadata).unwrap()).unwrap();
-    (address, RegisterModel { query_id: 1, royalty_bps: 1, unit: Unit::Token, metadata }, init)
+    (
+        address,
+        RegisterModel { query_id: 1, royalty_bps: 1, unit: Unit::Token, files_root: None, metadata },
+        init,
+    )
 }
 
 #[test]
@@ -156,19 +163,155 @@ fn the_publisher_alone_may_transfer_or_deprecate() {
     let mut market = Market::open();
     let stranger = market.person("stranger");
     let (publisher, model) = (market.publisher.clone(), market.model.clone());
-    let transfer = TransferModel { query_id: 1, new_publisher: stranger.clone() };
+    let transfer = TransferModel { query_id: 1, new_publisher: Some(stranger.clone()) };
     let deprecate = DeprecateModel { query_id: 1 };
     assert_refused(&market.tell(&stranger, &model, VALUE, &transfer), &model, ContractError::NotOwner);
     assert_refused(&market.tell(&stranger, &model, VALUE, &deprecate), &model, ContractError::NotOwner);
-    let mut nowhere = stranger.clone();
-    nowhere.workchain = 5;
-    let lost = TransferModel { query_id: 1, new_publisher: nowhere };
-    assert_refused(&market.tell(&publisher, &model, VALUE, &lost), &model, ContractError::BadTerms);
     assert_all_succeeded(&market.tell(&publisher, &model, VALUE, &transfer));
+    assert_all_succeeded(&market.tell(&stranger, &model, VALUE, &AcceptModel { query_id: 1 }));
     assert_eq!(market.model_state().unwrap().publisher, stranger);
     assert_refused(&market.tell(&publisher, &model, VALUE, &deprecate), &model, ContractError::NotOwner);
     assert_all_succeeded(&market.tell(&stranger, &model, VALUE, &deprecate));
     assert!(matches!(market.model_state().unwrap(), ModelState { deprecated: true, .. }));
+}
+
+#[test]
+fn a_model_passes_in_two_steps() {
+    let mut market = Market::open();
+    let heir = market.person("heir");
+    let stranger = market.person("stranger");
+    let (publisher, model) = (market.publisher.clone(), market.model.clone());
+    let offer = TransferModel { query_id: 1, new_publisher: Some(heir.clone()) };
+    let take_back = TransferModel { query_id: 1, new_publisher: None };
+    let accept = AcceptModel { query_id: 1 };
+    assert_refused(&market.tell(&heir, &model, VALUE, &accept), &model, ContractError::NotOwner);
+    assert_all_succeeded(&market.tell(&publisher, &model, VALUE, &offer));
+    let state = market.model_state().unwrap();
+    assert_eq!((&state.publisher, state.next_publisher.as_ref()), (&publisher, Some(&heir)));
+    assert_refused(&market.tell(&stranger, &model, VALUE, &accept), &model, ContractError::NotOwner);
+    assert_all_succeeded(&market.tell(&publisher, &model, VALUE, &take_back));
+    assert_refused(&market.tell(&heir, &model, VALUE, &accept), &model, ContractError::NotOwner);
+    assert_all_succeeded(&market.tell(&publisher, &model, VALUE, &offer));
+    assert_all_succeeded(&market.tell(&heir, &model, VALUE, &accept));
+    let state = market.model_state().unwrap();
+    assert_eq!((&state.publisher, state.next_publisher.as_ref()), (&heir, None));
+    assert_refused(&market.tell(&publisher, &model, VALUE, &take_back), &model, ContractError::NotOwner);
+}
+
+/// A model whose id names its publisher: its files' root, its id, its address.
+fn named_model(market: &Market, publisher: &StdAddr) -> (HashBytes, HashBytes, StdAddr) {
+    let root = hash("files");
+    let id = published_id(&root, publisher);
+    (root, id, market.network.model_address(&id).unwrap())
+}
+
+fn register_named(
+    market: &mut Market,
+    from: &StdAddr,
+    id: &HashBytes,
+    files_root: Option<HashBytes>,
+    royalty_bps: u16,
+    value: Nanoton,
+) -> Vec<Tx> {
+    let address = market.network.model_address(id).unwrap();
+    let code = contracts::artifacts::code(contracts::artifacts::Contract::Model);
+    let init = market.network.model_state_init(&code, id).unwrap();
+    let metadata = Ref::new(Snake::new(b"{}".to_vec()).unwrap()).unwrap();
+    let body = RegisterModel { query_id: 1, royalty_bps, unit: Unit::Token, files_root, metadata };
+    market.chain.send(from, &address, value, cell(&body), Some(init))
+}
+
+fn state_of(market: &Market, model: &StdAddr) -> ModelState {
+    let storage: ModelStorage = from_cell(&market.chain.data(model).unwrap()).unwrap();
+    storage.state.unwrap()
+}
+
+#[test]
+fn whom_a_models_id_names_takes_it_over_from_whoever_was_faster_and_nobody_after() {
+    let mut market = Market::open();
+    let squatter = market.person("squatter");
+    let publisher = market.publisher.clone();
+    let (root, id, model) = named_model(&market, &publisher);
+    // The squatter knows the files, and is not whom the id names.
+    let txs = register_named(&mut market, &squatter, &id, Some(root), 0, VALUE);
+    assert_refused(&txs, &model, ContractError::NotOwner);
+    assert_all_succeeded(&register_named(&mut market, &squatter, &id, None, 0, VALUE));
+    assert!(!state_of(&market, &model).named);
+    // What came in so far was earned without a royalty: all of it is the treasury's.
+    let earned = TON;
+    market.tell(&squatter, &model, Nanoton::new(earned), &SharePaid { query_id: 1 });
+    let held = market.chain.balance(&model) - market.prices().model_rent().get();
+
+    let prices = market.prices();
+    let mut least = prices.gas(contracts::fees::GAS_MODEL_SIMPLE + contracts::fees::GAS_MODEL_WITHDRAW);
+    for _ in 0..3 {
+        least = least.checked_add(prices.forward(0, 0)).unwrap();
+    }
+    let short = least.checked_sub(Nanoton::new(1)).unwrap();
+    let txs = register_named(&mut market, &publisher, &id, Some(root), 2_000, short);
+    assert_refused(&txs, &model, ContractError::ValueTooLow);
+    let txs = register_named(&mut market, &publisher, &id, Some(root), 2_000, least);
+    assert_all_succeeded(&txs);
+    assert_eq!(payouts(&txs, &market.treasury.clone()), held);
+    assert_eq!((payouts(&txs, &publisher), payouts(&txs, &squatter)), (0, 0));
+    assert!(market.chain.balance(&model) >= prices.model_rent().get());
+    let state = state_of(&market, &model);
+    assert_eq!((&state.publisher, state.royalty_bps, state.named), (&publisher, 2_000, true));
+
+    for (from, files_root) in [(&squatter, None), (&squatter, Some(root)), (&publisher, Some(root))] {
+        let txs = register_named(&mut market, from, &id, files_root, 0, VALUE);
+        assert!(!txs[0].succeeded());
+        assert_eq!(state_of(&market, &model), state);
+    }
+}
+
+#[test]
+fn whom_a_models_id_names_gets_the_royalty_that_was_not_paid_out_yet() {
+    let mut market = Market::open();
+    let squatter = market.person("squatter");
+    let publisher = market.publisher.clone();
+    let (root, id, model) = named_model(&market, &publisher);
+    assert_all_succeeded(&register_named(&mut market, &squatter, &id, None, ROYALTY_BPS, VALUE));
+    market.tell(&squatter, &model, Nanoton::new(TON), &SharePaid { query_id: 1 });
+    let held = market.chain.balance(&model) - market.prices().model_rent().get();
+    let txs = register_named(&mut market, &publisher, &id, Some(root), 0, VALUE);
+    assert_all_succeeded(&txs);
+    let split = ShareSplit::of(Nanoton::checked(held).unwrap(), ROYALTY_BPS, FEE_BPS);
+    assert_eq!(payouts(&txs, &publisher), split.to_publisher.get());
+    assert_eq!(payouts(&txs, &market.treasury.clone()), split.to_treasury.get());
+}
+
+#[test]
+fn a_model_that_was_bought_from_whom_its_id_names_stays_its_buyers() {
+    let mut market = Market::open();
+    let buyer = market.person("buyer");
+    let publisher = market.publisher.clone();
+    let (root, id, model) = named_model(&market, &publisher);
+    assert_all_succeeded(&register_named(&mut market, &publisher, &id, Some(root), 100, VALUE));
+    let offer = TransferModel { query_id: 1, new_publisher: Some(buyer.clone()) };
+    assert_all_succeeded(&market.tell(&publisher, &model, VALUE, &offer));
+    assert_all_succeeded(&market.tell(&buyer, &model, VALUE, &AcceptModel { query_id: 1 }));
+    let txs = register_named(&mut market, &publisher, &id, Some(root), 100, VALUE);
+    assert_refused(&txs, &model, ContractError::AlreadyInitialised);
+    assert_eq!(state_of(&market, &model).publisher, buyer);
+}
+
+#[test]
+fn a_unit_that_nobody_knows_is_refused() {
+    let mut market = Market::open();
+    let publisher = market.publisher.clone();
+    let (address, body, init) = registration(&market, "unheard-of", 1);
+    let body = cell(&body);
+    let mut altered = CellBuilder::new();
+    altered.store_raw(&body.data()[..14], 112).unwrap();
+    altered.store_u8(3).unwrap();
+    let mut rest = body.as_slice().unwrap();
+    rest.skip_first(120, 0).unwrap();
+    altered.store_slice(rest).unwrap();
+    let altered = altered.build().unwrap();
+    let txs = market.chain.send(&publisher, &address, VALUE, altered, Some(init.clone()));
+    assert_refused(&txs, &address, ContractError::BadTerms);
+    assert_all_succeeded(&market.chain.send(&publisher, &address, VALUE, body, Some(init)));
 }
 
 #[test]
@@ -235,4 +378,21 @@ fn an_offer_may_be_withdrawn() {
     let client = market.person("client");
     let job = market.post(&client, &worker, &Terms::default());
     assert_external_refused(market.claim(&worker, &job), ContractError::ModelNotOffered);
+}
+
+#[test]
+fn what_the_publisher_brings_above_the_fees_comes_back() {
+    let mut market = Market::open();
+    let heir = market.person("heir");
+    let (publisher, model) = (market.publisher.clone(), market.model.clone());
+    let transfer = TransferModel { query_id: 1, new_publisher: Some(heir.clone()) };
+    for (from, body) in [
+        (&publisher, cell(&transfer)),
+        (&heir, cell(&AcceptModel { query_id: 1 })),
+        (&heir, cell(&DeprecateModel { query_id: 1 })),
+    ] {
+        let before = market.chain.balance(from);
+        assert_all_succeeded(&market.chain.send(from, &model, VALUE, body, None));
+        assert!(before - market.chain.balance(from) < u128::from(TON / 50));
+    }
 }

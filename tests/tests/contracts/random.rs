@@ -9,13 +9,17 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use contracts::comment::Word;
 use contracts::job::{
     AUDIT_WINDOW_S, CancelJob, CloseSession, DeliverInput, EQUIVOCATED, ExpireJob, JobEquivocated, JobPaid,
     JobRefund, JobState, JobStatus, Outcome, Parties, PostRejection, SweepJob, TakeJob, TopUpJob,
 };
 use contracts::model::{RoyaltyQuoted, SharePaid, WithdrawShares};
 use contracts::receipt::{MarketOrder, Receipt};
-use contracts::registry::{AllowMeasurement, EnforceRevocation, MeasurementRevoked, RevokeMeasurement};
+use contracts::registry::{
+    AllowMeasurement, ApplyProposal, EnforceRevocation, MeasurementRevoked, RevokeMeasurement,
+    WithdrawProposal,
+};
 use contracts::worker::{
     AttestationRegistered, ClaimJob, FundGas, MAX_JOB_LIFE_S, OfferModel, PauseWorker, RequestUnbond,
     TopUpStake, WithdrawEarnings, WithdrawUnbonded,
@@ -66,6 +70,14 @@ fn random_sequences_lose_nothing_and_leave_no_job_without_an_exit() {
         "job bounced job_equivocated",
         "model share_paid",
         "model withdraw_shares",
+        "model text_comment (withdraw)",
+        "job text_comment (cancel)",
+        "job text_comment (close)",
+        "job text_comment (expire)",
+        "registry propose_generation",
+        "registry apply_proposal",
+        "worker text_comment (stake)",
+        "worker text_comment (withdraw)",
         "worker claim_job",
         "worker job_paid",
         "worker job_equivocated",
@@ -265,6 +277,7 @@ impl Run {
             80..84 => self.noise(),
             84..85 => self.registry_message(),
             85..92 => self.wait(),
+            92..97 => self.comment(),
             _ => {}
         }
         for _ in 0..self.rng.random_range(0..5) {
@@ -494,6 +507,28 @@ impl Run {
         }
     }
 
+    /// What wallets write, mostly to whom it may concern.
+    fn comment(&mut self) {
+        let word = *Word::ALL.choose(&mut self.rng).unwrap();
+        let value = *[TON / 1_000, TON / 50, FEES].choose(&mut self.rng).unwrap();
+        let (from, to) = match word {
+            Word::Cancel | Word::Close | Word::Expire | Word::Sweep => {
+                let wanted = if word == Word::Close { JobStatus::Session } else { JobStatus::Open };
+                let Some(job) = self.one_job_in(&[wanted]) else { return };
+                (job.client, job.address)
+            }
+            Word::Withdraw if self.chance(40) => (self.one_client(), self.market.model.clone()),
+            Word::Unbond if self.chance(80) => return,
+            _ => {
+                let worker = self.one_worker();
+                (worker.owner, worker.address)
+            }
+        };
+        let from = if self.chance(15) { self.one_client() } else { from };
+        let to = if self.chance(10) { self.one_contract() } else { to };
+        self.send(&from, &to, value.into(), &word.comment());
+    }
+
     fn deliver(&mut self) {
         let Some(job) = self.one_job_in(&[JobStatus::Awaiting]) else { return };
         let from = if self.chance(90) { job.client.clone() } else { self.one_client() };
@@ -569,13 +604,21 @@ impl Run {
         let registry = self.market.registry.clone();
         let measurement = self.market.measurement;
         let from = if self.chance(20) { self.one_client() } else { self.market.owner.clone() };
-        match self.rng.random_range(0..12) {
+        match self.rng.random_range(0..15) {
             0 => self.say(&from, &registry, &RevokeMeasurement { query_id: 1, measurement }),
             1 => {
                 let worker_owner = self.one_worker().owner;
-                let body = EnforceRevocation { query_id: 1, measurement, worker_owner };
+                let generation = self.market.earlier_generation();
+                let body = EnforceRevocation { query_id: 1, measurement, worker_owner, generation };
                 self.say(&from, &registry, &body);
             }
+            2 | 3 => {
+                let timelock_s = self.rng.random_range(0..4_000);
+                let body = crate::registry::proposal(&self.market, timelock_s);
+                self.say(&from, &registry, &body);
+            }
+            4 => self.say(&from, &registry, &ApplyProposal { query_id: 1 }),
+            5 => self.say(&from, &registry, &WithdrawProposal { query_id: 1 }),
             _ => self.say(&from, &registry, &AllowMeasurement { query_id: 1, measurement }),
         }
     }

@@ -398,9 +398,11 @@ impl Plan {
         let mut storage = ModelStorage::initial(&self.network, id).unwrap();
         storage.state = Some(ModelState {
             publisher: address(9),
+            next_publisher: None,
             royalty_bps,
             unit: Unit::Token,
             deprecated: false,
+            named: false,
             metadata: Ref::new(Snake::new(b"{}".to_vec()).unwrap()).unwrap(),
         });
         to_cell(&storage).unwrap()
@@ -823,6 +825,7 @@ impl Plan {
             registration_seqno: 6,
             mc_seqno: MC_SEQNO,
             mc_root_hash: MC_ROOT_HASH,
+            generation: None,
         };
         let binding = KeyBinding {
             network_id: self.bound_network_id,

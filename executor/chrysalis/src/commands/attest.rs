@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use chain::trace::{self, Step};
 use chain::{ChainAccess, LiteserverChain, Transfer, WalletSender};
 use clap::{Args, Subcommand};
-use client::{deploy, read_attestor, read_worker};
+use client::{deploy, earlier_generation, read_attestor, read_worker};
 use collateral::{Address, Ca, Pccs, Platform, Settings};
 use contracts::artifacts::{Contract, code};
 use contracts::attestor::Bytes;
@@ -274,7 +274,8 @@ async fn register(arguments: RegisterArguments) -> anyhow::Result<Exit> {
             collateral.collateral().map_err(|error| eprintln!("nothing is posted: {error}")).ok();
         prover.prove(source.as_ref(), collateral.as_ref(), &keys, seqno, &block, &held)
     });
-    let proven = proven.await??;
+    let mut proven = proven.await??;
+    proven.request.generation = earlier_generation(chain, network, &head).await?;
     let facts = json!({
         "worker": operator.worker.to_string(),
         "registration_seqno": seqno,

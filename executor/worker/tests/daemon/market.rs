@@ -321,7 +321,8 @@ impl Market {
         let (network, storage, attestor) = network(network_id);
         let registry = deploy::registry(&artifacts::code(Contract::Registry), &storage).unwrap();
         let metadata = Ref::new(Snake::new(b"{}".to_vec()).unwrap()).unwrap();
-        let register = RegisterModel { query_id: 0, royalty_bps: 500, unit: Unit::Token, metadata };
+        let register =
+            RegisterModel { query_id: 0, royalty_bps: 500, unit: Unit::Token, files_root: None, metadata };
         let model = network.model_address(&MODEL).unwrap();
         let init = network.model_state_init(&artifacts::code(Contract::Model), &MODEL).unwrap();
         let model = Transfer::new(model, TON, register.to_cell().unwrap()).with_state_init(init);
