@@ -14,7 +14,7 @@ pub const GAS_JOB_TOP_UP: u64 = 5400;
 pub const GAS_JOB_EQUIVOCATION: u64 = 12400;
 pub const GAS_JOB_EXPIRE: u64 = 12000;
 pub const GAS_WORKER_PAID: u64 = 760;
-pub const GAS_WORKER_SLASH: u64 = 12200;
+pub const GAS_WORKER_SLASH: u64 = 15400;
 pub const GAS_WORKER_CLAIM: u64 = 13300;
 pub const GAS_WORKER_ASK: u64 = 6700;
 pub const GAS_WORKER_ATTEST: u64 = 21000;
@@ -156,7 +156,7 @@ impl FeePrices {
 
     /// The least that `report_equivocation` brings.
     pub fn equivocation(&self) -> Nanoton {
-        sum([self.gas(GAS_JOB_EQUIVOCATION + GAS_WORKER_SLASH), times(5, self.notice())])
+        sum([self.gas(GAS_JOB_EQUIVOCATION + GAS_WORKER_SLASH), times(6, self.notice())])
     }
 
     /// What travels with a claim beside the bond.

@@ -20,6 +20,9 @@ pub const MIN_SETTLE_S: u32 = 30;
 pub const MAX_SETTLE_S: u32 = 7 * 86_400;
 /// A closed job stays so long for those who audit it.
 pub const AUDIT_WINDOW_S: u32 = 7 * 86_400;
+/// Two receipts of one sequence cost the deposit so many times, or what the client's terms say up to the larger number.
+pub const LEAST_PENALTY_FACTOR: u64 = 2;
+pub const MOST_PENALTY_FACTOR: u64 = 10;
 /// In [`JobState::sequence`] once the worker was shown to have signed two receipts of one sequence; no receipt of a
 /// session has this sequence or more.
 pub const EQUIVOCATED: u32 = 1 << 31;
@@ -52,6 +55,14 @@ pub struct JobState {
     /// Of the last receipt taken, and [`EQUIVOCATED`] more where that was shown.
     pub sequence: u32,
     pub posting: Posting,
+}
+
+impl JobState {
+    /// What two receipts of one sequence cost the worker now, as far as its stake goes.
+    pub fn penalty(&self) -> Amount {
+        let times = |factor: u64| Amount::new(self.deposit.get().saturating_mul(factor));
+        self.posting.limits.least_bond.max(times(LEAST_PENALTY_FACTOR)).min(times(MOST_PENALTY_FACTOR))
+    }
 }
 
 /// Where a job is in its life; 4 bits on the wire.

@@ -40,10 +40,13 @@ fn deadlines_and_shares() {
     ] {
         assert_eq!(tolk[name], u64::from(value), "{name}");
     }
+    assert_eq!(tolk["LEAST_PENALTY_FACTOR"], job::LEAST_PENALTY_FACTOR);
+    assert_eq!(tolk["MOST_PENALTY_FACTOR"], job::MOST_PENALTY_FACTOR);
     let tolk = constants(include_str!("../worker.tolk"));
     assert_eq!(tolk["MAX_JOB_LIFE_S"], u64::from(worker::MAX_JOB_LIFE_S));
     assert_eq!(tolk["MAX_RECEIPT_KEYS"], u64::from(worker::MAX_RECEIPT_KEYS));
-    assert_eq!(u128::from(tolk["REPORTER_SHARE"]), worker::REPORTER_SHARE);
+    assert_eq!(tolk["TREASURY_PART_BPS"], u64::from(worker::TREASURY_PART_BPS));
+    assert_eq!(tolk["REPORTER_PART_BPS"], u64::from(worker::REPORTER_PART_BPS));
 }
 
 #[test]

@@ -285,9 +285,12 @@ fn messages_and_logs_of_a_session_read_and_write_back() {
     same::<Parties>(slash.parties.cell());
     let paid: Vec<_> =
         txs.iter().flat_map(|tx| &tx.out).filter(|sent| sent.read::<Payout>().is_some()).collect();
-    let reward = u128::from(shown.penalty.get()) / REPORTER_SHARE;
-    assert_eq!((&paid[1].to, paid[1].value), (&market.owner, reward));
-    assert_eq!((&paid[0].to, paid[0].value), (&client, u128::from(shown.penalty.get()) - reward));
+    let penalty = u128::from(shown.penalty.get());
+    let treasury = penalty * u128::from(TREASURY_PART_BPS) / 10_000;
+    let reward = penalty * u128::from(REPORTER_PART_BPS) / 10_000;
+    assert_eq!((&paid[0].to, paid[0].value), (&client, penalty - treasury - reward));
+    assert_eq!((&paid[1].to, paid[1].value), (&market.treasury, treasury));
+    assert!(paid[2].to == market.owner && paid[2].value >= reward);
     assert_eq!(same_job(&market, &job).sequence, EQUIVOCATED + 1);
 }
 

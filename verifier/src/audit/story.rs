@@ -165,7 +165,7 @@ fn due(act: &Act<'_>) -> Option<JobLog> {
         Event::ToppedUp(_) => Some(JobLog::ToppedUp(JobToppedUp { deposit: after.deposit })),
         Event::Equivocated(report) => Some(JobLog::EquivocationShown(EquivocationShown {
             sequence: report.one.receipt.sequence,
-            penalty: before.posting.limits.least_bond.max(before.deposit),
+            penalty: before.penalty(),
         })),
         _ => None,
     }
