@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use contracts::job::{AUDIT_WINDOW_S, JobStatus, JobStorage};
-use contracts::receipt::{MarketOrder, Receipt};
+use contracts::receipt::Receipt;
 use contracts::wire::from_cell;
 use contracts::{Amount, Cell, HashBytes, Nanoton, Prices, StdAddr, Units};
 use rand::rngs::StdRng;
@@ -74,10 +74,7 @@ impl World {
             0 | 1 => {
                 let bidder = self.workers.choose(rng).unwrap().clone();
                 let mut order = market.order(&bidder, &job);
-                let mut body = (*order.body).clone();
-                body.market = matches!(job.kind, Kind::Market(_))
-                    .then_some(MarketOrder { settle_within_s: job.seller.settle_within_s });
-                order.body = contracts::Ref::new(body).unwrap();
+                order.is_bid = matches!(job.kind, Kind::Market(_));
                 let _ = market.claim_with(&bidder, order);
             }
             2 | 3 => drop(market.deliver(&client, &job)),

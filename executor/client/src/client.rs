@@ -241,7 +241,7 @@ pub async fn model_of<C: ChainAccess + ?Sized>(
 ) -> Result<Option<HashBytes>, ClientError> {
     let Some(account) = story.life().and_then(|life| {
         let posting = &life.state().posting;
-        let wanted = || posting.market().map(|market| market.network.model);
+        let wanted = || posting.market().map(|market| market.model);
         posting.seller.as_ref().map(|seller| seller.model).or_else(wanted)
     }) else {
         return Ok(None);

@@ -55,18 +55,19 @@ fn examples() -> Vec<Example> {
     };
     let code = |name| CodeRef { hash: hash(name), depth: 9 };
     let market = MarketTerms {
-        model_id: hash("a model"),
-        measurement: contracts::HashBytes::ZERO,
-        max_prices: PRICES,
+        model: hash("a model's account"),
         bid_until: until - 60,
         deliver_within_s: 300,
         compensation: Amount::new(TON / 100),
+        delivery_key: hash("the delivery key"),
+        measurement: None,
         best_stake: Amount::ZERO,
         network: one(MarketNetwork {
             worker: code("the workers' code"),
             network: code("the network"),
-            model: hash("a model's account"),
             settle_within_s: 600,
+            max_prices: PRICES,
+            least_bond: Amount::new(TON / 2),
         }),
     };
     let metadata = ModelMetadata {
@@ -90,7 +91,7 @@ fn examples() -> Vec<Example> {
         example(
             "Job",
             "the same for whoever asks least within the window",
-            PostOpenJob { query_id, until, deposit, limits, terms: one(market) },
+            PostOpenJob { query_id, until, deposit, max_units, terms: one(market) },
         ),
         example("Job", "254 bytes, sealed to the winner's key", DeliverInput::new(query_id, &input).unwrap()),
         example("Job", "1 TON more for a session", TopUpJob { query_id, amount: deposit }),

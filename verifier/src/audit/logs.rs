@@ -1,13 +1,13 @@
 //! What each transaction of a job has to log, and whether it did.
 
 use contracts::HashBytes;
-use contracts::job::DeliverInput;
+
 use contracts::job_log::{
     CloseAsked, EquivocationShown, InputDelivered, JobClosed, JobLog, JobOpened, JobTaken, JobToppedUp,
 };
 use tycho_types::models::Message;
 
-use super::life::{Act, Event, Life};
+use super::life::{Act, Delivery, Event, Life};
 use super::steps::Step;
 
 /// Whether every transaction logged what it did, and nothing else did.
@@ -58,7 +58,7 @@ pub(super) fn due(act: &Act<'_>) -> Option<JobLog> {
         Event::ToppedUp(_) => Some(JobLog::ToppedUp(JobToppedUp { deposit: after.deposit })),
         Event::Equivocated(report) => Some(JobLog::EquivocationShown(EquivocationShown {
             sequence: report.one.receipt.sequence,
-            penalty: before.posting.limits.least_bond.max(before.deposit),
+            penalty: before.penalty(),
         })),
         _ => None,
     }
@@ -83,6 +83,6 @@ fn signed_hash(act: &Act<'_>) -> Option<HashBytes> {
     }
 }
 
-fn input_hash(delivered: &DeliverInput) -> HashBytes {
-    *delivered.input.repr_hash()
+fn input_hash(delivered: &Delivery) -> HashBytes {
+    *delivered.input().repr_hash()
 }
