@@ -186,7 +186,7 @@ impl Account {
 
     fn taken(&mut self, worker: &HashBytes) {
         let (bond, stake) = (Amount::new(10_000_000), Amount::new(9));
-        let take = TakeJob { query_id: 3, bond, stake, measurement: HashBytes([6; 32]), bid: None };
+        let take = TakeJob { query_id: 3, bond, stake, bid: None };
         let worker = StdAddr::new(0, *worker);
         self.play(NOW_S + 10, Some(&worker), take.to_cell().unwrap(), None, true);
     }
@@ -301,10 +301,6 @@ fn reply_keys_differ_by_job_and_wallet() {
     assert_ne!(key(&world.wallet, &a), key(&world.wallet, &b));
     let other = Wallet::from_seed(&[6; 32], -239).unwrap();
     assert_ne!(key(&world.wallet, &a), key(&other, &a));
-}
-
-fn asked(most: u32) -> Request {
-    Request::chat(vec![ChatMessage::new("user", PROMPT)], GenerateParams::greedy(most))
 }
 
 #[test]
@@ -562,33 +558,37 @@ fn a_session_is_followed_from_its_opening_to_its_end() {
 #[test]
 fn a_job_of_the_market_is_followed_through_its_bids() {
     let mut world = World::new();
-    let network = MarketNetwork::of(&world.network, &MODEL, 600).unwrap();
+    let network = MarketNetwork::of(&world.network, 600, world.offer.prices, Amount::new(10_000_000)).unwrap();
     let market = MarketTerms {
-        model_id: MODEL,
-        measurement: HashBytes::ZERO,
-        max_prices: world.offer.prices,
+        model: world.offer.model,
         bid_until: NOW_S + 15,
         deliver_within_s: 30,
         compensation: Amount::new(4_000),
+        delivery_key: HashBytes::ZERO,
+        measurement: None,
         best_stake: Amount::ZERO,
         network: Ref::new(network).unwrap(),
     };
     let (job, account) = opened(&mut world, |job| {
         let JobTermsOf { until, deposit, limits, .. } = terms_of(job);
         let terms = Ref::new(market).unwrap();
-        PostOpenJob { query_id: 77, until, deposit, limits, terms }.to_cell().unwrap()
+        PostOpenJob { query_id: 77, until, deposit, max_units: limits.max_units, terms }.to_cell().unwrap()
     });
     let key = reply_key(&world.wallet, -239, &job.address).unwrap();
     assert_eq!(account.story().seller(), None);
     let bid = |account: Account, worker: u8| {
-        let seller = Seller { worker: HashBytes([worker; 32]), ..job.terms.seller.clone() };
+        let seller = &job.terms.seller;
         let bid = contracts::job::Bid {
             worker_owner: StdAddr::new(0, HashBytes([9; 32])),
-            seller: Ref::new(seller).unwrap(),
+            receipt_key: seller.receipt_key,
+            model: seller.model,
+            share_bps: seller.share_bps,
+            prices: seller.prices,
+            measurement: None,
         };
         let bid = Some(Ref::new(bid).unwrap());
         let (bond, stake) = (Amount::new(10_000_000), Amount::new(9));
-        let take = TakeJob { query_id: 3, bond, stake, measurement: HashBytes([6; 32]), bid };
+        let take = TakeJob { query_id: 3, bond, stake, bid };
         account.with(Some(&StdAddr::new(0, HashBytes([worker; 32]))), &take)
     };
     let account = bid(bid(account, 1), 2);
