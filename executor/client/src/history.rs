@@ -180,7 +180,7 @@ async fn model_account<C: ChainAccess + ?Sized>(
     as_of: &McBlock,
 ) -> Result<Option<AccountView>, ClientError> {
     let named = posting.seller.as_ref().map(|seller| seller.model);
-    let Some(account) = named.or_else(|| posting.market().map(|market| market.network.model)) else {
+    let Some(account) = named.or_else(|| posting.market().map(|market| market.model)) else {
         return Ok(None);
     };
     Ok(Some(chain.account(&StdAddr::new(WORKCHAIN, account), as_of).await?))

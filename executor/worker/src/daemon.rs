@@ -12,7 +12,7 @@ use client::{ClientError, read_attestor};
 use contracts::errors::RejectionReason;
 use contracts::receipt::{ClaimOrder, Tag};
 use contracts::worker::ClaimJob;
-use contracts::{Cell, HashBytes, Message, Network, Ref, StdAddr, WireError};
+use contracts::{Amount, Cell, HashBytes, Message, Network, StdAddr, WireError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};

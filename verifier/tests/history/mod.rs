@@ -17,7 +17,7 @@ use contracts::job_log::{
 use contracts::librarian::library_cell;
 use contracts::measurement::{KeyBinding, TdMeasurements};
 use contracts::model::{ModelState, ModelStorage, RoyaltyQuoted, SharePaid, Unit};
-use contracts::money::{Amount, Split};
+use contracts::money::{Amount, LEAST_SHARE, Split};
 use contracts::platform::ServeWorker;
 use contracts::receipt::{Receipt, ReceiptContent, Rejection, SignedReceipt, Tag, public_key};
 use contracts::registry::{PlatformPolicy, RegistrationRequest, RegistryStorage};
@@ -315,7 +315,7 @@ impl Plan {
             cached_input: Nanoton::new(500_000),
             output: Nanoton::new(20_000_001),
         };
-        let units = Units { input: 120, cached_input: 3, output: 64 };
+        let units = Units { input: 12_000, cached_input: 300, output: 6_400 };
         let registry_code = registry_code(1);
         let royalty_bps = 500;
         let posted_at_s = now - 1_000;
@@ -347,7 +347,7 @@ impl Plan {
             until: posted_at_s + 600,
             deposit: Amount::new(500_000_000),
             limits: JobLimits {
-                max_units: Units { input: 200, cached_input: 200, output: 128 },
+                max_units: Units { input: 20_000, cached_input: 20_000, output: 12_800 },
                 least_bond: Amount::new(550_000_000),
             },
             amount: Amount::try_from(prices.cost(&units)).unwrap(),
@@ -469,15 +469,17 @@ impl Plan {
     pub(crate) fn market_terms(&self) -> MarketTerms {
         let mut max_prices = self.prices;
         max_prices.output = Nanoton::new(30_000_000);
+        let network =
+            MarketNetwork::of(&self.network, SETTLE_WITHIN_S, max_prices, self.limits.least_bond).unwrap();
         MarketTerms {
-            model_id: MODEL_ID,
-            measurement: HashBytes::ZERO,
-            max_prices,
+            model: self.network.model_address(&MODEL_ID).unwrap().address,
+            measurement: Some(self.registered_measurement),
+            delivery_key: public_key(&signing_key(44)),
             bid_until: self.posted_at_s + BID_FOR_S,
             deliver_within_s: DELIVER_WITHIN_S,
             compensation: COMPENSATION,
             best_stake: Amount::ZERO,
-            network: Ref::new(MarketNetwork::of(&self.network, &MODEL_ID, SETTLE_WITHIN_S).unwrap()).unwrap(),
+            network: Ref::new(network).unwrap(),
         }
     }
 
@@ -509,7 +511,7 @@ impl Plan {
         } else if self.ending.is_market() {
             let terms = Ref::new(self.market_terms()).unwrap();
             let hash = terms.hash();
-            let open = PostOpenJob { query_id: 0, until, deposit, limits, terms };
+            let open = PostOpenJob { query_id: 0, until, deposit, max_units: limits.max_units, terms };
             let post = Move::new("post", at_s, from, value, &open)
                 .send(&self.model_address(), 0, &notice)
                 .log(&opened(PostOpenJob::OPCODE, hash));
@@ -521,6 +523,10 @@ impl Plan {
                 .log(&opened(PostJob::OPCODE, seller.hash()));
             (post, JobStatus::Open, Some(seller.clone()), None)
         };
+        let mut limits = limits;
+        if self.ending.is_market() {
+            limits.least_bond = Amount::ZERO;
+        }
         let posting = Posting { posted_lt: POSTED_LT, limits, seller: posted_seller, special };
         let (bond, paid) = (Amount::ZERO, Amount::ZERO);
         let state = JobState { status, until, deposit, bond, paid, sequence: 0, posting };
@@ -584,7 +590,7 @@ impl Plan {
             return;
         }
         let (stake, measurement) = (Amount::new(10_000_000_000), self.registered_measurement);
-        let take = |bid| TakeJob { query_id: 0, bond: self.bond, stake, measurement, bid };
+        let take = |bid| TakeJob { query_id: 0, bond: self.bond, stake, bid };
         let value = u128::from(self.bond.get()) + 6_000_000;
         let at_s = self.posted_at_s + 30;
         let (state, moves) = (&mut script.state, &mut script.moves);
@@ -602,7 +608,14 @@ impl Plan {
         for (at, (name, seller, owner)) in bidders.into_iter().enumerate() {
             let worker = self.network.worker_address(&owner).unwrap();
             let taken = self.taken(&seller, until);
-            let bid = Bid { worker_owner: owner, seller: Ref::new(seller).unwrap() };
+            let bid = Bid {
+                worker_owner: owner,
+                receipt_key: seller.receipt_key,
+                model: seller.model,
+                share_bps: seller.share_bps,
+                prices: seller.prices,
+                measurement: Some(Ref::new(measurement).unwrap()),
+            };
             let bid = take(Some(Ref::new(bid).unwrap()));
             let mut taking = Move::new(name, at_s + at as u32, Some(&worker), value, &bid).log(&taken);
             if at > 0 {
@@ -615,6 +628,7 @@ impl Plan {
         state.until = until;
         state.status = JobStatus::Awaiting;
         state.posting.seller = Some(Ref::new(self.seller()).unwrap());
+        state.posting.limits = self.limits;
         state.posting.special = Some(market(MarketTerms { best_stake: stake, ..self.market_terms() }));
         if self.ending == Ending::MarketSettled {
             let at_s = self.posted_at_s + BID_FOR_S + 10;
@@ -696,7 +710,7 @@ impl Plan {
             Ending::SessionSettled => {
                 let redeem = self.redeem(3, 300_000_000, true);
                 let sum = Amount::new(300_000_000);
-                let split = Split::of_session(sum, sum, state.deposit, self.share_bps);
+                let split = Split::of_session(sum, sum, state.deposit, self.share_bps).ended();
                 let before = paid_before.get() - paid_before.share_bps(self.share_bps).get();
                 (state.paid, share, signed_hash) = (split.paid, split.share, redeem.receipt.hash());
                 state.sequence = 3;
@@ -715,7 +729,8 @@ impl Plan {
             | Ending::SessionExpired
             | Ending::MarketUndelivered => {
                 if self.ending == Ending::SessionExpired {
-                    share = state.paid.share_bps(self.share_bps);
+                    let whole = state.paid.share_bps(self.share_bps);
+                    share = if whole >= LEAST_SHARE { whole } else { Amount::ZERO };
                 }
                 if self.ending == Ending::MarketUndelivered {
                     to_worker = Some((state.bond.get() + COMPENSATION.get(), Outcome::Undelivered));
