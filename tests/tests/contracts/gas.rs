@@ -6,7 +6,7 @@ use std::path::Path;
 
 use contracts::attestor::{Bytes, CertificateRevoked};
 use contracts::comment::Word;
-use contracts::job::{EQUIVOCATED, JobStatus, TakeJob};
+use contracts::job::{CloseSession, DeliverInput, EQUIVOCATED, ExpireJob, JobStatus, TakeJob};
 use contracts::job_log::JobClosed;
 use contracts::model::{AcceptModel, DeprecateModel, SharePaid, TransferModel, WithdrawShares};
 use contracts::receipt::Receipt;
@@ -476,5 +476,64 @@ fn stated_gas_is_close_above_the_gas_of_the_snapshot() {
         let worst = operations.iter().map(|operation| measured[*operation]).max().unwrap();
         assert!(worst <= limit, "{operations:?} use {worst}, GAS_{name} is {limit}");
         assert!(10 * limit <= 11 * worst, "{operations:?} use {worst}, GAS_{name} is needlessly {limit}");
+    }
+}
+
+/// Where a message must bring a least value, the dearest operation it may start, sent with exactly that.
+#[test]
+fn what_a_message_must_bring_is_at_most_three_tenths_above_what_it_needs() {
+    let (mut market, worker, client) = setup();
+    let other = market.worker("other");
+    let stranger = market.person("stranger");
+    let prices = market.prices();
+    let needed = |txs: &[&Tx], carried: u64| {
+        let messages: usize = txs.iter().map(|tx| tx.out.len() + tx.logs.len()).sum();
+        let gas: u64 = txs.iter().map(|tx| tx.gas_used).sum();
+        prices.gas(gas + carried).get() + messages as u128 * prices.forward(0, 0).get()
+    };
+    let mut rows = Vec::new();
+    let paid = contracts::fees::GAS_WORKER_PAID;
+    let at = |txs: &[Tx], account: &StdAddr| txs.iter().find(|tx| tx.account == *account).unwrap().clone();
+
+    let job = market.post(&client, &worker, &Terms::default());
+    let txs = market.claim(&worker, &job).unwrap();
+    rows.push(("take_job", prices.claim_value(), needed(&[&at(&txs, &job.address)], 0)));
+
+    let terms = Terms { bid_for_s: 60, measurement: Some(market.measurement), ..Terms::default() };
+    let open = market.open_job(&client, &worker, &terms);
+    market.claim_well(&worker, &open);
+    market.offer(&other, Prices { output: Nanoton::new(5_000_000), ..PRICES });
+    let txs = market.claim(&other, &open).unwrap();
+    rows.push(("take_job with a bid", prices.bid_value(), needed(&[&at(&txs, &open.address)], paid)));
+    market.chain.wait(61);
+    let body = DeliverInput::new(1, &open.input).unwrap();
+    let txs = market.tell(&client, &open.address, prices.delivery(), &body);
+    rows.push(("deliver_input", prices.delivery(), needed(&[&txs[0]], 0)));
+
+    let waiting = market.open_job(&client, &worker, &Terms::default());
+    market.claim_well(&worker, &waiting);
+    market.chain.wait(301);
+    let expire = ExpireJob { query_id: 1 };
+    let txs = market.tell(&stranger, &waiting.address, prices.expiry(), &expire);
+    rows.push(("expire_job", prices.expiry(), needed(&[&at(&txs, &waiting.address)], paid)));
+
+    let session = market.session(&client, &worker, &Terms { wait_s: 86_400, ..Terms::default() });
+    let least = prices.session_top_up();
+    let txs = market.top_up(&client, &session, TON, least);
+    rows.push(("top_up_job", least, needed(&[&at(&txs, &session.address)], 0)));
+    let txs = market.tell(&client, &session.address, least, &CloseSession { query_id: 1 });
+    rows.push(("close_session", least, needed(&[&at(&txs, &session.address)], 0)));
+
+    let one = market.session_receipt(&session, 1, TON / 2, false);
+    let evidence = market.equivocation(&worker, one.clone(), Receipt { content_hash: hash("other"), ..one });
+    let txs = market.tell(&stranger, &session.address, prices.equivocation(), &evidence);
+    let both = [&at(&txs, &session.address), &at(&txs, &worker.address)];
+    rows.push(("report_equivocation", prices.equivocation(), needed(&both, 0)));
+
+    for (message, least, needed) in rows {
+        let least = least.get();
+        println!("{message}: {least} for {needed}");
+        assert!(needed <= least, "{message} brings {least}, needs {needed}");
+        assert!(10 * least <= 13 * needed, "{message} brings {least}, needs {needed}");
     }
 }

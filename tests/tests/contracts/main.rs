@@ -6,6 +6,7 @@ mod attest;
 mod cancel;
 mod cases;
 mod claim;
+mod cocoon;
 mod equivocation;
 mod expire;
 mod gas;

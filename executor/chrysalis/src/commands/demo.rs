@@ -180,7 +180,12 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     };
     market.quiet().await?;
     let earned = settled.paid.nanoton().saturating_sub(settled.share.nanoton());
-    market.send_and_settle(&market.publisher, deploy::withdraw_shares(&market.network, &model_id)?).await?;
+    // A share that is worth less than its message was not sent.
+    if !settled.share.is_zero() {
+        market
+            .send_and_settle(&market.publisher, deploy::withdraw_shares(&market.network, &model_id)?)
+            .await?;
+    }
     market
         .send_and_settle(
             &market.worker_owner,
