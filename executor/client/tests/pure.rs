@@ -303,10 +303,6 @@ fn reply_keys_differ_by_job_and_wallet() {
     assert_ne!(key(&world.wallet, &a), key(&other, &a));
 }
 
-fn asked(most: u32) -> Request {
-    Request::chat(vec![ChatMessage::new("user", PROMPT)], GenerateParams::greedy(most))
-}
-
 #[test]
 fn a_request_nobody_can_serve_is_the_callers_fault() {
     let world = World::new();
