@@ -1,7 +1,10 @@
 """Runs the engines in turn, round after round, and prints medians, ratios and their spread.
 
-usage: bench-inference.py --model SMOLLM2_GGUF --ours BINARY [--only ours] [--rounds N] [--threads N]
-                          [--contexts 128,2048] [--kinds Q8_0,Q4_0,BF16] [--shapes smollm2,qwen3] [--json FILE]
+usage: bench-inference.py --model SMOLLM2_GGUF --ours BINARY --ours-serving BINARY [--only ours] [--rounds N]
+                          [--threads N] [--contexts 128,2048] [--batches 1,8] [--kinds Q8_0,Q4_0,BF16]
+                          [--shapes smollm2,qwen3] [--json FILE] [--update-docs]
+
+--update-docs puts the table and the machine into docs/performance.md.
 """
 
 import argparse
@@ -20,6 +23,11 @@ import numpy as np
 from gguf import GGMLQuantizationType as Kind
 
 OUTPUT = 48
+DOCS = pathlib.Path(__file__).parent.parent / "docs" / "performance.md"
+MARKS = "<!-- measured: bench-inference writes between these lines -->", "<!-- end of measured -->"
+# What a token takes in our cache of keys and values, and the tokens of a block of it.
+KV_BYTES = {"smollm2": 2 * 4 * 30 * 3 * 64, "qwen3": 2 * 4 * 28 * 8 * 128}
+BLOCK = 32
 # Qwen3-0.6B's sizes; its weights are random, which no engine's speed depends on.
 QWEN3 = dict(layers=28, hidden=1024, wide=3072, heads=16, kv_heads=8, head=128, vocabulary=151936)
 
@@ -108,39 +116,64 @@ def qwen3(source, path, kind):
 WRITERS = {"smollm2": smollm2, "qwen3": qwen3}
 
 
-def prompt(context, vocabulary):
-    return [(at * 7919 + 1000) % (vocabulary // 2) for at in range(context)]
-
-
-def run_ours(binary, model, context, threads):
-    out = subprocess.run(
-        [binary, str(model), str(context), str(OUTPUT), str(threads)], capture_output=True, text=True, check=True
-    )
+def run_ours(options, model, context, batch):
+    sizes = [str(model), str(context), str(OUTPUT), str(options.threads)]
+    command = [options.ours, *sizes] if batch == 1 else [options.ours_serving, *sizes, str(batch)]
+    out = subprocess.run(command, capture_output=True, text=True)
+    if out.returncode != 0:
+        print(f"ours failed: {out.stderr.strip()}", file=sys.stderr)
+        return None
     return json.loads(out.stdout)
 
 
-# Each other engine runs in a process of its own, so that its peak memory is its own.
+# Each other engine runs in a process of its own, so that its peak memory is its own. (A child's `ru_maxrss` begins with
+# its parent's.)
 LLAMA_CPP = """
-import json, resource, sys, time
-from llama_cpp import Llama
-model, context, output, threads = sys.argv[1], *map(int, sys.argv[2:5])
+import ctypes, json, sys, time
+import llama_cpp as lib
+model, context, output, threads, batch = sys.argv[1], *map(int, sys.argv[2:6])
+quiet = lib.llama_log_callback(lambda level, text, data: None)
+lib.llama_log_set(quiet, ctypes.c_void_p(0))
+lib.llama_backend_init()
 began = time.time()
-llama = Llama(model, n_ctx=context + output + 8, n_threads=threads, n_threads_batch=threads, verbose=False)
+model = lib.llama_model_load_from_file(model.encode(), lib.llama_model_default_params())
+settings = lib.llama_context_default_params()
+settings.n_ctx, settings.n_seq_max = batch * (context + output + 8), batch
+settings.n_batch = 2048
+settings.n_threads = settings.n_threads_batch = threads
+state = lib.llama_init_from_model(model, settings)
 load = time.time() - began
-vocabulary = llama.n_vocab()
-ids = [(at * 7919 + 1000) % (vocabulary // 2) for at in range(context)]
-began = time.time()
-llama.eval(ids)
-prefill = time.time() - began
-began = time.time()
-for step in range(output):
-    llama.eval([(step * 31 + 7) % (vocabulary // 2)])
-decode = time.time() - began
-print(json.dumps({"load_ms": load * 1e3, "prefill_tokens_per_s": context / prefill, "decode_tokens_per_s": output / decode,
-    "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+half = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model)) // 2
+tokens = lib.llama_batch_init(2048, 0, 1)
+def step(items):
+    tokens.n_tokens = len(items)
+    for at, (token, position, sequence, wanted) in enumerate(items):
+        tokens.token[at], tokens.pos[at], tokens.logits[at] = token, position, wanted
+        tokens.n_seq_id[at] = 1
+        tokens.seq_id[at][0] = sequence
+    if lib.llama_decode(state, tokens) != 0:
+        raise SystemExit("llama_decode failed")
+    lib.llama_get_logits(state)[0]
+def timed(work):
+    began, cpu = time.time(), time.process_time()
+    work()
+    return time.time() - began, time.process_time() - cpu
+def prefill():
+    for sequence in range(batch):
+        for first in range(0, context, 512):
+            step([((at * 7919 + sequence * 131 + 1000) % half, at, sequence, at == context - 1)
+                for at in range(first, min(context, first + 512))])
+def decode():
+    for at in range(output):
+        step([((at * 31 + 7 + sequence) % half, context + at, sequence, True) for sequence in range(batch)])
+(prefill_s, prefill_cpu_s), (decode_s, decode_cpu_s) = timed(prefill), timed(decode)
+print(json.dumps({"load_ms": load * 1e3,
+    "prefill_tokens_per_s": batch * context / prefill_s, "prefill_tokens_per_cpu_s": batch * context / prefill_cpu_s,
+    "decode_tokens_per_s": batch * output / decode_s, "decode_tokens_per_cpu_s": batch * output / decode_cpu_s,
+    "peak_kib": next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))}))
 """
 TRANSFORMERS = """
-import json, resource, sys, time, torch
+import json, sys, time, torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 shape, context, output, threads = sys.argv[1], *map(int, sys.argv[2:5])
 torch.set_num_threads(threads)
@@ -158,20 +191,21 @@ load = time.time() - began
 half = config.vocab_size // 2
 with torch.inference_mode():
     ids = torch.tensor([[(at * 7919 + 1000) % half for at in range(context)]])
-    began = time.time()
+    began, cpu = time.time(), time.process_time()
     out = model(ids, use_cache=True, logits_to_keep=1)
-    prefill = time.time() - began
-    began = time.time()
+    prefill, prefill_cpu = time.time() - began, time.process_time() - cpu
+    began, cpu = time.time(), time.process_time()
     for step in range(output):
         out = model(torch.tensor([[(step * 31 + 7) % half]]), past_key_values=out.past_key_values, use_cache=True)
-    decode = time.time() - began
-print(json.dumps({"load_ms": load * 1e3, "prefill_tokens_per_s": context / prefill, "decode_tokens_per_s": output / decode,
-    "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+    decode, decode_cpu = time.time() - began, time.process_time() - cpu
+print(json.dumps({"load_ms": load * 1e3,
+    "prefill_tokens_per_s": context / prefill, "prefill_tokens_per_cpu_s": context / prefill_cpu,
+    "decode_tokens_per_s": output / decode, "decode_tokens_per_cpu_s": output / decode_cpu, "peak_kib": next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))}))
 """
 
 
-def run_python(code, first, context, threads):
-    command = [sys.executable, "-c", code, str(first), str(context), str(OUTPUT), str(threads)]
+def run_python(code, first, context, threads, batch):
+    command = [sys.executable, "-c", code, str(first), str(context), str(OUTPUT), str(threads), str(batch)]
     out = subprocess.run(command, capture_output=True, text=True)
     if out.returncode != 0:
         print(f"an engine failed: {out.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
@@ -200,59 +234,109 @@ def cpu_name():
     return platform.processor()
 
 
+def machine(options, bandwidth):
+    model = cpu_name()
+    flags = next((line for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
+    widest = "AVX-512" if "avx512bw" in flags else "AVX2" if "avx2" in flags else "no AVX2"
+    memory = next(line for line in pathlib.Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    return (
+        f"{model} ({widest}), {os.cpu_count()} processors, {options.threads} threads, "
+        f"{int(memory.split()[1]) / (1 << 20):.0f} GiB, reads {bandwidth / 1e9:.1f} GB/s, "
+        f"load {os.getloadavg()[0]:.1f} before the run, {time.strftime('%Y-%m-%d')}. "
+        f"{options.rounds} rounds, interleaved; medians, and the ratio's least and most over rounds."
+    )
+
+
+HEAD = (
+    "| model | weights | context | at once | engine | load ms | prefill t/s | decode t/s | t / CPU s, prefill, decode | "
+    "ours / it, prefill | ours / it, decode | of bandwidth | peak MiB (of file + KV) |"
+)
+
+
+def row(options, bandwidth, shape, kind, context, batch, name, rounds, size):
+    results = [one[name] for one in rounds if one[name]]
+    if not results:
+        return None
+    middle = lambda key: statistics.median(result[key] for result in results)
+
+    def ratio(key):
+        ratios = [one["ours"][key] / one[name][key] for one in rounds if one[name] and one["ours"]]
+        if name == "ours" or not ratios:
+            return ""
+        return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+    load = f"{middle('load_ms'):.0f}" if "load_ms" in results[0] else ""
+    peak = ""
+    if "peak_kib" in results[0]:
+        tokens = batch * -(-(context + OUTPUT + 1) // BLOCK) * BLOCK
+        whole = size + KV_BYTES[shape] * tokens
+        peak = f"{middle('peak_kib') / 1024:.0f} ({middle('peak_kib') * 1024 / whole:.2f})"
+    # One pass over the weights a step, whatever the batch.
+    part = middle("decode_tokens_per_s") / batch * size / bandwidth
+    return (
+        f"| {shape} | {kind} | {context} | {batch} | {name} | {load} | {middle('prefill_tokens_per_s'):.0f} | "
+        f"{middle('decode_tokens_per_s'):.1f} | {middle('prefill_tokens_per_cpu_s'):.0f}, "
+        f"{middle('decode_tokens_per_cpu_s'):.1f} | {ratio('prefill_tokens_per_s')} | "
+        f"{ratio('decode_tokens_per_s')} | {part:.0%} | {peak} |"
+    )
+
+
+def update_docs(lines):
+    text = DOCS.read_text()
+    before, rest = text.split(MARKS[0], 1)
+    after = rest.split(MARKS[1], 1)[1]
+    DOCS.write_text(before + MARKS[0] + "\n" + "\n".join(lines) + "\n" + MARKS[1] + after)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
     parser.add_argument("--ours", required=True)
+    parser.add_argument("--ours-serving", required=True)
     parser.add_argument("--only")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--contexts", default="128,2048")
+    parser.add_argument("--batches", default="1,8")
     parser.add_argument("--kinds", default="Q8_0,Q4_0,BF16")
     parser.add_argument("--shapes", default="smollm2,qwen3")
     parser.add_argument("--json")
+    parser.add_argument("--update-docs", action="store_true")
     options = parser.parse_args()
     bandwidth = read_bandwidth(options.threads)
-    load = os.getloadavg()[0]
-    print(f"{cpu_name()}, {options.threads} threads, load {load:.1f} before the run, reads {bandwidth / 1e9:.1f} GB/s")
-    print(f"{options.rounds} rounds, interleaved; medians, and the spread of the ratio to ours over rounds\n")
-    print("| model | weights | context | engine | load ms | prefill t/s | decode t/s | ours / it, decode | of bandwidth | peak MiB |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    described = machine(options, bandwidth)
+    lines = [described, "", HEAD, "| --- " * HEAD.count(" | ") + "| --- |"]
+    print("\n".join(lines), flush=True)
     kept = []
     with tempfile.TemporaryDirectory() as folder:
         for shape in options.shapes.split(","):
             for kind in options.kinds.split(","):
                 model = pathlib.Path(folder) / f"{shape}-{kind}.gguf"
                 WRITERS[shape](options.model, model, Kind[kind])
+                size = model.stat().st_size
                 for context in map(int, options.contexts.split(",")):
-                    engines = {"ours": lambda: run_ours(options.ours, model, context, options.threads)}
-                    if options.only != "ours":
-                        engines["llama.cpp"] = lambda: run_python(LLAMA_CPP, model, context, options.threads)
-                        if kind == "BF16":
-                            engines["transformers"] = lambda: run_python(TRANSFORMERS, shape, context, options.threads)
-                    rounds = [{name: run() for name, run in engines.items()} for _ in range(options.rounds)]
-                    for name in engines:
-                        results = [one[name] for one in rounds if one[name]]
-                        if not results:
-                            continue
-                        middle = lambda key: statistics.median(result[key] for result in results)
-                        ratios = [
-                            one["ours"]["decode_tokens_per_s"] / one[name]["decode_tokens_per_s"]
-                            for one in rounds
-                            if one[name]
-                        ]
-                        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-                        part = middle("decode_tokens_per_s") * model.stat().st_size / bandwidth
-                        print(
-                            f"| {shape} | {kind} | {context} | {name} | {middle('load_ms'):.0f} | "
-                            f"{middle('prefill_tokens_per_s'):.0f} | {middle('decode_tokens_per_s'):.1f} | "
-                            f"{'' if name == 'ours' else ratio} | {part:.0%} | {middle('peak_kib') / 1024:.0f} |",
-                            flush=True,
-                        )
-                        kept.append(dict(shape=shape, kind=kind, context=context, engine=name, rounds=results))
+                    for batch in map(int, options.batches.split(",")):
+                        engines = {"ours": lambda: run_ours(options, model, context, batch)}
+                        if options.only != "ours":
+                            engines["llama.cpp"] = lambda: run_python(
+                                LLAMA_CPP, model, context, options.threads, batch
+                            )
+                            if kind == "BF16" and batch == 1:
+                                engines["transformers"] = lambda: run_python(
+                                    TRANSFORMERS, shape, context, options.threads, batch
+                                )
+                        rounds = [{name: run() for name, run in engines.items()} for _ in range(options.rounds)]
+                        for name in engines:
+                            line = row(options, bandwidth, shape, kind, context, batch, name, rounds, size)
+                            if line:
+                                print(line, flush=True)
+                                lines.append(line)
+                        kept.append(dict(shape=shape, kind=kind, context=context, batch=batch, rounds=rounds))
                 model.unlink()
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(kept, indent=1) + "\n")
+    if options.update_docs:
+        update_docs(lines)
 
 
 main()

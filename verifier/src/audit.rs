@@ -4,6 +4,7 @@
 //! newest to the account's state; so a server that lies can withhold or invent a whole history, not alter a true one.
 //! Masterchain signatures are not part of it.
 
+mod comment;
 mod error;
 mod ledger;
 mod life;

@@ -632,6 +632,23 @@ fn rent_may_have_eaten_into_a_job_that_nobody_ended() {
 }
 
 #[test]
+fn a_comment_counts_as_the_message_it_stands_for() {
+    for (ending, name, words) in [
+        (Ending::Cancelled, "end", "Cancel"),
+        (Ending::SessionExpired, "close", "close"),
+        (Ending::ExpiredOpen, "end", "EXPIRE"),
+    ] {
+        let names = fails_edited(ending, move |script| {
+            let mut said = CellBuilder::new();
+            said.store_u32(0).unwrap();
+            said.store_raw(words.as_bytes(), (words.len() * 8) as u16).unwrap();
+            script.named(name).body = said.build().unwrap();
+        });
+        assert!(names.is_empty(), "{ending:?}: {names:?}");
+    }
+}
+
+#[test]
 fn a_swept_job_is_audited_from_its_transactions() {
     for ending in Ending::ALL {
         let mut plan = Plan::ending(ending);

@@ -704,7 +704,7 @@ fn a_prompt_too_long_for_a_link_is_told_so_and_still_fits_a_request() {
     let refused = client::link::link(&job.transfer, -239).unwrap_err();
     assert!(matches!(refused, LinkError::TooLong { bytes } if bytes > client::link::MAX_LINK_BYTES));
     assert!(!refused.to_string().contains("pupa"));
-    let request = client::link::ton_connect(&[job.transfer.clone()], None, 77, -239).unwrap();
+    let request = client::link::ton_connect(std::slice::from_ref(&job.transfer), None, 77, -239).unwrap();
     assert!(same(&client::link::read_ton_connect(&request).unwrap().0[0], &job.transfer));
 }
 

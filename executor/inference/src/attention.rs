@@ -6,6 +6,8 @@
 //! neither on how the prompt was cut, nor on which blocks it lies in or what they held before, nor on other sequences,
 //! the number of threads or the vectors' width.
 
+use std::ops::Range;
+
 use crate::aligned::Aligned;
 use crate::team::Leader;
 
@@ -15,8 +17,12 @@ pub(crate) const BLOCK_TOKENS: usize = LANES;
 const LANES: usize = 32;
 /// Queries that go through the keys together, at most.
 const TILE: usize = 8;
-/// Products below which starting threads costs more than it saves.
+/// Products below which sharing the work costs more than it saves.
 const WORTH_THREADS: usize = 1 << 15;
+/// Products from which it is worth going through a task with all threads, where there are few tasks.
+const WORTH_SPLITTING: usize = 1 << 18;
+/// Blocks of a task that go together then.
+const SEGMENT: usize = 8;
 
 /// Keys and values of any number of sequences, in all layers.
 pub(crate) struct HostCache {
@@ -124,33 +130,38 @@ impl HostCache {
             }
         }
         let mut parts = vec![0.0f32; tasks.len() * TILE * size];
-        let run = |index: usize, out: &mut [f32]| {
-            let Task { rows, kv_head, first, count } = &tasks[index];
-            let mut gathered = vec![0.0f32; count * size];
-            let mut at = [0; TILE];
-            for ((query, at), row) in gathered.chunks_exact_mut(size).zip(&mut at).zip(*first..) {
-                let (head, token) = (*kv_head * group + row / rows.count, row % rows.count);
-                let from = ((rows.first + token) * heads + head) * size;
-                query.copy_from_slice(&queries[from..from + size]);
-                *at = rows.start + token;
-            }
-            let head_at = self.head_at(layer, *kv_head);
-            let work = Work { cache: self, head_at, blocks: rows.blocks, queries: &gathered, look };
-            match count {
-                8 => run::<8>(&work, &at, out),
-                7 => run::<7>(&work, &at, out),
-                6 => run::<6>(&work, &at, out),
-                5 => run::<5>(&work, &at, out),
-                4 => run::<4>(&work, &at, out),
-                3 => run::<3>(&work, &at, out),
-                2 => run::<2>(&work, &at, out),
-                _ => run::<1>(&work, &at, out),
-            }
-        };
-        if work < WORTH_THREADS {
-            parts.chunks_mut(TILE * size).enumerate().for_each(|(index, part)| run(index, part));
+        let ready = |index: usize| self.ready(layer, (queries, heads), &tasks[index], look);
+        if work >= WORTH_SPLITTING && tasks.len() < 3 * leader.threads() && leader.threads() > 1 {
+            let ready: Vec<Ready<'_>> = (0..tasks.len()).map(ready).collect();
+            self.attend_split(leader, &ready, &mut parts);
         } else {
-            leader.chunks(&mut parts, TILE * size, &run);
+            let run = |index: usize, out: &mut [f32]| {
+                let ready = ready(index);
+                let blocks = ready.blocks();
+                let mut scores = vec![[0.0f32; LANES]; blocks.len() * ready.count];
+                let mut most = [f32::NEG_INFINITY; TILE];
+                let mut shares = [0.0f32; TILE];
+                ready.run(&mut Stage::Score { blocks, scores: &mut scores, most: &mut most });
+                let mut sums = [[0.0f32; LANES]; TILE];
+                ready.run(&mut Stage::Weigh { scores: &mut scores, most: &most, sums: &mut sums });
+                share(&sums, &mut shares);
+                for part in (0..size).step_by(LANES) {
+                    let mut mixed = [[0.0f32; LANES]; TILE];
+                    let blocks = ready.blocks();
+                    ready.run(&mut Stage::Mix { blocks, scores: &scores, part, mixed: &mut mixed });
+                    let width = LANES.min(size - part);
+                    for ((out, mixed), share) in out.chunks_exact_mut(size).zip(&mixed).zip(&shares) {
+                        for (out, mixed) in out[part..part + width].iter_mut().zip(mixed) {
+                            *out = mixed * share;
+                        }
+                    }
+                }
+            };
+            if work < WORTH_THREADS {
+                parts.chunks_mut(TILE * size).enumerate().for_each(|(index, part)| run(index, part));
+            } else {
+                leader.chunks(&mut parts, TILE * size, &run);
+            }
         }
         for (task, part) in tasks.iter().zip(parts.chunks_exact(TILE * size)) {
             let Task { rows, kv_head, first, count } = task;
@@ -161,6 +172,90 @@ impl HostCache {
         }
     }
 
+    /// Few queries that see much: all threads go through the keys of each, then through parts of the values. Every
+    /// sum runs as it does otherwise.
+    fn attend_split(&self, leader: &Leader<'_>, ready: &[Ready<'_>], parts: &mut [f32]) {
+        let size = self.size;
+        let segments = ready.iter().map(|ready| ready.blocks().len().div_ceil(SEGMENT)).max().unwrap_or(0);
+        let per_segment = SEGMENT * TILE;
+        let mut scores = vec![[0.0f32; LANES]; ready.len() * segments * per_segment];
+        let of_segment = |ready: &Ready<'_>, segment: usize| {
+            let blocks = ready.blocks();
+            let start = blocks.start + segment * SEGMENT;
+            start.min(blocks.end)..(start + SEGMENT).min(blocks.end)
+        };
+        leader.chunks(&mut scores, per_segment, &|index, scores| {
+            let (ready, segment) = (&ready[index / segments], index % segments);
+            let blocks = of_segment(ready, segment);
+            // Found again over all segments.
+            let scores = &mut scores[..blocks.len() * ready.count];
+            let mut most = [f32::NEG_INFINITY; TILE];
+            ready.run(&mut Stage::Score { blocks, scores, most: &mut most });
+        });
+        let mut shares = vec![[0.0f32; TILE]; ready.len()];
+        let mut weighed: Vec<_> = scores.chunks_mut(segments * per_segment).zip(&mut shares).collect();
+        leader.chunks(&mut weighed, 1, &|index, weighed| {
+            let ready = &ready[index];
+            for (scores, shares) in weighed {
+                let mut most = [f32::NEG_INFINITY; TILE];
+                for (segment, scores) in scores.chunks(per_segment).enumerate() {
+                    let scores = &scores[..of_segment(ready, segment).len() * ready.count];
+                    for rows in scores.chunks_exact(ready.count) {
+                        for (row, most) in rows.iter().zip(&mut most) {
+                            for score in row {
+                                *most = if *score > *most { *score } else { *most };
+                            }
+                        }
+                    }
+                }
+                let mut sums = [[0.0f32; LANES]; TILE];
+                for (segment, scores) in scores.chunks_mut(per_segment).enumerate() {
+                    let scores = &mut scores[..of_segment(ready, segment).len() * ready.count];
+                    ready.run(&mut Stage::Weigh { scores, most: &most, sums: &mut sums });
+                }
+                share(&sums, shares);
+            }
+        });
+        let mut outs: Vec<(&mut [f32], usize)> =
+            parts.chunks_mut(TILE * size).map(|out| (out, size)).collect();
+        leader.strips(&mut outs, LANES, &|index, strip| {
+            let (ready, columns) = (&ready[index], strip.columns());
+            let mut mixed = [[0.0f32; LANES]; TILE];
+            let scores = &scores[index * segments * per_segment..(index + 1) * segments * per_segment];
+            for (segment, scores) in scores.chunks(per_segment).enumerate() {
+                let blocks = of_segment(ready, segment);
+                let scores = &scores[..blocks.len() * ready.count];
+                ready.run(&mut Stage::Mix { blocks, scores, part: columns.start, mixed: &mut mixed });
+            }
+            for (row, mixed) in mixed.iter().enumerate().take(ready.count) {
+                for (out, mixed) in strip.row(row).iter_mut().zip(mixed) {
+                    *out = mixed * shares[index][row];
+                }
+            }
+        });
+    }
+
+    fn ready<'a>(
+        &'a self,
+        layer: usize,
+        (queries, heads): (&[f32], usize),
+        task: &Task<'a>,
+        look: Look,
+    ) -> Ready<'a> {
+        let (size, group) = (self.size, heads / self.kv_heads);
+        let Task { rows, kv_head, first, count } = *task;
+        let mut gathered = vec![0.0f32; count * size];
+        let mut at = [0; TILE];
+        for ((query, at), row) in gathered.chunks_exact_mut(size).zip(&mut at).zip(first..) {
+            let (head, token) = (kv_head * group + row / rows.count, row % rows.count);
+            let from = ((rows.first + token) * heads + head) * size;
+            query.copy_from_slice(&queries[from..from + size]);
+            *at = rows.start + token;
+        }
+        let head_at = self.head_at(layer, kv_head);
+        Ready { cache: self, head_at, blocks: rows.blocks, queries: gathered, look, at, count }
+    }
+
     /// Where a head's numbers begin in a block.
     fn head_at(&self, layer: usize, kv_head: usize) -> usize {
         (layer * self.kv_heads + kv_head) * 2 * self.size * LANES
@@ -168,6 +263,7 @@ impl HostCache {
 }
 
 /// Queries of one sequence that look at the same keys.
+#[derive(Clone, Copy)]
 struct Task<'a> {
     rows: &'a Rows<'a>,
     kv_head: usize,
@@ -176,27 +272,66 @@ struct Task<'a> {
     count: usize,
 }
 
-/// The first `N` of the queries at positions `at`.
-fn run<const N: usize>(work: &Work<'_>, at: &[usize; TILE], out: &mut [f32]) {
-    let mut first = [0; N];
-    first.copy_from_slice(&at[..N]);
-    #[cfg(target_arch = "x86_64")]
-    if crate::wide::attend(work, first, out) {
-        return;
-    }
-    attend_in_order::<Portable, N>(work, first, out);
-}
-
-/// `N` queries of one head.
-pub(crate) struct Work<'a> {
+/// The queries of a task.
+pub(crate) struct Ready<'a> {
     cache: &'a HostCache,
     head_at: usize,
     blocks: &'a [u32],
-    queries: &'a [f32],
+    /// `[count, size]`.
+    queries: Vec<f32>,
     look: Look,
+    /// Their positions.
+    at: [usize; TILE],
+    count: usize,
 }
 
-impl Work<'_> {
+/// A part of the work on a task. Rows are its queries; scores and weights are `[blocks][count]` times [`LANES`].
+pub(crate) enum Stage<'a> {
+    /// Scores of the blocks, and the highest of each row.
+    Score { blocks: Range<usize>, scores: &'a mut [[f32; LANES]], most: &'a mut [f32; TILE] },
+    /// Scores to weights, which are added to the sums.
+    Weigh { scores: &'a mut [[f32; LANES]], most: &'a [f32; TILE], sums: &'a mut [[f32; LANES]; TILE] },
+    /// Adds numbers `part` and those after it of the blocks' values, times their weights.
+    Mix { blocks: Range<usize>, scores: &'a [[f32; LANES]], part: usize, mixed: &'a mut [[f32; LANES]; TILE] },
+}
+
+impl Ready<'_> {
+    /// The first position that the query at `position` sees.
+    #[inline(always)]
+    fn first_of(&self, position: usize) -> usize {
+        self.look.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    /// The first and the last position that any of the queries sees.
+    #[inline(always)]
+    fn span(&self) -> (usize, usize) {
+        let (mut first, mut last) = (usize::MAX, 0);
+        for position in &self.at[..self.count] {
+            first = first.min(self.first_of(*position));
+            last = last.max(*position);
+        }
+        (first, last)
+    }
+
+    /// The blocks that any of the queries sees.
+    fn blocks(&self) -> Range<usize> {
+        let (first, last) = self.span();
+        first / LANES..last / LANES + 1
+    }
+
+    fn run(&self, stage: &mut Stage<'_>) {
+        match self.count {
+            8 => run::<8>(self, stage),
+            7 => run::<7>(self, stage),
+            6 => run::<6>(self, stage),
+            5 => run::<5>(self, stage),
+            4 => run::<4>(self, stage),
+            3 => run::<3>(self, stage),
+            2 => run::<2>(self, stage),
+            _ => run::<1>(self, stage),
+        }
+    }
+
     #[inline(always)]
     fn keys(&self, block: usize) -> &[f32] {
         let numbers = self.cache.size * LANES;
@@ -211,91 +346,94 @@ impl Work<'_> {
     }
 }
 
-/// The queries at positions `at`. Inlined into callers that may use wider vectors; the order of additions is in the
-/// code and the same for every `N`. `K` does what most of the time goes into.
+fn run<const N: usize>(ready: &Ready<'_>, stage: &mut Stage<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::wide::attend::<N>(ready, stage) {
+        return;
+    }
+    attend_in_order::<Portable, N>(ready, stage);
+}
+
+/// What each row's weights are to be multiplied with for their sum to be one.
+fn share(sums: &[[f32; LANES]; TILE], shares: &mut [f32; TILE]) {
+    for (share, sums) in shares.iter_mut().zip(sums) {
+        *share = total(*sums).recip();
+    }
+}
+
+/// A stage for `N` queries. Inlined into callers that may use wider vectors; the order of additions is in the code and
+/// the same for every `N`. `K` does what most of the time goes into.
 #[inline(always)]
-pub(crate) fn attend_in_order<K: Kernels, const N: usize>(work: &Work<'_>, at: [usize; N], out: &mut [f32]) {
-    let Work { queries, look, .. } = *work;
-    let size = work.cache.size;
-    let first_of = |position: usize| look.window.map_or(0, |window| (position + 1).saturating_sub(window));
-    let mut first = usize::MAX;
-    let mut last = 0;
-    for position in at {
-        first = first.min(first_of(position));
-        last = last.max(position);
-    }
-    let blocks = first / LANES..last / LANES + 1;
-    let mut scores = vec![[[0.0f32; LANES]; N]; blocks.len()];
-    let mut highest = [[f32::NEG_INFINITY; LANES]; N];
-    for (scores, block) in scores.iter_mut().zip(blocks.clone()) {
-        K::scores(work.keys(block).as_chunks::<LANES>().0, queries, scores);
-        for row in 0..N {
-            let scores = &mut scores[row];
-            for score in scores.iter_mut() {
-                *score *= look.scale;
-            }
-            if let Some(cap) = look.cap {
-                for score in scores.iter_mut() {
-                    *score = (*score / cap).tanh() * cap;
+pub(crate) fn attend_in_order<K: Kernels, const N: usize>(ready: &Ready<'_>, stage: &mut Stage<'_>) {
+    let Ready { look, ref at, ref queries, .. } = *ready;
+    let size = ready.cache.size;
+    match stage {
+        Stage::Score { blocks, scores, most } => {
+            let mut highest = [[f32::NEG_INFINITY; LANES]; N];
+            for (scores, block) in scores.as_chunks_mut::<N>().0.iter_mut().zip(blocks.clone()) {
+                K::scores(ready.keys(block).as_chunks::<LANES>().0, queries, scores);
+                for row in 0..N {
+                    let scores = &mut scores[row];
+                    for score in scores.iter_mut() {
+                        *score *= look.scale;
+                    }
+                    if let Some(cap) = look.cap {
+                        for score in scores.iter_mut() {
+                            *score = (*score / cap).tanh() * cap;
+                        }
+                    }
+                    let (from, to) = (ready.first_of(at[row]), at[row]);
+                    if from > block * LANES || to < block * LANES + LANES - 1 {
+                        for (lane, score) in scores.iter_mut().enumerate() {
+                            let position = block * LANES + lane;
+                            let seen = from <= position && position <= to;
+                            *score = if seen { *score } else { f32::NEG_INFINITY };
+                        }
+                    }
+                    let mut lane = 0;
+                    while lane < LANES {
+                        let (score, most) = (scores[lane], highest[row][lane]);
+                        highest[row][lane] = if score > most { score } else { most };
+                        lane += 1;
+                    }
                 }
             }
-            let (from, to) = (first_of(at[row]), at[row]);
-            if from > block * LANES || to < block * LANES + LANES - 1 {
-                for (lane, score) in scores.iter_mut().enumerate() {
-                    let position = block * LANES + lane;
-                    *score = if from <= position && position <= to { *score } else { f32::NEG_INFINITY };
+            for (most, highest) in most.iter_mut().zip(highest) {
+                for score in highest {
+                    *most = if score > *most { score } else { *most };
                 }
             }
-            let mut lane = 0;
-            while lane < LANES {
-                let (score, most) = (scores[lane], highest[row][lane]);
-                highest[row][lane] = if score > most { score } else { most };
-                lane += 1;
+        }
+        Stage::Weigh { scores, most, sums } => {
+            for scores in scores.as_chunks_mut::<N>().0 {
+                for row in 0..N {
+                    let mut lane = 0;
+                    while lane < LANES {
+                        let weight = exp(scores[row][lane] - most[row]);
+                        scores[row][lane] = weight;
+                        sums[row][lane] += weight;
+                        lane += 1;
+                    }
+                }
             }
         }
-    }
-    let mut most = [f32::NEG_INFINITY; N];
-    for row in 0..N {
-        for score in highest[row] {
-            most[row] = if score > most[row] { score } else { most[row] };
-        }
-    }
-    let mut sums = [[0.0f32; LANES]; N];
-    for scores in &mut scores {
-        for row in 0..N {
-            let mut lane = 0;
-            while lane < LANES {
-                let weight = exp(scores[row][lane] - most[row]);
-                scores[row][lane] = weight;
-                sums[row][lane] += weight;
-                lane += 1;
+        Stage::Mix { blocks, scores, part, mixed } => {
+            let (first, last) = ready.span();
+            let width = LANES.min(size - *part);
+            let mut sums = [[0.0f32; LANES]; N];
+            sums.copy_from_slice(&mixed[..N]);
+            for (scores, block) in scores.as_chunks::<N>().0.iter().zip(blocks.clone()) {
+                let from = first.max(block * LANES) % LANES;
+                let to = (last + 1).min((block + 1) * LANES) - block * LANES;
+                let values = &ready.values(block)[from * size..to * size];
+                if width == LANES {
+                    K::mix(values, size, *part, from, scores, &mut sums);
+                } else {
+                    mix::<N>(values, size, *part, width, from, scores, &mut sums);
+                }
             }
+            mixed[..N].copy_from_slice(&sums);
         }
-    }
-    let mut shares = [0.0f32; N];
-    for row in 0..N {
-        shares[row] = total(sums[row]).recip();
-    }
-    let mut part = 0;
-    while part < size {
-        let width = LANES.min(size - part);
-        let mut mixed = [[0.0f32; LANES]; N];
-        for (scores, block) in scores.iter().zip(blocks.clone()) {
-            let from = first.max(block * LANES) % LANES;
-            let to = (last + 1).min((block + 1) * LANES) - block * LANES;
-            let values = &work.values(block)[from * size..to * size];
-            if width == LANES {
-                K::mix(values, size, part, from, scores, &mut mixed);
-            } else {
-                mix::<N>(values, size, part, width, from, scores, &mut mixed);
-            }
-        }
-        for row in 0..N {
-            for lane in 0..width {
-                out[row * size + part + lane] = mixed[row][lane] * shares[row];
-            }
-        }
-        part += LANES;
     }
 }
 
@@ -530,6 +668,36 @@ mod tests {
                         assert_eq!(*first, ours, "the same bits for {pieces:?} on {threads} threads");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn one_token_that_sees_many_is_the_same_work_for_one_thread_and_for_several() {
+        let (heads, kv_heads, size, before) = (6, 2, 80, 900);
+        let blocks: Vec<u32> = (0..29).rev().collect();
+        for (window, cap) in [(None, None), (Some(700), Some(3.0))] {
+            let look = Look { scale: 0.6, cap, window };
+            let q = numbers(heads * (before + 1) * size, 0.1);
+            let k = numbers(kv_heads * (before + 1) * size, 0.7);
+            let v = numbers(kv_heads * (before + 1) * size, 1.3);
+            let mut cache = HostCache::new(1, kv_heads, size);
+            let all = [Rows { first: 0, count: before + 1, start: 0, blocks: &blocks }];
+            cache.reserve(&all);
+            cache.append(0, &k, &v, &all);
+            let last = [Rows { first: 0, count: 1, start: before, blocks: &blocks }];
+            let q_last = cut(&q, heads, size, before..before + 1);
+            let on = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| attended(&cache, 0, &q_last, heads, &last, look))
+            };
+            assert!(heads * size * (before + 1) >= WORTH_SPLITTING);
+            let alone = on(1);
+            assert_eq!(alone, on(3));
+            assert_eq!(alone, on(2));
+            let expected = plain(&q, &k, &v, heads, kv_heads, size, look);
+            for (ours, theirs) in alone.iter().zip(&expected[before * heads * size..]) {
+                assert!((f64::from(*ours) - theirs).abs() < 1e-5, "{ours} {theirs}");
             }
         }
     }

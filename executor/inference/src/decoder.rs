@@ -100,13 +100,16 @@ impl<B: Backend> Decoder<B> {
             up: linear(weights.up),
             down: linear(weights.down),
         };
+        let turned = |projection: Projection| {
+            biased(if shape.neighbours { halves(&projection, shape.head_size) } else { projection })
+        };
         let layers = weights
             .layers
             .into_iter()
             .map(|layer| Layer {
                 attention_norm: vector(layer.attention_norm),
-                q: biased(layer.q),
-                k: biased(layer.k),
+                q: turned(layer.q),
+                k: turned(layer.k),
                 v: biased(layer.v),
                 o: biased(layer.o),
                 q_norm: layer.q_norm.map(vector),
@@ -465,4 +468,15 @@ fn rotate<B: Backend>(x: Tensor<B, 3>, (cosines, sines): &(Tensor<B, 3>, Tensor<
     let turned_first = first.clone() * cosines.clone() - second.clone() * sines.clone();
     let turned_second = second * cosines.clone() + first * sines.clone();
     Tensor::cat(vec![turned_first, turned_second], 2)
+}
+
+/// Rows whose numbers are rotated as neighbours, put as halves of each head.
+fn halves(projection: &Projection, head_size: usize) -> Projection {
+    let half = head_size / 2;
+    let source = |row: usize| {
+        let (head, within) = (row / head_size, row % head_size);
+        head * head_size + (within % half) * 2 + within / half
+    };
+    let bias = projection.bias.as_ref().map(|bias| (0..bias.len()).map(|row| bias[source(row)]).collect());
+    Projection { matrix: projection.matrix.reordered(source), bias }
 }

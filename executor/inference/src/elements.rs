@@ -57,7 +57,7 @@ pub(crate) fn gate(activation: Activation, gate: &mut [f32], up: &[f32]) {
             }
             Activation::GeluTanh => {
                 // (1 + tanh(u)) / 2 is the logistic function of 2 u.
-                const TWICE_ROOT_2_OVER_PI: f32 = 1.595_769_1;
+                const TWICE_ROOT_2_OVER_PI: f32 = 1.595_769_2;
                 for (gate, up) in gate.iter_mut().zip(up) {
                     let inner = (*gate * *gate * *gate).mul_add(0.044_715, *gate);
                     *gate = *gate * sigmoid(inner * TWICE_ROOT_2_OVER_PI) * up;
@@ -67,22 +67,32 @@ pub(crate) fn gate(activation: Activation, gate: &mut [f32], up: &[f32]) {
     );
 }
 
-/// Rotary position embedding (arXiv 2104.09864) of heads of `2 × cosines` numbers, halves as in Hugging Face.
-pub(crate) fn rotate(heads: &mut [f32], cosines: &[f32], sines: &[f32]) {
+/// Rotary position embedding (arXiv 2104.09864) of heads of `2 × cosines` numbers: the halves of a head together as in
+/// Hugging Face, or neighbours as in ggml.
+pub(crate) fn rotate(heads: &mut [f32], cosines: &[f32], sines: &[f32], neighbours: bool) {
     widest(
         #[inline(always)]
         || {
-            let half = cosines.len();
-            for head in heads.chunks_exact_mut(2 * half) {
-                let (first, second) = head.split_at_mut(half);
-                for ((first, second), (cosine, sine)) in
-                    first.iter_mut().zip(second).zip(cosines.iter().zip(sines))
-                {
-                    (*first, *second) = (*first * cosine - *second * sine, *second * cosine + *first * sine);
+            for head in heads.chunks_exact_mut(2 * cosines.len()) {
+                let turns = cosines.iter().zip(sines);
+                if neighbours {
+                    for ([first, second], turn) in head.as_chunks_mut::<2>().0.iter_mut().zip(turns) {
+                        (*first, *second) = turned(*first, *second, turn);
+                    }
+                } else {
+                    let (firsts, seconds) = head.split_at_mut(cosines.len());
+                    for ((first, second), turn) in firsts.iter_mut().zip(seconds).zip(turns) {
+                        (*first, *second) = turned(*first, *second, turn);
+                    }
                 }
             }
         },
     );
+}
+
+#[inline(always)]
+fn turned(first: f32, second: f32, (cosine, sine): (&f32, &f32)) -> (f32, f32) {
+    (first * cosine - second * sine, second * cosine + first * sine)
 }
 
 /// What makes the root of the mean of squares one.
@@ -152,6 +162,20 @@ mod tests {
             rms_norm_in_place(&mut here, &weight, 1e-5);
             assert_eq!(here, ours);
         }
+    }
+
+    #[test]
+    fn neighbours_turn_as_halves_do() {
+        let (cosines, sines) = (numbers(8), numbers(9)[1..].to_vec());
+        let mut halves = numbers(32);
+        let interleave = |numbers: &[f32]| -> Vec<f32> {
+            let heads = numbers.chunks_exact(16);
+            heads.flat_map(|head| (0..16).map(|at| head[at / 2 + at % 2 * 8])).collect()
+        };
+        let mut neighbours = interleave(&halves);
+        rotate(&mut halves, &cosines, &sines, false);
+        rotate(&mut neighbours, &cosines, &sines, true);
+        assert_eq!(interleave(&halves), neighbours);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::files::{ModelFile, ModelFiles};
 use crate::gguf::{Gguf, TensorKind, Value};
 use crate::matrix::{Bytes, Matrix};
 use crate::shape::{Experts, LayerShape, MAX_HEAD_SIZE, MAX_LAYERS, Rotation, Shape, Stretch};
-use crate::weights::{Projection, Source, Tied, Weights, collect};
+use crate::weights::{Source, Tied, Weights, collect};
 
 const FILE: &str = "model.gguf";
 /// Divisors of the rotation's frequencies, as Llama 3.1 has them.
@@ -31,13 +31,7 @@ pub(crate) fn load(files: &ModelFiles, file: &ModelFile, head: &Gguf) -> Result<
     let source = GgufSource { files, head, bytes: &file.bytes, used: RefCell::default() };
     let metadata = Metadata { files, head, architecture };
     let shape = shape(&metadata, family, &source)?.checked().map_err(|detail| files.corrupt(FILE, detail))?;
-    let mut weights = collect(&source, &GGUF, family, &shape, Tied::IfAbsent, 0.0)?;
-    if family.interleaved_in_gguf() {
-        for layer in &mut weights.layers {
-            layer.q = halves(&layer.q, shape.head_size);
-            layer.k = halves(&layer.k, shape.head_size);
-        }
-    }
+    let weights = collect(&source, &GGUF, family, &shape, Tied::IfAbsent, 0.0)?;
     Ok((shape, weights))
 }
 
@@ -164,6 +158,7 @@ fn shape(metadata: &Metadata<'_>, family: Family, source: &GgufSource<'_>) -> Re
         attention_cap: cap("attn_logit_softcapping"),
         logit_cap: cap("final_logit_softcapping"),
         rotations,
+        neighbours: family.interleaved_in_gguf(),
         layers: layers.collect(),
         experts,
     })
@@ -181,17 +176,6 @@ fn stretch(metadata: &Metadata<'_>, source: &GgufSource<'_>, head_size: usize) -
         }
         (Some(other), _) => Err(LoadError::Unsupported { what: format!("RoPE scaling of type {other:?}") }),
     }
-}
-
-/// Rows whose numbers are rotated as neighbours, put as halves of each head.
-fn halves(projection: &Projection, head_size: usize) -> Projection {
-    let half = head_size / 2;
-    let source = |row: usize| {
-        let (head, within) = (row / head_size, row % head_size);
-        head * head_size + (within % half) * 2 + within / half
-    };
-    let bias = projection.bias.as_ref().map(|bias| (0..bias.len()).map(|row| bias[source(row)]).collect());
-    Projection { matrix: projection.matrix.reordered(source), bias }
 }
 
 struct GgufSource<'a> {

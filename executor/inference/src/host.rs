@@ -106,7 +106,7 @@ impl HostDecoder {
                     }
                 }
                 let turn = token * half..(token + 1) * half;
-                elements::rotate(row, &cosines[turn.clone()], &sines[turn]);
+                elements::rotate(row, &cosines[turn.clone()], &sines[turn], self.shape.neighbours);
             });
         };
         ready(q, q_width, &layer.q, layer.q_norm.as_ref());

@@ -140,6 +140,7 @@ fn shape(files: &ModelFiles, config: &Config, family: Family) -> Result<Shape, L
         attention_cap: config.attn_logit_softcapping,
         logit_cap: config.final_logit_softcapping,
         rotations: rotations(files, config, family, head_size)?,
+        neighbours: false,
         layers: layers.collect(),
         experts,
     })

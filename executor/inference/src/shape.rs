@@ -27,6 +27,8 @@ pub(crate) struct Shape {
     pub(crate) logit_cap: Option<f32>,
     /// Rotations that layers choose from.
     pub(crate) rotations: Vec<Rotation>,
+    /// The rows of queries and keys lie so that neighbours are rotated together, not the halves of a head.
+    pub(crate) neighbours: bool,
     pub(crate) layers: Vec<LayerShape>,
     pub(crate) experts: Option<Experts>,
 }

@@ -194,7 +194,7 @@ impl Team {
         let mut spins = 0;
         while !self.over.load(Ordering::Acquire) {
             let turn = self.turn.load(Ordering::Acquire);
-            if turn % 2 == 0 || turn == done {
+            if turn.is_multiple_of(2) || turn == done {
                 pause(&mut spins);
                 continue;
             }

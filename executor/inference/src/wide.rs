@@ -1,7 +1,7 @@
 //! The same work with wider vectors. Only the width and the tile differ: every sum keeps its order of additions.
 #![allow(unsafe_code)]
 
-use crate::attention::{Kernels, Portable, Work, attend_in_order};
+use crate::attention::{Kernels, Portable, Ready, Stage, attend_in_order};
 use crate::avx512;
 use crate::matrix::{
     LANES, Matrix, expand_rows as expand_in_order, expanded_times as times, rows_times_one as times_one,
@@ -100,25 +100,25 @@ fn expanded_times_avx2(rows: &[f32], width: usize, x: &[f32], out: &mut [f32], s
 }
 
 /// Attention. False as above.
-pub(crate) fn attend<const N: usize>(work: &Work<'_>, at: [usize; N], out: &mut [f32]) -> bool {
+pub(crate) fn attend<const N: usize>(ready: &Ready<'_>, stage: &mut Stage<'_>) -> bool {
     match vectors() {
         // SAFETY: the processor has what the functions need, as `vectors` checked.
-        Vectors::Avx512 => unsafe { attend_avx512(work, at, out) },
+        Vectors::Avx512 => unsafe { attend_avx512::<N>(ready, stage) },
         // SAFETY: as above.
-        Vectors::Avx2 => unsafe { attend_avx2(work, at, out) },
+        Vectors::Avx2 => unsafe { attend_avx2::<N>(ready, stage) },
         Vectors::Less => return false,
     }
     true
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn attend_avx2<const N: usize>(work: &Work<'_>, at: [usize; N], out: &mut [f32]) {
-    attend_in_order::<Portable, N>(work, at, out);
+fn attend_avx2<const N: usize>(ready: &Ready<'_>, stage: &mut Stage<'_>) {
+    attend_in_order::<Portable, N>(ready, stage);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
-fn attend_avx512<const N: usize>(work: &Work<'_>, at: [usize; N], out: &mut [f32]) {
-    attend_in_order::<OnAvx512, N>(work, at, out);
+fn attend_avx512<const N: usize>(ready: &Ready<'_>, stage: &mut Stage<'_>) {
+    attend_in_order::<OnAvx512, N>(ready, stage);
 }
 
 /// Used where the processor has AVX-512 alone.

@@ -300,7 +300,7 @@ impl<C: ChainAccess + ?Sized + 'static> Core<C> {
             }
             Effect::PostReceipt { .. } => matches!(phase, Some(Phase::Posting { .. })),
             Effect::PostRejection { .. } => matches!(phase, Some(Phase::Rejecting { .. })),
-            Effect::OpenInput { .. } => matches!(phase, Some(Phase::Opening { .. })),
+            Effect::OpenInput { .. } => matches!(phase, Some(Phase::Opening { .. } | Phase::Weighing)),
             Effect::Infer { .. } => matches!(phase, Some(Phase::Inferring { .. })),
             Effect::Forget { .. } | Effect::Decline { .. } => true,
         }

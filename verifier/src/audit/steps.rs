@@ -6,6 +6,7 @@ use tycho_types::error::Error as CellError;
 use tycho_types::models::{ComputePhase, IntAddr, Message, MsgInfo, Transaction, TxInfo};
 
 use super::MAX_TRANSACTIONS;
+use super::comment::message_of;
 use super::error::StoryError;
 use crate::check::holds;
 
@@ -23,6 +24,7 @@ pub(crate) struct Step {
     pub(super) from: Option<StdAddr>,
     pub(super) value: u128,
     pub(super) bounced: bool,
+    /// Of a comment, the message that it stands for.
     pub(super) body: Cell,
     /// Code, where it came too, and data that the message brought.
     pub(super) deployed_with: Option<(Option<Cell>, Cell)>,
@@ -168,12 +170,18 @@ fn read_step(hash: HashBytes, transaction: &Transaction) -> Result<Step, CellErr
                 step.from = std_address(&info.src);
                 step.value = info.value.tokens.into_inner();
                 step.bounced = info.bounced;
+                step.body = CellBuilder::build_from(message.body)?;
+                if let (false, Some(said)) = (info.bounced, message_of(&step.body)) {
+                    step.body = said;
+                }
             }
-            MsgInfo::ExtIn(_) => step.external = true,
+            MsgInfo::ExtIn(_) => {
+                step.external = true;
+                step.body = CellBuilder::build_from(message.body)?;
+            }
             MsgInfo::ExtOut(_) => return Err(CellError::InvalidData),
         }
         step.deployed_with = message.init.and_then(|init| Some((init.code, init.data?)));
-        step.body = CellBuilder::build_from(message.body)?;
     }
     for (index, cell) in transaction.out_msgs.values().enumerate() {
         if index >= MAX_OUT_MESSAGES {

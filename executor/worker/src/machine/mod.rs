@@ -108,7 +108,7 @@ pub fn step(policy: &Policy, state: &mut State, event: Event) -> Vec<Effect> {
             {
                 let is_ours = order.client == client && order.nonce == nonce;
                 // Another order used the number up: ours can no longer be executed.
-                let phase = if is_ours { Phase::Ordered { order, taken: true } } else { Phase::Waiting };
+                let phase = if is_ours { Phase::Ordered { order, taken: true } } else { Phase::Weighed };
                 state.set(&key, phase);
             }
             state.used_seqno(seqno);
@@ -121,12 +121,21 @@ pub fn step(policy: &Policy, state: &mut State, event: Event) -> Vec<Effect> {
             state.used_seqno(seqno);
         }
         Event::InputOpened { key } => {
+            if state.jobs.get(&key).is_some_and(|job| job.phase == Phase::Weighing) {
+                state.set(&key, Phase::Weighed);
+            }
             if let Some(due) = due_if(state, &key, |phase| matches!(phase, Phase::Opening { .. })) {
                 state.set(&key, Phase::Inferring { due });
                 effects.push(Effect::Infer { key });
             }
         }
         Event::Unservable { key, reason } => {
+            if let Some(job) = state.jobs.get(&key)
+                && job.phase == Phase::Weighing
+            {
+                let due = Due { claimed: false, by_s: job.posted.until };
+                reject(state, &key, due, reason, &mut effects);
+            }
             let before_answer =
                 |phase: &Phase| matches!(phase, Phase::Opening { .. } | Phase::Inferring { .. });
             if let Some(due) = due_if(state, &key, before_answer) {
@@ -161,6 +170,7 @@ fn resume(policy: &Policy, state: &mut State, effects: &mut Vec<Effect>) {
             Phase::Ordered { taken: false, .. } | Phase::Posting { .. } | Phase::Rejecting { .. } => {
                 post(state, &key, effects);
             }
+            Phase::Weighing | Phase::Weighed => state.set(&key, Phase::Waiting),
             Phase::Opening { .. } => effects.push(Effect::OpenInput { key }),
             Phase::Inferring { due } => {
                 let due = *due;
@@ -180,7 +190,7 @@ fn tick(policy: &Policy, state: &mut State, now_s: u32, effects: &mut Vec<Effect
         let Some(job) = state.jobs.get(&key) else { continue };
         let is_due = job.sent_at_s.is_none_or(|sent_s| now_s >= sent_s.saturating_add(policy.resend_every_s));
         match &job.phase {
-            Phase::Waiting if now_s > job.posted.until => {
+            Phase::Waiting | Phase::Weighing | Phase::Weighed if now_s > job.posted.until => {
                 state.drop_job(&key);
                 effects.push(Effect::Decline { key, reason: Declined::TooLate });
             }
@@ -218,7 +228,7 @@ fn worker_read(policy: &Policy, state: &mut State, mut facts: WorkerFacts) {
     let is_dead = as_of_s > order.valid_until_s.saturating_add(policy.grace_s);
     if is_dead && next_seqno <= order.seqno {
         let key = key.clone();
-        state.set(&key, Phase::Waiting);
+        state.set(&key, Phase::Weighed);
     } else if is_dead {
         // The number is used up and we did not see by whom: perhaps by our order, which the job then refused.
         let key = key.clone();
@@ -244,7 +254,7 @@ fn posted_seen(
         return match decide(policy, state.worker.as_ref(), &posted, state.now_s) {
             Decision::Decline(reason) => effects.push(Effect::Decline { key, reason }),
             Decision::Answer | Decision::Claim { .. } | Decision::Wait(_) => {
-                let waiting = state.jobs.values().filter(|job| matches!(job.phase, Phase::Waiting)).count();
+                let waiting = state.jobs.values().filter(|job| job.phase.is_waiting()).count();
                 if waiting >= policy.max_waiting {
                     effects.push(Effect::Decline { key, reason: Declined::QueueFull });
                 } else {
@@ -296,7 +306,8 @@ fn job_read(policy: &Policy, state: &mut State, key: &JobKey, facts: &JobFacts, 
     }
 }
 
-/// Begins what there is room for. Claims go one at a time: the contract numbers orders, so a second would wait for the first
+/// Begins what there is room for. What is to be claimed is weighed first: no bond is put up for a job that cannot be answered,
+/// and its client has its deposit back at once. Claims go one at a time: the contract numbers orders, so a second would wait for the first
 /// anyway.
 fn schedule(policy: &Policy, state: &mut State, effects: &mut Vec<Effect>) {
     if state.now_s == 0 || state.worker.is_none() {
@@ -305,7 +316,7 @@ fn schedule(policy: &Policy, state: &mut State, effects: &mut Vec<Effect>) {
     let mut waiting: Vec<(u32, JobKey)> = state
         .jobs
         .iter()
-        .filter(|(_, job)| matches!(job.phase, Phase::Waiting))
+        .filter(|(_, job)| job.phase.is_waiting())
         .map(|(key, job)| (job.posted.until, key.clone()))
         .collect();
     waiting.sort();
@@ -323,6 +334,10 @@ fn schedule(policy: &Policy, state: &mut State, effects: &mut Vec<Effect>) {
             Decision::Answer => {
                 let due = Due { claimed: false, by_s: job.posted.until };
                 state.set(&key, Phase::Opening { due });
+                effects.push(Effect::OpenInput { key });
+            }
+            Decision::Claim { .. } if job.phase == Phase::Waiting => {
+                state.set(&key, Phase::Weighing);
                 effects.push(Effect::OpenInput { key });
             }
             Decision::Claim { bond } => {

@@ -113,6 +113,19 @@ fn ready() -> State {
     state
 }
 
+/// [`super::step`], where every input that is weighed can be answered.
+fn step(policy: &Policy, state: &mut State, event: Event) -> Vec<Effect> {
+    let mut effects = super::step(policy, state, event);
+    let weighing = |state: &State| {
+        state.jobs.iter().find(|(_, job)| job.phase == Phase::Weighing).map(|(key, _)| key.clone())
+    };
+    while let Some(key) = weighing(state) {
+        effects.retain(|effect| *effect != Effect::OpenInput { key: key.clone() });
+        effects.extend(super::step(policy, state, Event::InputOpened { key }));
+    }
+    effects
+}
+
 fn see(state: &mut State, job: PostedJob) -> Vec<Effect> {
     step(&policy(), state, Event::Posted { posted: Box::new(job), facts: open(), before_us: false })
 }
@@ -177,6 +190,58 @@ fn a_small_job_is_answered_without_a_claim_and_dropped_where_the_client_takes_it
         let answered = Event::Answered { key: key.clone(), receipt: SignedReceipt(vec![2]) };
         assert!(step(&policy, &mut state, answered).is_empty(), "an answer too late is dropped");
         assert!(step(&policy, &mut state, Event::Tick { now_s: START_S + 30 }).is_empty());
+    }
+}
+
+#[test]
+fn what_cannot_be_answered_is_given_back_before_it_is_claimed() {
+    let policy = policy();
+    let mut state = ready();
+    let key = posted(20).key;
+    let seen = |byte| Event::Posted { posted: Box::new(posted(byte)), facts: open(), before_us: false };
+    assert_eq!(super::step(&policy, &mut state, seen(20)), [Effect::OpenInput { key: key.clone() }]);
+    assert_eq!(state.jobs[&key].phase, Phase::Weighing);
+    // Another is weighed beside it, and no further one: two at once.
+    let other = posted(21).key;
+    assert_eq!(super::step(&policy, &mut state, seen(21)), [Effect::OpenInput { key: other.clone() }]);
+    assert!(super::step(&policy, &mut state, seen(22)).is_empty());
+    let reason = RejectionReason::PromptOverContext;
+    let effects = super::step(&policy, &mut state, Event::Unservable { key: key.clone(), reason });
+    assert_eq!(effects, [Effect::PostRejection { key: key.clone(), reason }]);
+    assert_eq!(state.jobs[&key].phase.due(), Some(Due { claimed: false, by_s: START_S + 600 }));
+    let effects = super::step(&policy, &mut state, Event::InputOpened { key: other.clone() });
+    assert!(
+        matches!(&effects[..], [Effect::SubmitClaim { key, .. }, Effect::OpenInput { .. }] if *key == other)
+            || matches!(&effects[..], [Effect::SubmitClaim { key, .. }] if *key == other),
+        "{effects:?}"
+    );
+    let rejected = JobFacts { status: JobStatus::Rejected, until: START_S + 9_000 };
+    let effects = super::step(&policy, &mut state, Event::JobRead { key: key.clone(), facts: rejected });
+    assert!(effects.contains(&Effect::Forget { key, end: End::Rejected }));
+}
+
+#[test]
+fn what_was_weighed_before_a_restart_is_weighed_again_and_what_is_overdue_dropped() {
+    let policy = policy();
+    for is_weighed in [false, true] {
+        let mut state = ready();
+        state.worker.as_mut().unwrap().float = Nanoton::new(10_000);
+        let key = posted(20).key;
+        let seen = Event::Posted { posted: Box::new(posted(20)), facts: open(), before_us: false };
+        super::step(&policy, &mut state, seen);
+        if is_weighed {
+            // Nobody to claim it just now.
+            state.worker.as_mut().unwrap().float = Nanoton::new(0);
+            super::step(&policy, &mut state, Event::InputOpened { key: key.clone() });
+            assert_eq!(state.jobs[&key].phase, Phase::Weighed);
+        }
+        let mut again = State::restored(state.jobs.clone());
+        assert!(super::step(&policy, &mut again, Event::Restarted).is_empty());
+        assert_eq!(again.jobs[&key].phase, Phase::Waiting);
+        let dropped = super::step(&policy, &mut state, Event::Tick { now_s: START_S + 601 });
+        assert_eq!(dropped, [Effect::Decline { key: key.clone(), reason: Declined::TooLate }]);
+        assert!(super::step(&policy, &mut state, Event::InputOpened { key }).is_empty());
+        assert!(state.jobs.is_empty());
     }
 }
 

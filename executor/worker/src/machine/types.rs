@@ -244,6 +244,10 @@ pub struct Job {
 pub enum Phase {
     /// Worth serving, not begun yet.
     Waiting,
+    /// Worth a claim: the input is opened to see whether it can be answered at all, and is forgotten again.
+    Weighing,
+    /// It can be answered; not claimed yet.
+    Weighed,
     /// The claim order may be on its way; `taken`: our contract has executed it.
     Ordered {
         /// The only order of this job that can be executed.
@@ -290,6 +294,8 @@ impl Phase {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
+            Self::Weighing => "weighing",
+            Self::Weighed => "weighed",
             Self::Ordered { .. } => "ordered",
             Self::Opening { .. } => "opening",
             Self::Inferring { .. } => "inferring",
@@ -301,7 +307,12 @@ impl Phase {
 
     /// Between its begin and its end.
     pub fn is_active(&self) -> bool {
-        !matches!(self, Self::Waiting | Self::Closed { .. })
+        !self.is_waiting() && !matches!(self, Self::Closed { .. })
+    }
+
+    /// Waits for a place, or for its turn to be claimed.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self, Self::Waiting | Self::Weighed)
     }
 
     /// By when it has to be answered, once it is being served.
@@ -311,7 +322,9 @@ impl Phase {
             | Self::Inferring { due }
             | Self::Posting { due, .. }
             | Self::Rejecting { due, .. } => Some(*due),
-            Self::Waiting | Self::Ordered { .. } | Self::Closed { .. } => None,
+            Self::Waiting | Self::Weighing | Self::Weighed | Self::Ordered { .. } | Self::Closed { .. } => {
+                None
+            }
         }
     }
 
@@ -321,7 +334,9 @@ impl Phase {
             | Self::Inferring { due }
             | Self::Posting { due, .. }
             | Self::Rejecting { due, .. } => Some(due),
-            Self::Waiting | Self::Ordered { .. } | Self::Closed { .. } => None,
+            Self::Waiting | Self::Weighing | Self::Weighed | Self::Ordered { .. } | Self::Closed { .. } => {
+                None
+            }
         }
     }
 }
