@@ -1,12 +1,13 @@
 // Mutation testing of the contracts: every small change of a source that still compiles must fail a test.
 //
-//     node mutate.mjs [--file job.tolk,…] [--only NAME,…] [--from N] [--count N] [--seed N] [--log FILE] [--list]
-//         --contracts BINARY --attestor BINARY --genuine BINARY --p256 BINARY
+//     node mutate.mjs [--file job.tolk,…] [--rule drop,flip,…] [--only NAME,…] [--from N] [--count N] [--seed N] [--list]
+//         [--log FILE [--new]] --contracts BINARY --attestor BINARY --genuine BINARY --p256 BINARY
 //
 // The binaries are tests built with the feature `mutants`: artefacts in the folder that CHRYSALIS_ARTIFACTS names replace
 // the committed ones. They run one test at a time, the quick ones first, and stop at the first that fails. A mutant that
 // compiles to the same code changes nothing and is not run. Survivors listed in mutants.json with a reason are expected;
-// any other makes the exit status 1. What is in the log with the same code is not run again.
+// any other makes the exit status 1. What the log says was killed is not run again where its code is the same, nor, with
+// `--new`, where its line is.
 
 import { createHash } from 'node:crypto';
 import { spawn } from 'node:child_process';
@@ -269,7 +270,8 @@ const names = new Set(every.map(({ name }) => name));
 const stale = Object.keys(expected).filter((name) => !names.has(name));
 for (const name of stale) console.log(`stale: mutants.json has a reason for ${name}, a mutant that is no more`);
 
-let chosen = every.filter(({ file, name }) => (only ? only.includes(name) : files.includes(file)));
+const rules = option('--rule', null)?.split(',');
+let chosen = every.filter(({ file, rule, name }) => (only ? only.includes(name) : files.includes(file) && (rules?.includes(rule) ?? true)));
 // In an order of its own, so that a part of the whole is a fair sample.
 const seed = option('--seed', null);
 if (seed) {
@@ -314,12 +316,13 @@ if (!process.argv.includes('--no-control')) {
 }
 
 const log = option('--log', null);
+const isNew = process.argv.includes('--new');
 // By what they compile to, and by their names while the contracts they are part of are the same.
 const known = new Map();
 if (log && existsSync(log)) {
     for (const line of readFileSync(log, 'utf8').split('\n').filter(Boolean)) {
         const { name, of, code, by } = JSON.parse(line);
-        if (by) known.set(code, by).set(`${name} ${of}`, by);
+        if (by) known.set(code, by).set(`${name} ${of}`, by).set(name, by);
     }
 }
 const digest = (text) => createHash('sha256').update(text).digest('hex').slice(0, 16);
@@ -329,7 +332,7 @@ const started = performance.now();
 for (const [index, mutant] of chosen.entries()) {
     const parts = Object.keys(CONTRACTS).filter((name) => original[name].files.has(mutant.file));
     const of = digest(parts.map((contract) => original[contract].hash).join());
-    let by = known.get(`${mutant.name} ${of}`) ?? null;
+    let by = known.get(`${mutant.name} ${of}`) ?? (isNew ? known.get(mutant.name) : null) ?? null;
     if (!by) {
         const compiled = {};
         const changed = [];

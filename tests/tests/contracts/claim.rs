@@ -5,7 +5,7 @@ use contracts::job::{JobStatus, TakeJob};
 use contracts::job_log::JobTaken;
 use contracts::receipt::{ClaimOrder, ClaimOrderBody, MarketOrder};
 use contracts::worker::{ClaimJob, PauseWorker, RequestUnbond, WithdrawEarnings};
-use contracts::{Amount, Nanoton, Ref, SigningKey, StdAddr};
+use contracts::{Amount, HashBytes, Nanoton, Ref, SigningKey, StdAddr};
 use tests::market::{
     FEES, PRICES, TON, assert_all_succeeded, assert_external_refused, assert_refused, cell, hash,
 };
@@ -237,4 +237,35 @@ fn an_open_job_without_a_least_bond_takes_any() {
     let job = market.post(&client, &worker, &Terms { least_bond: Amount::ZERO, ..Terms::default() });
     market.claim_well(&worker, &job);
     assert_eq!(market.job_state(&job).unwrap().bond, Amount::new(TON / 10));
+}
+
+#[test]
+fn a_claim_brings_a_bond_and_its_fees_to_the_nanoton() {
+    let (mut market, worker, client, _) = posted();
+    // Whom a client names need not be a Worker, nor keep to a Worker's rules.
+    let anybody = market.person("anybody");
+    let mut job = market.draft(&client, &worker, &Terms { least_bond: Amount::ZERO, ..Terms::default() });
+    job.seller.worker = anybody.address;
+    let value = market.value_of(&job);
+    market.post_draft(&client, &job, value);
+    let fees = market.prices().claim_value();
+    for (bond, value, error) in [
+        (0, Nanoton::new(FEES), Some(ContractError::BondTooLow)),
+        (1, fees, Some(ContractError::ValueTooLow)),
+        (1, fees.checked_add(Nanoton::new(1)).unwrap(), None),
+    ] {
+        let body = TakeJob {
+            query_id: 1,
+            bond: Amount::new(bond),
+            stake: Amount::ZERO,
+            measurement: HashBytes::ZERO,
+            bid: None,
+        };
+        let txs = market.tell(&anybody, &job.address, value, &body);
+        match error {
+            Some(error) => assert_refused(&txs, &job.address, error),
+            None => assert_all_succeeded(&txs),
+        }
+    }
+    assert_eq!(market.status(&job), Some(JobStatus::Claimed));
 }

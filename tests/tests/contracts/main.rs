@@ -21,3 +21,4 @@ mod session;
 mod stake;
 mod sweep;
 mod traces;
+mod transitions;

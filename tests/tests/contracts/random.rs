@@ -295,6 +295,7 @@ impl Run {
                 *self.succeeded.entry(format!("{name} {}", tx.operation())).or_insert(0) += 1;
             }
             if name == Some("job") {
+                crate::transitions::assert_drawn(tx);
                 book(&mut self.books, tx, self.market.chain.now, &self.market);
             }
         }

@@ -10,7 +10,7 @@ use contracts::wire::Signature;
 use contracts::{Amount, Nanoton, SigningKey, StdAddr, Units};
 use tests::market::{
     SHARE_BPS, TON, assert_all_succeeded, assert_closed_to_externals, assert_external_refused,
-    assert_refused, cell,
+    assert_refused, cell, import_fee, least_balance,
 };
 use tests::{Job, Kind, Market, Terms, Worker};
 
@@ -119,6 +119,24 @@ fn a_redemption_has_to_pay_more_than_it_costs() {
     // A final receipt may pay nothing more.
     let last = market.session_receipt(&job, 2, more, true);
     assert_all_succeeded(&market.redeem(&worker, &job, last, TON).unwrap());
+}
+
+#[test]
+fn a_redemption_waits_until_the_job_holds_what_is_owed_and_what_it_costs() {
+    let (mut market, worker, _, job) = opened();
+    for (sequence, before) in [(1, 0), (2, TON / 3)] {
+        for (is_final, cost) in
+            [(false, market.prices().redemption().get()), (true, market.prices().settlement().get())]
+        {
+            let receipt = market.session_receipt(&job, sequence, before + TON / 3, is_final);
+            let message = cell(&market.redemption(&worker, &job, receipt, TON));
+            let least = least_balance(&market, &job, &message, ContractError::GasFloatTooLow);
+            let owed = u128::from(TON - before + share(before));
+            assert_eq!(least, owed + cost + import_fee(&market, &message));
+        }
+        let receipt = market.session_receipt(&job, sequence, before + TON / 3, false);
+        assert_all_succeeded(&market.redeem(&worker, &job, receipt, TON).unwrap());
+    }
 }
 
 #[test]
