@@ -1,7 +1,7 @@
 //! Who may end a job whose time is over, and to whom the money goes.
 
 use contracts::errors::ContractError;
-use contracts::job::{AUDIT_WINDOW_S, ExpireJob, JobPaid, JobStatus, Outcome};
+use contracts::job::{AUDIT_WINDOW_S, Excesses, ExpireJob, JobPaid, JobStatus, Outcome};
 use contracts::job_log::JobClosed;
 use contracts::model::SharePaid;
 use contracts::{Nanoton, StdAddr};
@@ -134,4 +134,15 @@ fn a_job_that_storage_has_eaten_up_still_ends() {
         assert_eq!(market.job_state(job), None);
     }
     assert!(market.free(&worker) + u128::from(TON) >= free);
+}
+
+#[test]
+fn a_job_in_debt_for_its_rent_ends_without_being_funded_first() {
+    let (mut market, worker, client, stranger) = setup();
+    let job = market.post(&client, &worker, &Terms::default());
+    market.chain.take_above(&job.address, 0);
+    market.chain.wait(10 * 365 * 86_400);
+    let txs = market.expire(&stranger, &job);
+    assert_all_succeeded(&txs);
+    assert_eq!(market.status(&job), Some(JobStatus::Expired));
 }

@@ -10,6 +10,7 @@ mod equivocation;
 mod expire;
 mod gas;
 mod golden;
+mod librarian;
 mod model;
 mod open_job;
 mod post;
