@@ -1,7 +1,7 @@
 //! Who may end a job whose time is over, and to whom the money goes.
 
 use contracts::errors::ContractError;
-use contracts::job::{AUDIT_WINDOW_S, Excesses, ExpireJob, JobPaid, JobStatus, Outcome};
+use contracts::job::{AUDIT_WINDOW_S, ExpireJob, JobPaid, JobStatus, Outcome};
 use contracts::job_log::JobClosed;
 use contracts::model::SharePaid;
 use contracts::{Nanoton, StdAddr};
