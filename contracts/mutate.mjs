@@ -282,8 +282,8 @@ const from = Number(option('--from', 0));
 chosen = chosen.slice(from, from + Number(option('--count', chosen.length)));
 const show = ({ name, file, at, rule, in: within, line, changed }) => `${name}  ${file}:${at}  ${rule}, in ${within}\n  - ${line}\n  + ${changed}`;
 if (process.argv.includes('--list')) {
-    for (const mutant of chosen) console.log(show(mutant));
-    console.log(chosen.length);
+    // In one synchronous piece: what is not written yet when the process ends would be lost.
+    writeFileSync(1, `${[...chosen.map(show), chosen.length].join('\n')}\n`);
     end(stale.length ? 1 : 0);
 }
 

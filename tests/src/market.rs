@@ -801,17 +801,22 @@ pub fn assert_closed_to_externals(result: Result<Vec<Tx>, Refused>) {
     assert!(refused.exit_code.is_none_or(|code| code == wrong_state));
 }
 
-/// The least balance with which a job takes the external message, which it refuses for this reason with less.
-pub fn least_balance(market: &Market, job: &Job, message: &contracts::Cell, error: ContractError) -> u128 {
-    let send = |chain: &mut Chain| chain.external(&job.address, message.clone());
-    let least = market.chain.least_balance(&job.address, |chain| send(chain).is_ok());
+/// The least balance with which a contract takes the external message, which it refuses for this reason with less.
+pub fn least_balance(
+    market: &Market,
+    account: &StdAddr,
+    message: &contracts::Cell,
+    error: ContractError,
+) -> u128 {
+    let send = |chain: &mut Chain| chain.external(account, message.clone());
+    let least = market.chain.least_balance(account, |chain| send(chain).is_ok());
     let mut chain = market.chain.clone();
-    chain.take_above(&job.address, least - 1);
+    chain.take_above(account, least - 1);
     assert_external_refused(send(&mut chain), error);
     let mut chain = market.chain.clone();
-    chain.take_above(&job.address, least);
-    let txs = send(&mut chain).expect("the job has enough");
-    let own: Vec<Tx> = txs.into_iter().filter(|tx| tx.account == job.address).collect();
+    chain.take_above(account, least);
+    let txs = send(&mut chain).expect("the contract has enough");
+    let own: Vec<Tx> = txs.into_iter().filter(|tx| tx.account == *account).collect();
     assert_all_succeeded(&own);
     least
 }

@@ -7,7 +7,8 @@ use contracts::receipt::{ClaimOrder, ClaimOrderBody, MarketOrder};
 use contracts::worker::{ClaimJob, PauseWorker, RequestUnbond, WithdrawEarnings};
 use contracts::{Amount, HashBytes, Nanoton, Ref, SigningKey, StdAddr};
 use tests::market::{
-    FEES, PRICES, TON, assert_all_succeeded, assert_external_refused, assert_refused, cell, hash,
+    FEES, PRICES, TON, assert_all_succeeded, assert_external_refused, assert_refused, cell, hash, import_fee,
+    least_balance,
 };
 use tests::{Job, Market, Terms, Worker};
 
@@ -180,6 +181,17 @@ fn a_claim_is_paid_out_of_the_owners_funds_and_never_out_of_the_stake() {
         }
         assert!(market.chain.balance(&worker.address) >= stake);
     }
+}
+
+#[test]
+fn a_claim_waits_until_the_worker_holds_its_stake_the_bond_and_what_the_claim_costs() {
+    let (mut market, worker, _, job) = posted();
+    let body = RequestUnbond { query_id: 1, amount: Nanoton::new(3 * TON) };
+    assert_all_succeeded(&market.tell(&worker.owner, &worker.address, Nanoton::new(FEES), &body));
+    let message = cell(&ClaimJob::signed(market.order(&worker, &job), &worker.key).unwrap());
+    let least = least_balance(&market, &worker.address, &message, ContractError::GasFloatTooLow);
+    let owed = u128::from(20 * TON + job.limits.least_bond.get());
+    assert_eq!(least, owed + market.prices().claim().get() + import_fee(&market, &message));
 }
 
 #[test]

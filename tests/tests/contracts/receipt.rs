@@ -292,7 +292,7 @@ fn an_answer_waits_until_the_job_holds_deposit_and_bond_and_what_it_sends() {
         let state = market.job_state(job).unwrap();
         let message = cell(&market.answer(&worker, market.receipt(job, UNITS)));
         let owed = u128::from(state.deposit.get() + state.bond.get());
-        let least = least_balance(&market, job, &message, ContractError::GasFloatTooLow);
+        let least = least_balance(&market, &job.address, &message, ContractError::GasFloatTooLow);
         assert_eq!(least, owed + market.prices().settlement().get() + import_fee(&market, &message));
     }
 }

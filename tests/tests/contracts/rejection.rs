@@ -106,7 +106,7 @@ fn a_rejection_waits_until_the_job_holds_deposit_and_bond_and_what_it_sends() {
         market.tell(&client, &job.address, Nanoton::new(FEES), &FundGas { query_id: 1 });
         let message = cell(&PostRejection::signed(market.rejection(job, 1), &worker.key).unwrap());
         let owed = u128::from(state.deposit.get() + state.bond.get());
-        let least = least_balance(&market, job, &message, ContractError::GasFloatTooLow);
+        let least = least_balance(&market, &job.address, &message, ContractError::GasFloatTooLow);
         assert_eq!(least, owed + market.prices().settlement().get() + import_fee(&market, &message));
     }
 }

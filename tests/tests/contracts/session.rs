@@ -131,7 +131,7 @@ fn a_redemption_waits_until_the_job_holds_what_is_owed_and_what_it_costs() {
         {
             let receipt = market.session_receipt(&job, sequence, before + TON / 3, is_final);
             let message = cell(&market.redemption(&worker, &job, receipt, TON));
-            let least = least_balance(&market, &job, &message, ContractError::GasFloatTooLow);
+            let least = least_balance(&market, &job.address, &message, ContractError::GasFloatTooLow);
             let owed = u128::from(TON - before + share(before));
             assert_eq!(least, owed + cost + import_fee(&market, &message));
         }

@@ -1,5 +1,6 @@
 //! The Worker's account: stake, unbonding, what is the owner's, operator and pause.
 
+use contracts::artifacts::{self, Contract};
 use contracts::errors::ContractError;
 use contracts::job::{JobPaid, Outcome, Payout};
 use contracts::model::RoyaltyQuoted;
@@ -353,6 +354,12 @@ fn a_worker_without_state_knows_the_first_message_alone() {
     let txs = market.fund_gas(&worker, Nanoton::new(TON));
     assert!(txs.iter().all(|tx| !tx.succeeded()));
     assert_eq!(market.chain.balance(&worker.address), 0);
+    let code = artifacts::code(Contract::Worker);
+    let init = market.network.worker_state_init(&code, &worker.owner).unwrap();
+    for body in [cell(&FundGas { query_id: 1 }), cell(&PauseWorker { query_id: 1, paused: true })] {
+        let txs = market.chain.send(&worker.owner, &worker.address, VALUE, body, Some(init.clone()));
+        assert_refused(&txs, &worker.address, ContractError::NotInitialised);
+    }
     market.staked_worker("worker");
     assert_all_succeeded(&owner_says(&mut market, &worker, &FundGas { query_id: 1 }));
 }
