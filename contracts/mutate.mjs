@@ -1,7 +1,7 @@
 // Mutation testing of the contracts: every small change of a source that still compiles must fail a test.
 //
 //     node mutate.mjs [--file job.tolk,…] [--rule drop,flip,…] [--only NAME,…] [--from N] [--count N] [--seed N] [--list]
-//         [--log FILE [--new]] --contracts BINARY --attestor BINARY --genuine BINARY --p256 BINARY
+//         [--slow] [--log FILE [--new]] --contracts BINARY --attestor BINARY --genuine BINARY --p256 BINARY
 //
 // The binaries are tests built with the feature `mutants`: artefacts in the folder that CHRYSALIS_ARTIFACTS names replace
 // the committed ones. They run one test at a time, the quick ones first, and stop at the first that fails. A mutant that
@@ -41,10 +41,11 @@ const STAGES = [
     { of: ['P256Probe'], binary: 'p256', filter: skip(['random::', 'wycheproof::']) },
     { of: ['Attestor'], binary: 'genuine', filter: skip(['every_bit']) },
     { of: ['Attestor'], binary: 'attestor', filter: skip(['differential::', 'every_bit', 'noise_is']) },
-    { of: ['Attestor'], binary: 'attestor', filter: ['differential::'], env: { CHRYSALIS_CASES: '1500' } },
-    { of: ['Attestor'], binary: 'attestor', filter: ['every_bit', 'noise_is'] },
-    { of: ['Attestor'], binary: 'genuine', filter: ['every_bit'] },
-    { of: ['P256Probe'], binary: 'p256', filter: ['random::', 'wycheproof::'] },
+    { of: ['Attestor'], binary: 'attestor', filter: ['differential::'], env: { CHRYSALIS_CASES: '300' } },
+    { of: ['Attestor'], binary: 'attestor', filter: ['every_bit', 'noise_is'], slow: true },
+    { of: ['Attestor'], binary: 'genuine', filter: ['every_bit'], slow: true },
+    { of: ['P256Probe'], binary: 'p256', filter: ['random::', 'wycheproof::'], slow: true },
+    { of: ['Attestor'], binary: 'attestor', filter: ['differential::'], env: { CHRYSALIS_CASES: '5000' }, slow: true },
 ];
 const STAGE_LIMIT_MS = 240_000;
 // Tests that killed a mutant of the same file run first.
@@ -244,7 +245,7 @@ async function killer(compiled, changed, file) {
     rmSync(target, { recursive: true, force: true });
     mkdirSync(target);
     for (const contract of changed) writeFileSync(join(target, `${contract}.json`), compiled[contract].text);
-    const stages = STAGES.filter(({ of }) => of.some((contract) => changed.includes(contract)));
+    const stages = STAGES.filter(({ of, slow }) => of.some((contract) => changed.includes(contract)) && (!slow || isSlow));
     for (const binary of new Set(stages.map((stage) => stage.binary))) {
         const likely = (killers.get(file) ?? []).map((by) => by.split(' ')).filter(([of]) => of === binary).map(([, test]) => test);
         const failed = likely.length ? await firstFailure({ binary, filter: ['--exact', ...likely] }, target) : null;
@@ -262,6 +263,8 @@ function option(name, otherwise) {
     return at < 0 ? otherwise : process.argv[at + 1];
 }
 
+const isNew = process.argv.includes('--new');
+const isSlow = process.argv.includes('--slow');
 const only = option('--only', null)?.split(',');
 const files = option('--file', null)?.split(',') ?? SOURCES;
 const every = SOURCES.flatMap(mutantsOf);
@@ -316,7 +319,7 @@ if (!process.argv.includes('--no-control')) {
 }
 
 const log = option('--log', null);
-const isNew = process.argv.includes('--new');
+
 // By what they compile to, and by their names while the contracts they are part of are the same.
 const known = new Map();
 if (log && existsSync(log)) {
