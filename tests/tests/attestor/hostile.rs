@@ -523,6 +523,10 @@ fn only_the_root_ends_the_root_and_then_nothing_holds() {
     // By a certificate authority, or unsigned, it is refused.
     let by_issuer = PostCrl { issuer: issuer_id(&sound), ..list.clone() };
     assert!(!bench.send(&full, by_issuer.to_cell().unwrap(), now).succeeded);
+    let signer = HashBytes(Sha256::digest(sound.platform.public_key(Signer::TcbSigner)).into());
+    let by_signer = PostCrl { issuer: signer, ..list.clone() };
+    let refused = bench.send(&full, by_signer.to_cell().unwrap(), now);
+    assert_eq!(refused.exit_code, Some(i32::from(ContractError::UnknownAuthority.code())));
     let mut signature = (*list.signature).clone();
     signature.s.0[31] ^= 1;
     let unsigned = PostCrl { signature: Ref::new(signature).unwrap(), ..list.clone() };
