@@ -5,17 +5,18 @@ use tycho_types::models::{GasLimitsPrices, MsgForwardPrices, StoragePrices};
 
 use crate::money::{Nanoton, Units};
 
-pub const GAS_JOB_POST: u64 = 8500;
-pub const GAS_JOB_TAKE: u64 = 14000;
+pub const GAS_JOB_POST: u64 = 7600;
+pub const GAS_JOB_TAKE: u64 = 5500;
+pub const GAS_JOB_BID: u64 = 14300;
 pub const GAS_JOB_DELIVER: u64 = 6000;
-pub const GAS_JOB_RECEIPT: u64 = 13500;
-pub const GAS_JOB_REDEEM: u64 = 8600;
-pub const GAS_JOB_TOP_UP: u64 = 5400;
-pub const GAS_JOB_EQUIVOCATION: u64 = 12400;
-pub const GAS_JOB_EXPIRE: u64 = 12000;
-pub const GAS_WORKER_PAID: u64 = 760;
-pub const GAS_WORKER_SLASH: u64 = 12200;
-pub const GAS_WORKER_CLAIM: u64 = 13300;
+pub const GAS_JOB_RECEIPT: u64 = 12800;
+pub const GAS_JOB_REDEEM: u64 = 8200;
+pub const GAS_JOB_TOP_UP: u64 = 5200;
+pub const GAS_JOB_EQUIVOCATION: u64 = 12100;
+pub const GAS_JOB_EXPIRE: u64 = 11700;
+pub const GAS_WORKER_PAID: u64 = 726;
+pub const GAS_WORKER_SLASH: u64 = 15400;
+pub const GAS_WORKER_CLAIM: u64 = 10200;
 pub const GAS_WORKER_ASK: u64 = 6700;
 pub const GAS_WORKER_ATTEST: u64 = 21000;
 pub const GAS_WORKER_SIMPLE: u64 = 7600;
@@ -24,7 +25,7 @@ pub const GAS_REGISTRY_QUOTE: u64 = 14200;
 pub const GAS_PLATFORM_SERVE: u64 = 6600;
 pub const GAS_REGISTRY_ENFORCE: u64 = 8500;
 pub const GAS_ATTESTOR_VERIFY: u64 = 140000;
-pub const GAS_MODEL_SHARE: u64 = 760;
+pub const GAS_MODEL_SHARE: u64 = 719;
 pub const GAS_MODEL_QUOTE: u64 = 4700;
 pub const GAS_MODEL_WITHDRAW: u64 = 9000;
 pub const GAS_MODEL_SIMPLE: u64 = 9400;
@@ -43,8 +44,10 @@ pub const OPENING_CELLS: u64 = 8;
 pub const OPENING_BITS: u64 = 4400;
 pub const ORDER_CELLS: u64 = 2;
 pub const ORDER_BITS: u64 = 1300;
-pub const CLAIM_CELLS: u64 = 3;
-pub const CLAIM_BITS: u64 = 1800;
+pub const CLAIM_CELLS: u64 = 1;
+pub const CLAIM_BITS: u64 = 1023;
+pub const BID_CELLS: u64 = 2;
+pub const BID_BITS: u64 = 1200;
 pub const CANDIDATE_CELLS: u64 = 3;
 pub const CANDIDATE_BITS: u64 = 2000;
 
@@ -52,6 +55,8 @@ pub const RESULT_BASE_BYTES: u64 = 512;
 pub const RESULT_BYTES_PER_INPUT: u64 = 8;
 pub const RESULT_BYTES_PER_OUTPUT: u64 = 16;
 pub const RESULT_MAX_BYTES: u64 = 65536;
+pub const PAYLOADS_BASE_BYTES: u64 = 1024;
+pub const PAYLOADS_BYTES_PER_UNIT: u64 = 16;
 pub const RECEIPT_CELLS: u64 = 4;
 pub const RECEIPT_BITS: u64 = 2200;
 
@@ -107,16 +112,26 @@ impl FeePrices {
 
     /// What a receipt with a result of this size costs the job to import.
     pub fn receipt_import(&self, max_units: &Units) -> Nanoton {
-        let foreseen = RESULT_BASE_BYTES
-            + RESULT_BYTES_PER_INPUT * (u64::from(max_units.input) + u64::from(max_units.cached_input))
-            + RESULT_BYTES_PER_OUTPUT * u64::from(max_units.output);
-        let bytes = foreseen.min(RESULT_MAX_BYTES);
+        let bytes = result_bytes(max_units);
         self.forward(RECEIPT_BITS + 8 * bytes, RECEIPT_CELLS + bytes.div_ceil(127))
     }
 
-    /// What `post_job` and `post_open_job` bring above the deposit.
+    /// What `post_job` brings above the deposit.
     pub fn posting(&self, max_units: &Units) -> Nanoton {
         sum([self.opening(), self.receipt_import(max_units)])
+    }
+
+    /// What `post_open_job` brings above the deposit: enough for an input that comes without a wallet too.
+    pub fn market(&self, max_units: &Units) -> Nanoton {
+        let units =
+            u64::from(max_units.input) + u64::from(max_units.cached_input) + u64::from(max_units.output);
+        let bytes = (PAYLOADS_BASE_BYTES + PAYLOADS_BYTES_PER_UNIT * units).min(2 * RESULT_MAX_BYTES);
+        sum([
+            times(8, self.notice()),
+            self.gas(GAS_JOB_POST + GAS_JOB_DELIVER + GAS_JOB_RECEIPT + GAS_WORKER_PAID + GAS_MODEL_SHARE),
+            self.forward(RECEIPT_BITS + 8 * bytes, RECEIPT_CELLS + bytes / 64),
+            self.job_rent(),
+        ])
     }
 
     /// What `open_session` brings above the deposit.
@@ -156,21 +171,40 @@ impl FeePrices {
 
     /// The least that `report_equivocation` brings.
     pub fn equivocation(&self) -> Nanoton {
-        sum([self.gas(GAS_JOB_EQUIVOCATION + GAS_WORKER_SLASH), times(5, self.notice())])
+        sum([self.gas(GAS_JOB_EQUIVOCATION + GAS_WORKER_SLASH), times(6, self.notice())])
     }
 
-    /// What travels with a claim beside the bond.
-    pub fn claim_value(&self) -> Nanoton {
-        sum([self.gas(GAS_JOB_TAKE), times(2, self.notice()), self.gas(GAS_WORKER_PAID)])
-    }
-
-    /// What a claim costs the Worker beside the bond.
-    pub fn claim(&self) -> Nanoton {
+    /// What a job must hold above deposit and bond to take a `post_input`: so that the answer is paid for too.
+    pub fn delivered(&self, max_units: &Units) -> Nanoton {
+        let bytes = result_bytes(max_units);
         sum([
-            self.forward(ORDER_BITS, ORDER_CELLS),
+            times(5, self.notice()),
+            self.gas(GAS_JOB_DELIVER + GAS_JOB_RECEIPT + GAS_WORKER_PAID + GAS_MODEL_SHARE),
+            self.forward(RECEIPT_BITS + 8 * bytes, RECEIPT_CELLS + bytes / 64),
+        ])
+    }
+
+    /// What travels with a claim of a directed job beside the bond.
+    pub fn claim_value(&self) -> Nanoton {
+        sum([self.gas(GAS_JOB_TAKE), self.notice()])
+    }
+
+    /// What travels with a bid beside the bond.
+    pub fn bid_value(&self) -> Nanoton {
+        sum([self.gas(GAS_JOB_BID + GAS_WORKER_PAID), times(2, self.notice())])
+    }
+
+    /// What a claim costs the Worker at most, beside the bond: a bid's.
+    pub fn claim(&self) -> Nanoton {
+        sum([self.claim_cost(), self.bid_value()])
+    }
+
+    /// What a claim costs the Worker beside the bond and what travels with it.
+    pub fn claim_cost(&self) -> Nanoton {
+        sum([
+            self.notice(),
             self.gas(GAS_WORKER_CLAIM),
-            self.forward(CLAIM_BITS, CLAIM_CELLS),
-            self.claim_value(),
+            self.forward(CLAIM_BITS + BID_BITS, CLAIM_CELLS + BID_CELLS),
         ])
     }
 
@@ -210,6 +244,13 @@ impl FeePrices {
             self.job_rent(),
         ])
     }
+}
+
+fn result_bytes(max_units: &Units) -> u64 {
+    let foreseen = RESULT_BASE_BYTES
+        + RESULT_BYTES_PER_INPUT * (u64::from(max_units.input) + u64::from(max_units.cached_input))
+        + RESULT_BYTES_PER_OUTPUT * u64::from(max_units.output);
+    foreseen.min(RESULT_MAX_BYTES)
 }
 
 /// Saturates: no chain has prices that reach it.

@@ -1,5 +1,6 @@
 //! The Job: the escrow of one job or session, from posting to its end.
 
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use tycho_types::cell::{Cell, CellBuilder, CellContext, CellSlice, HashBytes, Load, Store};
 use tycho_types::error::Error as CellError;
@@ -20,6 +21,12 @@ pub const MIN_SETTLE_S: u32 = 30;
 pub const MAX_SETTLE_S: u32 = 7 * 86_400;
 /// A closed job stays so long for those who audit it.
 pub const AUDIT_WINDOW_S: u32 = 7 * 86_400;
+/// Two receipts of one sequence cost the deposit so many times, or what the client's terms say up to the larger number.
+pub const LEAST_PENALTY_FACTOR: u64 = 2;
+pub const MOST_PENALTY_FACTOR: u64 = 10;
+/// First 6 bytes of what a delivery key signs.
+pub const INPUT_TAG: [u8; 6] = *b"chinpt";
+const INPUT_ORDER_BYTES: usize = 110;
 /// In [`JobState::sequence`] once the worker was shown to have signed two receipts of one sequence; no receipt of a
 /// session has this sequence or more.
 pub const EQUIVOCATED: u32 = 1 << 31;
@@ -52,6 +59,14 @@ pub struct JobState {
     /// Of the last receipt taken, and [`EQUIVOCATED`] more where that was shown.
     pub sequence: u32,
     pub posting: Posting,
+}
+
+impl JobState {
+    /// What two receipts of one sequence cost the worker now, as far as its stake goes.
+    pub fn penalty(&self) -> Amount {
+        let times = |factor: u64| Amount::new(self.deposit.get().saturating_mul(factor));
+        self.posting.limits.least_bond.max(times(LEAST_PENALTY_FACTOR)).min(times(MOST_PENALTY_FACTOR))
+    }
 }
 
 /// Where a job is in its life; 4 bits on the wire.
@@ -166,7 +181,7 @@ impl Posting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
 pub struct JobLimits {
     pub max_units: Units,
-    /// That a claim must put up.
+    /// That a claim must put up; of a job of the market zero until it is taken.
     pub least_bond: Amount,
 }
 
@@ -210,16 +225,18 @@ pub struct SessionTerms {
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 #[tlb(tag = "#4d")]
 pub struct MarketTerms {
-    pub model_id: HashBytes,
-    /// Zero: any measurement that the Registry admitted.
-    pub measurement: HashBytes,
-    pub max_prices: Prices,
+    /// The Model's account, in the basechain.
+    pub model: HashBytes,
     /// Unix time: until then a cheaper claim replaces the one before.
     pub bid_until: u32,
     pub deliver_within_s: u32,
     /// To a worker that waited for an input in vain.
     pub compensation: Amount,
-    /// Of the worker that holds the job; zero as posted.
+    /// Ed25519: signs a [`PostInput`]. Zero: the client delivers with messages of its own.
+    pub delivery_key: HashBytes,
+    /// None: any that the Registry admitted.
+    pub measurement: Option<HashBytes>,
+    /// Of the worker that holds the job while others may bid; zero as posted.
     pub best_stake: Amount,
     pub network: Ref<MarketNetwork>,
 }
@@ -230,18 +247,24 @@ pub struct MarketNetwork {
     pub worker: CodeRef,
     /// Of the [`Network`] cell.
     pub network: CodeRef,
-    /// The Model's account, in the basechain.
-    pub model: HashBytes,
     pub settle_within_s: u32,
+    pub max_prices: Prices,
+    pub least_bond: Amount,
 }
 
 impl MarketNetwork {
-    pub fn of(network: &Network, model_id: &HashBytes, settle_within_s: u32) -> Result<Self, WireError> {
+    pub fn of(
+        network: &Network,
+        settle_within_s: u32,
+        max_prices: Prices,
+        least_bond: Amount,
+    ) -> Result<Self, WireError> {
         Ok(Self {
             worker: network.generation.codes.worker,
             network: CodeRef::of(&to_cell(network)?),
-            model: network.model_address(model_id)?.address,
             settle_within_s,
+            max_prices,
+            least_bond,
         })
     }
 }
@@ -283,10 +306,31 @@ impl Outcome {
     }
 }
 
+/// What a Worker vouches for of a seller; the rest the job knows.
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct Bid {
     pub worker_owner: StdAddr,
-    pub seller: Ref<Seller>,
+    pub receipt_key: HashBytes,
+    /// The Model's account, of whose offer the rest is.
+    pub model: HashBytes,
+    pub share_bps: u16,
+    pub prices: Prices,
+    /// Where the job asks for it.
+    pub measurement: Option<Ref<HashBytes>>,
+}
+
+impl Bid {
+    /// Who serves a job of these terms after this bid; `worker` is the bidding Worker's account.
+    pub fn seller(&self, worker: HashBytes, terms: &MarketTerms) -> Seller {
+        Seller {
+            worker,
+            receipt_key: self.receipt_key,
+            model: self.model,
+            settle_within_s: terms.network.settle_within_s,
+            share_bps: self.share_bps,
+            prices: self.prices,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
@@ -323,7 +367,7 @@ messages! {
         /// Unix time: the last moment of the first claim.
         until: u32,
         deposit: Amount,
-        limits: JobLimits,
+        max_units: Units,
         terms: Ref<MarketTerms>,
     }
     /// Worker to Job; the bond travels with it.
@@ -331,13 +375,18 @@ messages! {
         query_id: u64,
         bond: Amount,
         stake: Amount,
-        measurement: HashBytes,
         /// On the market.
         bid: Option<Ref<Bid>>,
     }
     /// Client, of a job of the market, once the bidding is over.
     "deliver_input" "#43480409" DeliverInput {
         query_id: u64,
+        /// First cell of a [`Sealed`].
+        input: Cell,
+    }
+    /// External: the same without a wallet; see [`PostInput::signed`].
+    "post_input" "#43480411" PostInput {
+        signature: Signature,
         /// First cell of a [`Sealed`].
         input: Cell,
     }
@@ -422,6 +471,56 @@ impl PostJob {
     pub fn sealed_input(&self) -> Result<Sealed, WireError> {
         from_cell(&self.input)
     }
+}
+
+impl PostInput {
+    /// Signs `"chinpt"` ‖ the job's account ‖ `posted_lt` ‖ hash of the seller's cell ‖ hash of the input with the
+    /// delivery key: the seller is the winner of the bidding, to whose key the input is sealed.
+    pub fn signed(
+        job: &HashBytes,
+        posted_lt: u64,
+        seller: &Ref<Seller>,
+        input: &Sealed,
+        delivery_key: &SigningKey,
+    ) -> Result<Self, WireError> {
+        let input = to_cell(input)?;
+        let order = input_order(job, posted_lt, seller.cell().repr_hash(), input.repr_hash());
+        Ok(Self { signature: Signature(delivery_key.sign(&order).to_bytes()), input })
+    }
+
+    /// Whether the delivery key signed it for this posting and seller. Weak keys are refused.
+    pub fn verify(
+        &self,
+        job: &HashBytes,
+        posted_lt: u64,
+        seller: &Ref<Seller>,
+        delivery_key: &HashBytes,
+    ) -> bool {
+        let order = input_order(job, posted_lt, seller.cell().repr_hash(), self.input.repr_hash());
+        let signature = ed25519_dalek::Signature::from_bytes(&self.signature.0);
+        VerifyingKey::from_bytes(delivery_key.as_array())
+            .is_ok_and(|key| key.verify_strict(&order, &signature).is_ok())
+    }
+
+    /// The sealed input; errors where the client's cell is none.
+    pub fn sealed_input(&self) -> Result<Sealed, WireError> {
+        from_cell(&self.input)
+    }
+}
+
+fn input_order(
+    job: &HashBytes,
+    posted_lt: u64,
+    seller: &HashBytes,
+    input: &HashBytes,
+) -> [u8; INPUT_ORDER_BYTES] {
+    let mut bytes = [0; INPUT_ORDER_BYTES];
+    bytes[..6].copy_from_slice(&INPUT_TAG);
+    bytes[6..38].copy_from_slice(&job.0);
+    bytes[38..46].copy_from_slice(&posted_lt.to_be_bytes());
+    bytes[46..78].copy_from_slice(&seller.0);
+    bytes[78..].copy_from_slice(&input.0);
+    bytes
 }
 
 impl DeliverInput {

@@ -24,6 +24,9 @@ pub struct AmountError;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Store, Load)]
 pub struct Amount(u64);
 
+/// About what it costs to send a Model its share: one that is less is not sent.
+pub const LEAST_SHARE: Amount = Amount(1_000_000);
+
 /// More nanoTON than a job can hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{amount} is more than a job can hold: ask for less")]
@@ -319,7 +322,7 @@ pub struct Split {
     /// Of a one-shot job `min(receipt amount, cost of the units, deposit)`, of a session
     /// `min(receipt amount, voucher, deposit)`.
     pub paid: Amount,
-    /// Of `paid`, to the Model: royalty and fee.
+    /// Of `paid`, to the Model: royalty and fee. At the end of a job nothing where that is less than [`LEAST_SHARE`].
     pub share: Amount,
     /// `paid − share`.
     pub to_worker: Amount,
@@ -331,12 +334,21 @@ impl Split {
     /// Of a one-shot job. `cost` is that of the receipt's units at the seller's prices.
     pub fn of(amount: Amount, cost: Nanoton, deposit: Amount, share_bps: u16) -> Self {
         let paid = amount.min(deposit);
-        Self::of_paid(Amount::try_from(cost).map_or(paid, |cost| paid.min(cost)), deposit, share_bps)
+        Self::of_paid(Amount::try_from(cost).map_or(paid, |cost| paid.min(cost)), deposit, share_bps).ended()
     }
 
-    /// Of a session, in all up to this receipt.
+    /// Of a session, in all up to this receipt, while it goes on.
     pub fn of_session(amount: Amount, voucher: Amount, deposit: Amount, share_bps: u16) -> Self {
         Self::of_paid(amount.min(voucher).min(deposit), deposit, share_bps)
+    }
+
+    /// The same where the job ends with it: a share under [`LEAST_SHARE`] is the worker's.
+    pub fn ended(self) -> Self {
+        if self.share >= LEAST_SHARE {
+            self
+        } else {
+            Self { share: Amount::ZERO, to_worker: self.paid, ..self }
+        }
     }
 
     fn of_paid(paid: Amount, deposit: Amount, share_bps: u16) -> Self {

@@ -40,6 +40,7 @@ pub const ALL: &[(u32, &str)] = &[
     entry::<job::OpenSession>(),
     entry::<job::PostOpenJob>(),
     entry::<job::TakeJob>(),
+    entry::<job::PostInput>(),
     entry::<job::DeliverInput>(),
     entry::<job::CancelJob>(),
     entry::<job::CloseSession>(),

@@ -9,7 +9,7 @@ use tycho_types::models::StdAddr;
 use zeroize::Zeroizing;
 
 use crate::job::{PostReceipt, PostRejection, RedeemReceipt};
-use crate::money::{Amount, Nanoton, Units};
+use crate::money::{Amount, Units};
 use crate::sealing::Sealed;
 use crate::voucher::Voucher;
 use crate::wire::{Ref, Signature, WireError, to_cell};
@@ -137,30 +137,20 @@ pub struct Rejection {
 #[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
 pub struct ClaimOrder {
     pub tag: Tag<CLAIM_ORDER_TAG>,
-    pub network_id: i32,
-    pub worker: StdAddr,
+    /// The Worker's account, in the basechain; it stands for the network too.
+    pub worker: HashBytes,
     /// The Worker's `claim_seqno`.
     pub seqno: u32,
     /// Unix time.
     pub valid_until: u32,
     pub job_client: StdAddr,
     pub job_nonce: u64,
-    pub body: Ref<ClaimOrderBody>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Store, Load)]
-pub struct ClaimOrderBody {
     pub model_id: HashBytes,
-    pub bond: Nanoton,
-    /// For a job of the market alone.
-    pub market: Option<MarketOrder>,
-}
-
-/// What a claim of a job of the market says beside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Store, Load)]
-pub struct MarketOrder {
-    /// That of the job's [`crate::job::MarketNetwork`].
-    pub settle_within_s: u32,
+    pub bond: Amount,
+    /// For a job of the market.
+    pub is_bid: bool,
+    /// For one that asks for it.
+    pub names_measurement: bool,
 }
 
 /// A domain tag of 48 bits.

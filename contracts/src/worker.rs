@@ -13,8 +13,9 @@ use crate::wire::{Ref, Signature, WireError, messages};
 
 /// From the post of any job to the end of its audit at most; the least time of unbonding, whatever the network's.
 pub const MAX_JOB_LIFE_S: u32 = 28 * 86_400;
-/// Of the penalty for two receipts of one sequence, one part in so many is the reporter's, the rest the client's.
-pub const REPORTER_SHARE: u128 = 5;
+/// Of the penalty for two receipts of one sequence, what the treasury has and what the reporter; the rest is the client's.
+pub const TREASURY_PART_BPS: u16 = 5_000;
+pub const REPORTER_PART_BPS: u16 = 1_000;
 /// Registrations whose keys are kept at most.
 pub const MAX_RECEIPT_KEYS: u32 = 128;
 

@@ -40,10 +40,14 @@ fn deadlines_and_shares() {
     ] {
         assert_eq!(tolk[name], u64::from(value), "{name}");
     }
+    assert_eq!(tolk["LEAST_SHARE"], contracts::money::LEAST_SHARE.get());
+    assert_eq!(tolk["LEAST_PENALTY_FACTOR"], job::LEAST_PENALTY_FACTOR);
+    assert_eq!(tolk["MOST_PENALTY_FACTOR"], job::MOST_PENALTY_FACTOR);
     let tolk = constants(include_str!("../worker.tolk"));
     assert_eq!(tolk["MAX_JOB_LIFE_S"], u64::from(worker::MAX_JOB_LIFE_S));
     assert_eq!(tolk["MAX_RECEIPT_KEYS"], u64::from(worker::MAX_RECEIPT_KEYS));
-    assert_eq!(u128::from(tolk["REPORTER_SHARE"]), worker::REPORTER_SHARE);
+    assert_eq!(tolk["TREASURY_PART_BPS"], u64::from(worker::TREASURY_PART_BPS));
+    assert_eq!(tolk["REPORTER_PART_BPS"], u64::from(worker::REPORTER_PART_BPS));
 }
 
 #[test]
@@ -57,6 +61,9 @@ fn statuses_outcomes_and_tags() {
     let mut voucher_tag = [0; 8];
     voucher_tag[2..].copy_from_slice(&voucher::VOUCHER_TAG);
     assert_eq!(tolk["TAG_VOUCHER"], u64::from_be_bytes(voucher_tag));
+    let mut input_tag = [0; 8];
+    input_tag[2..].copy_from_slice(&job::INPUT_TAG);
+    assert_eq!(tolk["TAG_INPUT"], u64::from_be_bytes(input_tag));
     for (name, tag) in [
         ("Receipt", receipt::RECEIPT_TAG),
         ("Rejection", receipt::REJECTION_TAG),

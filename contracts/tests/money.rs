@@ -1,7 +1,7 @@
 //! The protocol's rounding, against wide integers.
 #![allow(clippy::unwrap_used)]
 
-use contracts::money::{ShareSplit, Split};
+use contracts::money::{LEAST_SHARE, ShareSplit, Split};
 use contracts::*;
 use proptest::prelude::*;
 
@@ -36,8 +36,10 @@ proptest! {
         prop_assert_eq!(job.paid.get(), amount.min(cost).min(deposit.get()));
         let session = Split::of_session(cap, voucher, deposit, share_bps);
         prop_assert_eq!(session.paid.get(), amount.min(voucher.get()).min(deposit.get()));
-        for split in [job, session] {
-            prop_assert_eq!(u128::from(split.share.get()), u128::from(split.paid.get()) * u128::from(share_bps) / 10_000);
+        for (split, ends) in [(job, true), (session, false), (session.ended(), true)] {
+            let share = u128::from(split.paid.get()) * u128::from(share_bps) / 10_000;
+            let sent = if ends && share < u128::from(LEAST_SHARE.get()) { 0 } else { share };
+            prop_assert_eq!(u128::from(split.share.get()), sent);
             prop_assert_eq!(split.share.get() + split.to_worker.get(), split.paid.get());
             prop_assert_eq!(split.paid.get() + split.to_client.get(), deposit.get());
         }

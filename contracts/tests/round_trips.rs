@@ -132,13 +132,13 @@ prop_compose! {
 }
 prop_compose! {
     fn market()(
-        model_id in hash(), measurement in hash(), max_prices in prices(), bid_until: u32, deliver_within_s: u32,
-        compensation in amount(), best_stake in amount(), worker in code(), network in code(), model in hash(),
-        settle_within_s: u32,
+        model in hash(), measurement in prop::option::of(hash()), max_prices in prices(), bid_until: u32,
+        deliver_within_s: u32, compensation in amount(), delivery_key in hash(), best_stake in amount(),
+        worker in code(), network in code(), settle_within_s: u32,
     ) -> MarketTerms {
-        let network = Ref::new(MarketNetwork { worker, network, model, settle_within_s }).unwrap();
+        let network = Ref::new(MarketNetwork { worker, network, settle_within_s, max_prices, least_bond: best_stake }).unwrap();
         MarketTerms {
-            model_id, measurement, max_prices, bid_until, deliver_within_s, compensation, best_stake, network,
+            model, bid_until, deliver_within_s, compensation, delivery_key, measurement, best_stake, network,
         }
     }
 }
@@ -176,13 +176,11 @@ prop_compose! {
 }
 prop_compose! {
     fn order()(
-        network_id: i32, worker in address(), seqno: u32, valid_until: u32, job_client in address(), job_nonce: u64,
-        model_id in hash(), bond in coins(), settle_within_s in prop::option::of(any::<u32>()),
+        worker in hash(), seqno: u32, valid_until: u32, job_client in address(), job_nonce: u64,
+        model_id in hash(), bond in amount(), is_bid: bool, names_measurement: bool,
     ) -> ClaimOrder {
-        let market = settle_within_s.map(|settle_within_s| MarketOrder { settle_within_s });
         ClaimOrder {
-            tag: Tag, network_id, worker, seqno, valid_until, job_client, job_nonce,
-            body: Ref::new(ClaimOrderBody { model_id, bond, market }).unwrap(),
+            tag: Tag, worker, seqno, valid_until, job_client, job_nonce, model_id, bond, is_bid, names_measurement,
         }
     }
 }
@@ -292,10 +290,22 @@ proptest! {
         let seller = Ref::new(seller).unwrap();
         let terms = Ref::new(SessionTerms { session_key: m }).unwrap();
         message(OpenSession { query_id: q, until, deposit: x, limits, seller: seller.clone(), terms });
-        message(PostOpenJob { query_id: q, until, deposit: x, limits, terms: Ref::new(market).unwrap() });
-        let bid = Ref::new(Bid { worker_owner: client.clone(), seller }).unwrap();
-        message(TakeJob { query_id: q, bond: x, stake: y, measurement: m, bid: Some(bid) });
-        message(TakeJob { query_id: q, bond: x, stake: y, measurement: m, bid: None });
+        message(PostOpenJob { query_id: q, until, deposit: x, max_units: limits.max_units, terms: Ref::new(market).unwrap() });
+        for measurement in [None, Some(m)] {
+            let (receipt_key, share_bps, prices) = (seller.receipt_key, seller.share_bps, seller.prices);
+            let (worker_owner, model) = (client.clone(), seller.model);
+            let measurement = measurement.map(|value| Ref::new(value).unwrap());
+            let bid = Bid { worker_owner, receipt_key, model, share_bps, prices, measurement };
+            message(TakeJob { query_id: q, bond: x, stake: y, bid: Some(Ref::new(bid).unwrap()) });
+        }
+        message(TakeJob { query_id: q, bond: x, stake: y, bid: None });
+        let delivery_key = contracts::SigningKey::from_bytes(&[3; 32]);
+        let posted = PostInput::signed(&m, q, &seller, &sealed, &delivery_key).unwrap();
+        let public_key = contracts::receipt::public_key(&delivery_key);
+        prop_assert!(posted.verify(&m, q, &seller, &public_key));
+        prop_assert!(!posted.verify(&m, q ^ 1, &seller, &public_key));
+        prop_assert_eq!(posted.sealed_input().unwrap(), sealed.clone());
+        message(posted);
         let deliver = DeliverInput::new(q, &sealed).unwrap();
         prop_assert_eq!(deliver.sealed_input().unwrap(), sealed);
         message(deliver);
@@ -415,13 +425,13 @@ fn a_price_has_48_bits() {
 fn a_ref_keeps_the_cell_it_was_read_from() {
     // 5 as Coins with a needless zero byte: not our encoding, but a valid one.
     let mut inner = CellBuilder::new();
-    inner.store_u256(&HashBytes::ZERO).unwrap();
+    inner.store_u32(TopUpStake::OPCODE).unwrap();
+    inner.store_u64(1).unwrap();
     inner.store_small_uint(2, 4).unwrap();
     inner.store_u16(5).unwrap();
-    inner.store_bit_zero().unwrap();
     let inner = inner.build().unwrap();
-    let body = Ref::<ClaimOrderBody>::from_cell(inner.clone()).unwrap();
-    assert_eq!(body.bond, Nanoton::new(5));
+    let body = Ref::<TopUpStake>::from_cell(inner.clone()).unwrap();
+    assert_eq!(body.amount, Nanoton::new(5));
     assert_eq!(body.hash(), *inner.repr_hash());
     assert_ne!(body.hash(), Ref::new((*body).clone()).unwrap().hash());
 }

@@ -47,7 +47,7 @@ bc.libs = b().storeDictDirect(published).endCell();
 const giver = await bc.treasury('giver', { balance: 100_000n * TON });
 // Stands for the Registry, which has no part in these traces but the attestation's last steps.
 const registry = await bc.treasury('registry', { balance: 1_000n * TON });
-const workerKey = keyPairFromSeed(Buffer.alloc(32, 5)), sessionKey = keyPairFromSeed(Buffer.alloc(32, 7));
+const workerKey = keyPairFromSeed(Buffer.alloc(32, 5)), sessionKey = keyPairFromSeed(Buffer.alloc(32, 7)), deliveryKey = keyPairFromSeed(Buffer.alloc(32, 8));
 
 const codes = codeRef(codeRef(b(), code.Worker), code.Model).storeUint(hashOf(platformCode), 256).endCell();
 const params = b().storeAddress(giver.address).storeUint(1000, 16).storeCoins(10n * TON).storeUint(14 * DAY_S, 32).storeAddress(giver.address).storeUint(7 * DAY_S, 32).endCell();
@@ -120,10 +120,19 @@ async function open(job, value, body) {
     return trace;
 }
 const post = (job, value, { waitS = 120, inputBytes = PAYLOAD_BYTES } = {}) => open(job, value, terms(message(0x43480401), DEPOSIT, bc.now + waitS).storeRef(seller()).storeRef(sealed(inputBytes)).endCell());
+function postOpen(job, value, { waitS = 120, bidS = -1 } = {}) {
+    const place = prices(codeRef(codeRef(b(), code.Worker), network).storeUint(600, 32)).storeUint(BOND, 64).endCell();
+    const market = b().storeUint(0x4d, 8).storeBuffer(model.hash).storeUint(bc.now + bidS, 32).storeUint(600, 32).storeUint(1_000_000n, 64).storeBuffer(deliveryKey.publicKey).storeBit(0).storeUint(0, 64).storeRef(place).endCell();
+    return open(job, value, message(0x4348040e).storeUint(bc.now + waitS, 32).storeUint(DEPOSIT, 64).storeUint(UNITS.input, 32).storeUint(UNITS.cached, 32).storeUint(UNITS.output, 32).storeRef(market).endCell());
+}
+function deliver(job, inputBytes = PAYLOAD_BYTES) {
+    const input = sealed(inputBytes);
+    const order = Buffer.concat([Buffer.from('chinpt'), job.address.hash, bytes(job.lt, 8), seller().hash(), input.hash()]);
+    return toContract(job.address, b().storeUint(0x43480411, 32).storeBuffer(sign(order, deliveryKey.secretKey)).storeRef(input).endCell());
+}
 function claim(job, market) {
-    const body = b().storeUint(modelId, 256).storeCoins(BOND);
-    if (market) body.storeBit(1).storeUint(600, 32); else body.storeBit(0);
-    const order = b().storeUint(0x63686f726472n, 48).storeInt(NETWORK, 32).storeAddress(worker).storeUint(claims++, 32).storeUint(bc.now + 60, 32).storeAddress(client.address).storeUint(job.nonce, 64).storeRef(body.endCell()).endCell();
+    const order = b().storeUint(0x63686f726472n, 48).storeBuffer(worker.hash).storeUint(claims++, 32).storeUint(bc.now + 60, 32).storeAddress(client.address).storeUint(job.nonce, 64)
+        .storeUint(modelId, 256).storeUint(BOND, 64).storeBit(market ? 1 : 0).storeBit(0).endCell();
     return toContract(worker, b().storeUint(0x43480309, 32).storeBuffer(sign(order.hash(), workerKey.secretKey)).storeRef(order).endCell());
 }
 const contentOf = (result) => b().storeUint(hashOf(result), 256).storeUint(hash('transcript'), 256).storeUint(1, 32).storeUint(0, 8).endCell();
@@ -148,12 +157,17 @@ function answer(job, resultBytes = PAYLOAD_BYTES) {
 }
 {
     const job = jobAt();
-    const place = codeRef(codeRef(b(), code.Worker), network).storeBuffer(model.hash).storeUint(600, 32).endCell();
-    const market = prices(b().storeUint(0x4d, 8).storeUint(modelId, 256).storeUint(0, 256)).storeUint(0, 32).storeUint(600, 32).storeUint(1_000_000n, 64).storeUint(0, 64).storeRef(place).endCell();
-    const posted = await open(job, TON / 5n, terms(message(0x4348040e), DEPOSIT, bc.now + 120).storeRef(market).endCell());
+    const posted = await postOpen(job, TON / 5n);
+    const taken = await claim(job, true);
+    const delivered = await deliver(job);
+    rows['Job of the market: posted, taken, input delivered, answered'] = cost(posted, taken, delivered, await answer(job));
+}
+{
+    const job = jobAt();
+    const posted = await postOpen(job, TON / 5n);
     const taken = await claim(job, true);
     const delivered = await client.send(job.address, TON / 50n, message(0x43480409).storeRef(sealed(PAYLOAD_BYTES)).endCell());
-    rows['Job of the market: posted, taken, input delivered, answered'] = cost(posted, taken, delivered, await answer(job));
+    rows["The same, with the input in a message of the client's wallet"] = cost(posted, taken, delivered, await answer(job));
 }
 const session = async (deposit, value, waitS = DAY_S, settleWithinS) => {
     const job = jobAt();

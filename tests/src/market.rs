@@ -8,16 +8,13 @@ use contracts::errors::ContractError;
 use contracts::fees::FeePrices;
 use contracts::job::{
     CancelJob, CloseSession, DeliverInput, ExpireJob, JobLimits, JobState, JobStatus, JobStorage,
-    MarketNetwork, MarketTerms, OpenSession, PostJob, PostOpenJob, PostReceipt, PostRejection, RedeemReceipt,
-    ReportEquivocation, Seller, SessionTerms, SweepJob, TopUpJob,
+    MarketNetwork, MarketTerms, OpenSession, PostInput, PostJob, PostOpenJob, PostReceipt, PostRejection,
+    RedeemReceipt, ReportEquivocation, Seller, SessionTerms, SweepJob, TopUpJob,
 };
 use contracts::measurement::KeyBinding;
 use contracts::model::{ModelState, ModelStorage, RegisterModel, Unit};
 use contracts::platform::{PlatformStorage, Ppid};
-use contracts::receipt::{
-    self, ClaimOrder, ClaimOrderBody, Dtype, MarketOrder, Receipt, ReceiptContent, Rejection, SignedReceipt,
-    Tag,
-};
+use contracts::receipt::{self, ClaimOrder, Dtype, Receipt, ReceiptContent, Rejection, SignedReceipt, Tag};
 use contracts::registry::{PlatformPolicy, RegistrationRequest, RegistryStorage};
 use contracts::sealing::Sealed;
 use contracts::voucher::Voucher;
@@ -122,7 +119,7 @@ pub struct Terms {
     /// What the message brings above the deposit.
     pub fees: Nanoton,
     /// The rest is for jobs of the market.
-    pub measurement: HashBytes,
+    pub measurement: Option<HashBytes>,
     pub bid_for_s: u32,
     pub deliver_within_s: u32,
     pub compensation: Amount,
@@ -140,7 +137,7 @@ impl Default for Terms {
             deposit: Amount::new(TON),
             least_bond: Amount::new(TON / 2),
             fees: Nanoton::new(FEES),
-            measurement: HashBytes::ZERO,
+            measurement: None,
             bid_for_s: 0,
             deliver_within_s: 300,
             compensation: Amount::new(TON / 100),
@@ -411,12 +408,12 @@ impl Market {
     /// The same for whoever claims it, without posting it.
     pub fn draft_open(&mut self, client: &StdAddr, worker: &Worker, terms: &Terms) -> Job {
         let mut job = self.draft(client, worker, terms);
-        let network = MarketNetwork::of(&self.network, &job.model_id, terms.settle_within_s);
+        let network = MarketNetwork::of(&self.network, terms.settle_within_s, terms.prices, terms.least_bond);
         let network = network.and_then(Ref::new).expect("a network fits");
         job.kind = Kind::Market(Box::new(MarketTerms {
-            model_id: job.model_id,
+            model: job.seller.model,
+            delivery_key: receipt::public_key(&delivery_key(job.nonce)),
             measurement: terms.measurement,
-            max_prices: terms.prices,
             bid_until: (self.chain.now + terms.bid_for_s).min(job.until),
             deliver_within_s: terms.deliver_within_s,
             compensation: terms.compensation.min(terms.deposit),
@@ -480,7 +477,7 @@ impl Market {
             }
             Kind::Market(terms) => {
                 let terms = Ref::new((**terms).clone()).expect("terms fit");
-                cell(&PostOpenJob { query_id, until, deposit, limits, terms })
+                cell(&PostOpenJob { query_id, until, deposit, max_units: limits.max_units, terms })
             }
         };
         let init = self.network.job_state_init(&job.client, job.nonce).expect("the state init is built");
@@ -490,20 +487,21 @@ impl Market {
     /// The order with which the worker would claim the job now.
     pub fn order(&self, worker: &Worker, job: &Job) -> ClaimOrder {
         let market = match &job.kind {
-            Kind::Market(terms) => Some(MarketOrder { settle_within_s: terms.network.settle_within_s }),
+            Kind::Market(terms) => Some(terms),
             _ => None,
         };
         let bond = self.network.generation.min_bond.max(job.limits.least_bond.nanoton());
-        let body = ClaimOrderBody { model_id: job.model_id, bond, market };
         ClaimOrder {
             tag: Tag,
-            network_id: NETWORK_ID,
-            worker: worker.address.clone(),
+            worker: worker.address.address,
             seqno: self.worker_state(worker).map_or(0, |state| state.claim_seqno),
             valid_until: self.chain.now + 60,
             job_client: job.client.clone(),
             job_nonce: job.nonce,
-            body: Ref::new(body).expect("an order fits"),
+            model_id: job.model_id,
+            bond: Amount::try_from(bond).expect("a bond of a test"),
+            is_bid: market.is_some(),
+            names_measurement: market.is_some_and(|terms| terms.measurement.is_some()),
         }
     }
 
@@ -542,6 +540,21 @@ impl Market {
     pub fn deliver(&mut self, from: &StdAddr, job: &Job) -> Vec<Tx> {
         let body = DeliverInput::new(1, &job.input).expect("an input fits");
         self.tell(from, &job.address, Nanoton::new(FEES), &body)
+    }
+
+    /// Delivers the input without a wallet.
+    pub fn post_input(&mut self, job: &Job) -> Result<Vec<Tx>, Refused> {
+        let message = self.signed_input(job);
+        self.chain.external(&job.address, cell(&message))
+    }
+
+    /// What [`Self::post_input`] posts.
+    pub fn signed_input(&self, job: &Job) -> PostInput {
+        let posting = self.job_state(job).expect("the job exists").posting;
+        let seller = posting.seller.expect("somebody has taken the job");
+        let key = delivery_key(job.nonce);
+        PostInput::signed(&job.address.address, posting.posted_lt, &seller, &job.input, &key)
+            .expect("an input fits")
     }
 
     /// The content of every honest receipt here.
@@ -732,6 +745,11 @@ pub fn generation(treasury: &StdAddr, attestor: &StdAddr) -> Generation {
         codes: Ref::new(codes).expect("codes fit"),
         params: Ref::new(params).expect("parameters fit"),
     }
+}
+
+/// Of the market's job with this nonce: signs its input.
+pub fn delivery_key(nonce: u64) -> SigningKey {
+    SigningKey::from_bytes(&Sha256::digest(format!("delivery {nonce}")).into())
 }
 
 /// SHA-256 of a name.

@@ -288,7 +288,7 @@ fn missing_storage() -> Result<RegistryStorage, String> {
     Err("the Registry was not read".to_owned())
 }
 
-/// Of the claim; of an answer without one, of the registration.
+/// Of the bid where the job asked for it, else of the registration.
 fn stated_measurement(history: &JobHistory, life: &Life<'_>) -> Option<HashBytes> {
     if !life.worker_took_part() {
         return None;
@@ -297,7 +297,11 @@ fn stated_measurement(history: &JobHistory, life: &Life<'_>) -> Option<HashBytes
         let trace = &history.registration.as_ref()?.trace;
         read_registration(&history.network, trace).ok().map(|found| found.attestation.measurement)
     };
-    life.takes().last().map(|(_, take)| take.measurement).or_else(registered)
+    bid_measurement(life).or_else(registered)
+}
+
+fn bid_measurement(life: &Life<'_>) -> Option<HashBytes> {
+    life.takes().last().and_then(|(_, take)| take.bid.as_ref()?.measurement.as_deref().copied())
 }
 
 fn check_posting(verdict: &mut Verdict, history: &JobHistory, life: &Life<'_>) {
@@ -395,9 +399,8 @@ fn check_claims(verdict: &mut Verdict, life: &Life<'_>) {
         Party::Contracts,
         all(&claims, &count, in_time),
     );
-    let least = life.posted.posting.limits.least_bond;
     let bonded = |(act, take): &(&Act<'_>, &TakeJob)| {
-        let bond = take.bond;
+        let (bond, least) = (take.bond, act.after.posting.limits.least_bond);
         let came = act.step.value >= u128::from(bond.get());
         if !bond.is_zero() && bond >= least && came {
             Ok(())
@@ -571,7 +574,7 @@ fn check_registration(
     let Some(registered) = registered else { return };
     let attestation = &registered.attestation;
     let engaged_at_s = life.engaged_at_s();
-    let stated = life.takes().last().map_or(attestation.measurement, |(_, take)| take.measurement);
+    let stated = bid_measurement(life).unwrap_or(attestation.measurement);
     verdict.add(
         REGISTRATION,
         REGISTRATION_PROVES,

@@ -22,7 +22,7 @@ use contracts::measurement::KeyBinding;
 use contracts::model::Unit;
 use contracts::money::Amount;
 use contracts::receipt::{
-    ClaimOrder, ClaimOrderBody, Dtype, Receipt, ReceiptContent, Rejection, generate_signing_key, public_key,
+    ClaimOrder, Dtype, Receipt, ReceiptContent, Rejection, generate_signing_key, public_key,
 };
 use contracts::registry::{PlatformPolicy, RegistrationRequest, RegistryStorage};
 use contracts::sealing::{
@@ -297,16 +297,17 @@ impl World {
     /// The worker claims the job.
     async fn claim(&self, client: &StdAddr, nonce: u64, seqno: u32, deposit: Amount) {
         let bond = self.network.generation.bond_for(deposit.nanoton());
-        let body = ClaimOrderBody { model_id: MODEL, bond, market: None };
         let order = ClaimOrder {
             tag: Default::default(),
-            network_id: self.network.id(),
-            worker: self.worker.address.clone(),
+            worker: self.worker.address.address,
             seqno,
             valid_until: u32::MAX,
             job_client: client.clone(),
             job_nonce: nonce,
-            body: Ref::new(body).unwrap(),
+            model_id: MODEL,
+            bond: Amount::try_from(bond).unwrap(),
+            is_bid: false,
+            names_measurement: false,
         };
         let claim = ClaimJob::signed(order, &self.worker.receipt_key).unwrap().to_cell().unwrap();
         self.external(&self.worker.address, &claim).await;

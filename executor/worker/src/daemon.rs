@@ -10,7 +10,7 @@ use chain::trace::{self, Limits};
 use chain::{ChainAccess, ChainError, Confirmed, McBlock, Transfer, TxId, external_message};
 use client::{ClientError, read_attestor};
 use contracts::errors::RejectionReason;
-use contracts::receipt::{ClaimOrder, ClaimOrderBody, Tag};
+use contracts::receipt::{ClaimOrder, Tag};
 use contracts::worker::ClaimJob;
 use contracts::{Cell, HashBytes, Message, Network, Ref, StdAddr, WireError};
 use tokio::sync::{mpsc, watch};
@@ -444,16 +444,18 @@ impl<C: ChainAccess + ?Sized + 'static> Core<C> {
     }
 
     fn signed_order(&self, order: &Order) -> Result<Cell, WireError> {
-        let body = ClaimOrderBody { model_id: order.model_id, bond: order.bond, market: None };
         let order = ClaimOrder {
             tag: Tag,
-            network_id: self.network_id,
-            worker: self.policy.worker.clone(),
+            worker: self.policy.worker.address,
             seqno: order.seqno,
             valid_until: order.valid_until_s,
             job_client: order.client.clone(),
             job_nonce: order.nonce,
-            body: Ref::new(body)?,
+            model_id: order.model_id,
+            // A bond beyond 64 bits, which the Worker's funds do not reach.
+            bond: Amount::try_from(order.bond).unwrap_or(Amount::new(u64::MAX)),
+            is_bid: false,
+            names_measurement: false,
         };
         ClaimJob::signed(order, self.keys.receipt())?.to_cell()
     }

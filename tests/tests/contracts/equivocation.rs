@@ -5,7 +5,8 @@ use contracts::job::{AUDIT_WINDOW_S, EQUIVOCATED, JobEquivocated, JobStatus, Pay
 use contracts::job_log::EquivocationShown;
 use contracts::receipt::{Receipt, SignedReceipt};
 use contracts::worker::{
-    FundGas, MAX_JOB_LIFE_S, MAX_RECEIPT_KEYS, RequestUnbond, WithdrawEarnings, WithdrawUnbonded,
+    FundGas, MAX_JOB_LIFE_S, MAX_RECEIPT_KEYS, REPORTER_PART_BPS, RequestUnbond, TREASURY_PART_BPS,
+    WithdrawEarnings, WithdrawUnbonded,
 };
 use contracts::{Amount, Nanoton, Ref, SigningKey, StdAddr, Units};
 use tests::market::{FEES, TON, assert_all_succeeded, assert_external_refused, assert_refused, hash};
@@ -51,6 +52,17 @@ impl Case {
         self.market.report(&reporter, &job, report)
     }
 
+    /// What of a penalty the treasury and the client got to the nanoTON; the rest, above the fees of the report, is the
+    /// reporter's.
+    fn assert_split(&self, txs: &[Tx], penalty: u128) {
+        let treasury = penalty * u128::from(TREASURY_PART_BPS) / 10_000;
+        let reward = penalty * u128::from(REPORTER_PART_BPS) / 10_000;
+        assert!(payout(txs, &self.market.treasury) >= treasury);
+        assert_eq!(payout(txs, &self.client) + payout(txs, &self.market.treasury), penalty - reward);
+        let rewarded = payout(txs, &self.reporter);
+        assert!(rewarded >= reward && rewarded <= reward + u128::from(FEES), "{rewarded}");
+    }
+
     fn stakes(&self) -> (u128, u128, u32) {
         let state = self.market.worker_state(&self.worker).unwrap();
         (state.stake.get(), state.unbonding.get(), state.slashed)
@@ -65,45 +77,117 @@ fn payout(txs: &[Tx], to: &StdAddr) -> u128 {
 #[test]
 fn anyone_may_show_two_receipts_of_one_sequence_and_the_stake_pays() {
     let mut case = case();
-    let stake = case.stakes().0;
+    let (stake, free) = (case.stakes().0, case.market.free(&case.worker));
     let held = case.market.chain.balance(&case.job.address);
     let evidence = case.evidence();
     let txs = case.report(&evidence);
     assert_all_succeeded(&txs);
-    // The deposit is above the least bond.
-    let penalty = u128::from(TON);
+    let penalty = u128::from(2 * TON);
     assert_eq!(case.stakes(), (stake - penalty, 0, 1));
-    assert_eq!(payout(&txs, &case.client), penalty * 4 / 5);
-    assert_eq!(payout(&txs, &case.reporter), penalty / 5);
+    case.assert_split(&txs, penalty);
+    assert_eq!(payout(&txs, &case.market.treasury), penalty / 2);
+    assert_eq!(payout(&txs, &case.client), penalty * 2 / 5);
+    // What the report brought too much comes back with the reward.
+    assert!(payout(&txs, &case.reporter) > penalty / 10 + u128::from(FEES) * 9 / 10);
+    assert_eq!(case.market.free(&case.worker), free, "the owner got or paid a part of the report");
     let state = case.market.job_state(&case.job).unwrap();
     assert_eq!(state.sequence, EQUIVOCATED);
     assert_eq!(case.market.chain.balance(&case.job.address), held, "the job paid for the report");
     let log: EquivocationShown = txs[0].logged().unwrap();
-    assert_eq!((log.sequence, log.penalty), (1, Amount::new(TON)));
+    assert_eq!((log.sequence, log.penalty), (1, Amount::new(2 * TON)));
     assert_refused(&case.report(&evidence), &case.job.address, ContractError::WrongState);
 }
 
 #[test]
-fn the_penalty_is_the_least_bond_where_that_is_more_and_never_above_the_stake() {
-    let terms = Terms { least_bond: Amount::new(3 * TON), ..Terms::default() };
-    let mut case = case_of(Market::post, &terms);
-    let evidence = case.evidence();
-    assert_all_succeeded(&case.report(&evidence));
-    assert_eq!(case.stakes(), (u128::from(17 * TON), 0, 1));
+fn the_penalty_is_the_least_bond_where_that_is_between_twice_and_ten_times_the_deposit() {
+    for (deposit, least_bond, penalty) in [
+        (TON, 2 * TON - 1, 2 * TON),
+        (TON, 3 * TON, 3 * TON),
+        (TON, 10 * TON, 10 * TON),
+        (TON, u64::MAX, 10 * TON),
+        (1, 0, 2),
+        (9, u64::MAX, 90),
+        // Never above the stake.
+        (11 * TON, 0, 20 * TON),
+        (2 * TON, 20 * TON + 1, 20 * TON),
+    ] {
+        let terms =
+            Terms { deposit: Amount::new(deposit), least_bond: Amount::new(least_bond), ..Terms::default() };
+        let mut case = case_of(Market::post, &terms);
+        let evidence = case.evidence();
+        let txs = case.report(&evidence);
+        assert_all_succeeded(&txs);
+        assert_eq!(case.stakes(), (u128::from(20 * TON - penalty), 0, 1));
+        case.assert_split(&txs, u128::from(penalty));
+    }
+}
 
-    let terms = Terms { least_bond: Amount::new(u64::MAX), ..Terms::default() };
-    let mut case = case_of(Market::post, &terms);
+/// The owner is client and reporter of its own jobs, with as much money as it likes, and has the key of its machine: half
+/// of what leaves the stake at once is the treasury's.
+#[test]
+fn a_worker_cannot_take_its_stake_out_by_slashing_itself_at_less_than_half_its_loss() {
+    let posts = [Market::post, Market::claimed, Market::session, Market::awaiting];
+    for (deposit, least_bond) in [(20 * TON, 0), (10 * TON, 0), (2 * TON, 20 * TON), (TON / 100, 0), (7, 69)]
+    {
+        for post in posts {
+            let mut market = Market::open();
+            let worker = market.worker("worker");
+            market.chain.person("worker", Nanoton::new(5_000 * TON));
+            market.fund_gas(&worker, Nanoton::new(100 * TON));
+            let me = worker.owner.clone();
+            let treasury = market.treasury.clone();
+            let stake = |market: &Market| {
+                let state = market.worker_state(&worker).unwrap();
+                state.stake.get() + state.unbonding.get()
+            };
+            // A part of it may be on its way out already.
+            let unbond = RequestUnbond { query_id: 1, amount: Nanoton::new(5 * TON) };
+            assert_all_succeeded(&market.tell(&me, &worker.address, Nanoton::new(FEES), &unbond));
+            let terms = Terms {
+                deposit: Amount::new(deposit),
+                least_bond: Amount::new(least_bond),
+                share_bps: 0,
+                compensation: Amount::ZERO,
+                ..Terms::default()
+            };
+            // A claim needs the least stake.
+            while stake(&market) >= u128::from(15 * TON) {
+                let (staked, fined) = (stake(&market), market.chain.balance(&treasury));
+                let held = market.chain.balance(&me) + market.free(&worker);
+                let job = post(&mut market, &me, &worker, &terms);
+                let one = market.receipt(&job, UNITS);
+                let other = Receipt { content_hash: hash("another answer"), ..one.clone() };
+                let evidence = market.equivocation(&worker, one, other);
+                assert_all_succeeded(&market.report(&me, &job, &evidence));
+                // Then all else that is in the job is back with its owner.
+                market.chain.now = market.job_state(&job).unwrap().until + 1;
+                assert_all_succeeded(&market.expire(&me, &job));
+                let lost = staked - stake(&market);
+                let gained = (market.chain.balance(&me) + market.free(&worker)).saturating_sub(held);
+                assert!(2 * gained <= lost, "{gained} of {lost} came out at once");
+                assert!(2 * (market.chain.balance(&treasury) - fined) >= lost);
+                assert!(lost > 0);
+                if deposit < TON {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_reports_itself_first_keeps_its_client_from_nothing_but_the_reward() {
+    let mut case = case();
     let evidence = case.evidence();
+    case.reporter = case.worker.owner.clone();
     let txs = case.report(&evidence);
     assert_all_succeeded(&txs);
-    assert_eq!(case.stakes(), (0, 0, 1));
-    assert_eq!(payout(&txs, &case.client), u128::from(16 * TON));
-    assert_eq!(payout(&txs, &case.reporter), u128::from(4 * TON));
+    case.assert_split(&txs, u128::from(2 * TON));
 }
 
 #[test]
 fn what_is_unbonding_pays_after_the_stake() {
-    let terms = Terms { least_bond: Amount::new(15 * TON), ..Terms::default() };
+    let terms = Terms { deposit: Amount::new(15 * TON / 2), ..Terms::default() };
     let mut case = case_of(Market::post, &terms);
     let unbond = RequestUnbond { query_id: 1, amount: Nanoton::new(12 * TON) };
     let (owner, address) = (case.worker.owner.clone(), case.worker.address.clone());
@@ -115,7 +199,7 @@ fn what_is_unbonding_pays_after_the_stake() {
 
 #[test]
 fn a_stake_that_storage_has_eaten_of_still_pays() {
-    let terms = Terms { least_bond: Amount::new(u64::MAX), ..Terms::default() };
+    let terms = Terms { deposit: Amount::new(30 * TON), ..Terms::default() };
     let mut case = case_of(Market::post, &terms);
     let (owner, address) = (case.worker.owner.clone(), case.worker.address.clone());
     let amount = Nanoton::checked(case.market.free(&case.worker)).unwrap();
@@ -125,8 +209,9 @@ fn a_stake_that_storage_has_eaten_of_still_pays() {
     case.market.chain.wait(3 * 365 * 86_400);
     let txs = case.report(&evidence);
     assert_all_succeeded(&txs);
-    let taken = payout(&txs, &case.client) + payout(&txs, &case.reporter);
-    assert!(taken < u128::from(20 * TON) && taken > u128::from(19 * TON), "{taken}");
+    // The reporter's tenth goes out with what its report brought.
+    let taken = payout(&txs, &case.client) + payout(&txs, &case.market.treasury);
+    assert!(taken < u128::from(18 * TON) && taken > u128::from(17 * TON), "{taken}");
     assert_eq!(case.stakes().2, 1);
 }
 
@@ -348,7 +433,9 @@ fn a_worker_that_has_nothing_left_pays_nothing() {
     let txs = case.report(&evidence);
     assert_all_succeeded(&txs);
     let slash = txs.iter().find(|tx| tx.account == worker).unwrap();
-    assert!(slash.out.is_empty(), "{:?}", slash.out);
+    // What the report did not use goes back, and nothing else leaves.
+    let receivers: Vec<_> = slash.out.iter().map(|sent| &sent.to).collect();
+    assert_eq!(receivers, [&case.reporter]);
     assert_eq!(case.stakes(), (0, 0, 1));
 }
 

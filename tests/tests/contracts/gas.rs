@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use contracts::attestor::{Bytes, CertificateRevoked};
-use contracts::job::{EQUIVOCATED, JobStatus};
+use contracts::job::{EQUIVOCATED, JobStatus, TakeJob};
 use contracts::job_log::JobClosed;
 use contracts::model::{DeprecateModel, TransferModel, WithdrawShares};
 use contracts::receipt::Receipt;
@@ -17,7 +17,7 @@ use contracts::worker::{
     FundGas, LeavePlatform, MAX_RECEIPT_KEYS, OfferModel, PauseWorker, RequestUnbond, SetOperator,
     WithdrawEarnings, WithdrawOffer, WithdrawUnbonded,
 };
-use contracts::{Nanoton, Prices, Ref, StdAddr, Units, opcodes};
+use contracts::{Message, Nanoton, Prices, Ref, StdAddr, Units, opcodes};
 use tests::market::{FEES, PRICES, TON, assert_all_succeeded, cell, hash};
 use tests::{Market, Terms, Tx, Worker};
 
@@ -53,7 +53,15 @@ fn used(market: &Market) -> Vec<(String, u64)> {
     let named = |tx: &Tx| {
         let name = market.names.get(&tx.account)?;
         let ends = tx.operation() == "redeem_receipt" && tx.logged::<JobClosed>().is_some();
-        Some((format!("{name} {}{}", tx.operation(), if ends { " (final)" } else { "" }), tx.gas_used))
+        let bids = !tx.bounced && TakeJob::from_cell(&tx.body).is_ok_and(|take| take.bid.is_some());
+        let kind = if ends {
+            " (final)"
+        } else if bids {
+            " (bid)"
+        } else {
+            ""
+        };
+        Some((format!("{name} {}{kind}", tx.operation()), tx.gas_used))
     };
     market.chain.log.iter().filter(|tx| tx.succeeded()).filter_map(named).collect()
 }
@@ -67,7 +75,9 @@ fn setup() -> (Market, Worker, StdAddr) {
 
 fn jobs() -> Vec<(String, u64)> {
     let (mut market, worker, client) = setup();
-    let terms = Terms::default();
+    // So dear that the share is worth sending.
+    let dear = Prices { output: Nanoton::new(100_000_000), ..PRICES };
+    let terms = Terms { prices: dear, ..Terms::default() };
     let claimed = market.claimed(&client, &worker, &terms);
     let open = market.post(&client, &worker, &terms);
     for job in [&claimed, &open] {
@@ -142,7 +152,7 @@ fn sessions() -> Vec<(String, u64)> {
 fn open_jobs() -> Vec<(String, u64)> {
     let (mut market, worker, client) = setup();
     let other = market.worker("other");
-    let terms = Terms { bid_for_s: 60, ..Terms::default() };
+    let terms = Terms { bid_for_s: 60, measurement: Some(market.measurement), ..Terms::default() };
     market.offer(&other, Prices { output: Nanoton::new(5_000_000), ..PRICES });
     for end in 0..4 {
         let job = market.open_job(&client, &worker, &terms);
@@ -160,7 +170,11 @@ fn open_jobs() -> Vec<(String, u64)> {
             continue;
         }
         market.chain.wait(61);
-        assert_all_succeeded(&market.deliver(&client, &job));
+        if end == 3 {
+            assert_all_succeeded(&market.post_input(&job).unwrap());
+        } else {
+            assert_all_succeeded(&market.deliver(&client, &job));
+        }
         if end == 1 {
             market.chain.wait(601);
             assert_all_succeeded(&market.expire(&client, &job));
@@ -330,10 +344,11 @@ fn stated_gas_is_close_above_the_gas_of_the_snapshot() {
         .filter_map(|line| line.strip_prefix("const GAS_")?.split_once(" = "))
         .map(|(name, gas)| (name, gas.trim().parse().unwrap()))
         .collect();
-    let covers: [(&str, &[&str]); 22] = [
+    let covers: [(&str, &[&str]); 23] = [
         ("JOB_POST", &["job post_job", "job open_session", "job post_open_job"]),
         ("JOB_TAKE", &["job take_job"]),
-        ("JOB_DELIVER", &["job deliver_input"]),
+        ("JOB_BID", &["job take_job (bid)"]),
+        ("JOB_DELIVER", &["job deliver_input", "job post_input"]),
         ("JOB_RECEIPT", &["job post_receipt", "job post_rejection", "job redeem_receipt (final)"]),
         ("JOB_REDEEM", &["job redeem_receipt"]),
         ("JOB_TOP_UP", &["job top_up_job", "job close_session"]),

@@ -18,10 +18,12 @@ use contracts::{
     Amount, Cell, CodeRef, Codes, Generation, Message, Nanoton, Network, Params, Ref, Snake, StdAddr, Units,
 };
 use tests::market::{FEES, PRICES, SHARE_BPS, TON, assert_all_succeeded, cell, hash};
-use tests::{Job, Market, Terms, Tx, Worker};
+use tests::{Job, Kind, Market, Terms, Tx, Worker};
 use tycho_types::cell::{CellType, Load, Store};
 use tycho_types::models::AccountState;
 
+/// So dear that the share is worth sending.
+const DEAR: contracts::Prices = contracts::Prices { output: Nanoton::new(200_000_000), ..PRICES };
 const UNITS: Units = Units { input: 500, cached_input: 300, output: 200 };
 
 /// Children are kept as cells, so each of them is checked by a call of its own.
@@ -216,7 +218,7 @@ fn messages_and_logs_of_a_directed_job_read_and_write_back() {
     let mut market = Market::open();
     let worker = market.worker("worker");
     let client = market.person("client");
-    let job = market.draft(&client, &worker, &Terms::default());
+    let job = market.draft(&client, &worker, &Terms { prices: DEAR, ..Terms::default() });
     let txs = posted(&mut market, &job);
     same_message::<JobNoticed>(&txs);
     let opened: JobOpened = same_log(&txs);
@@ -226,9 +228,9 @@ fn messages_and_logs_of_a_directed_job_read_and_write_back() {
     let txs = market.claim(&worker, &job).unwrap();
     let take: TakeJob = same_message(&txs);
     assert_eq!((take.bond, take.bid), (job.limits.least_bond, None));
-    assert_eq!(take.measurement, market.measurement);
+    assert_eq!(take.stake, Amount::new(20 * TON));
     let taken: JobTaken = same_log(&txs);
-    assert_eq!((taken.worker, taken.prices), (worker.address.address, PRICES));
+    assert_eq!((taken.worker, taken.prices), (worker.address.address, DEAR));
     assert_eq!(taken.until, market.job_state(&job).unwrap().until);
 
     let answer = market.answer(&worker, market.receipt(&job, UNITS));
@@ -285,9 +287,12 @@ fn messages_and_logs_of_a_session_read_and_write_back() {
     same::<Parties>(slash.parties.cell());
     let paid: Vec<_> =
         txs.iter().flat_map(|tx| &tx.out).filter(|sent| sent.read::<Payout>().is_some()).collect();
-    let reward = u128::from(shown.penalty.get()) / REPORTER_SHARE;
-    assert_eq!((&paid[1].to, paid[1].value), (&market.owner, reward));
-    assert_eq!((&paid[0].to, paid[0].value), (&client, u128::from(shown.penalty.get()) - reward));
+    let penalty = u128::from(shown.penalty.get());
+    let treasury = penalty * u128::from(TREASURY_PART_BPS) / 10_000;
+    let reward = penalty * u128::from(REPORTER_PART_BPS) / 10_000;
+    assert_eq!((&paid[0].to, paid[0].value), (&client, penalty - treasury - reward));
+    assert_eq!((&paid[1].to, paid[1].value), (&market.treasury, treasury));
+    assert!(paid[2].to == market.owner && paid[2].value >= reward);
     assert_eq!(same_job(&market, &job).sequence, EQUIVOCATED + 1);
 }
 
@@ -308,8 +313,11 @@ fn messages_and_logs_of_a_job_of_the_market_read_and_write_back() {
     let txs = market.claim(&worker, &job).unwrap();
     let take: TakeJob = same_message(&txs);
     let bid: Bid = same(take.bid.clone().unwrap().cell());
-    assert_eq!(same::<Seller>(bid.seller.cell()), job.seller);
-    assert_eq!(bid.worker_owner, worker.owner);
+    let Kind::Market(asked) = &job.kind else { panic!("not of the market") };
+    assert_eq!(bid.seller(worker.address.address, asked), job.seller);
+    assert_eq!((&bid.worker_owner, bid.measurement), (&worker.owner, None));
+    let held = market.job_state(&job).unwrap().posting.seller.unwrap();
+    assert_eq!(same::<Seller>(held.cell()), job.seller);
     let txs = market.claim(&cheaper, &job).unwrap();
     assert_eq!(Outcome::from_wire(same_message::<JobPaid>(&txs).outcome), Some(Outcome::Outbid));
     assert_eq!(same_log::<JobTaken>(&txs).prices, prices);
@@ -322,6 +330,17 @@ fn messages_and_logs_of_a_job_of_the_market_read_and_write_back() {
     market.chain.wait(301);
     let txs = market.expire(&client, &job);
     assert_eq!(Outcome::from_wire(same_message::<JobPaid>(&txs).outcome), Some(Outcome::Undelivered));
+
+    let terms = Terms { measurement: Some(market.measurement), ..Terms::default() };
+    let job = market.open_job(&client, &worker, &terms);
+    let txs = market.claim(&worker, &job).unwrap();
+    let bid: Bid = same(same_message::<TakeJob>(&txs).bid.unwrap().cell());
+    assert_eq!(bid.measurement.as_deref(), Some(&market.measurement));
+    same_job(&market, &job);
+    market.chain.wait(1);
+    let txs = market.post_input(&job).unwrap();
+    let delivered: InputDelivered = same_log(&txs);
+    assert_eq!(delivered.input_hash, *to_cell(&job.input).unwrap().repr_hash());
 }
 
 #[test]
@@ -345,7 +364,7 @@ fn addresses_computed_in_rust_are_those_the_contracts_compute() {
 
     // The Worker sends its claim to the address it computes for the job, the Job its share to the model's.
     let client = market.person("client");
-    let job = market.post(&client, &worker, &Terms::default());
+    let job = market.post(&client, &worker, &Terms { prices: DEAR, ..Terms::default() });
     assert_eq!(job_address(&artifacts::library(Contract::Job), &client, job.nonce).unwrap(), job.address);
     let txs = market.claim(&worker, &job).unwrap();
     assert_eq!(txs[0].out[0].to, job.address);
@@ -354,11 +373,10 @@ fn addresses_computed_in_rust_are_those_the_contracts_compute() {
     assert!(txs[0].out.iter().any(|sent| sent.to == market.model));
 
     // A job of the market computes its workers' addresses from two hashes and depths.
-    let network = MarketNetwork::of(&market.network, &market.model_id, 600).unwrap();
+    let network = MarketNetwork::of(&market.network, 600, PRICES, Amount::ZERO).unwrap();
     assert_eq!(network.network, CodeRef::of(&to_cell(&market.network).unwrap()));
     let data = to_cell(&WorkerStorage::initial(&market.network, worker.owner.clone()).unwrap()).unwrap();
     assert_eq!(network.worker.address(&data), worker.address);
-    assert_eq!(StdAddr::new(WORKCHAIN, network.model), market.model);
     let job = market.awaiting(&client, &worker, &Terms::default());
     assert_eq!(market.job_state(&job).unwrap().posting.seller.unwrap().worker, worker.address.address);
 }
@@ -396,19 +414,23 @@ fn fees_computed_in_rust_are_those_the_contracts_compute() {
         assert_eq!(least, u128::from(deposit) + prices.session().get());
     }
 
-    let job = market.post(&client, &worker, &Terms::default());
+    let job = market.post(&client, &worker, &Terms { prices: DEAR, ..Terms::default() });
     let txs = market.claim(&worker, &job).unwrap();
     assert_eq!(txs[0].out[0].value, u128::from(job.limits.least_bond.get()) + prices.claim_value().get());
     // What a payment carries beside the amount: the gas of its receiver.
     let gas_paid = prices.gas(contracts::fees::GAS_WORKER_PAID).get();
     let gas_share = prices.gas(contracts::fees::GAS_MODEL_SHARE).get();
     let receipt = market.receipt(&job, UNITS);
-    let split = Split::of(receipt.amount, PRICES.cost(&UNITS), job.deposit, SHARE_BPS);
+    let split = Split::of(receipt.amount, DEAR.cost(&UNITS), job.deposit, SHARE_BPS);
     let txs = market.settle(&worker, &job, receipt).unwrap();
     let to = |txs: &[Tx], to: &StdAddr| txs[0].out.iter().find(|sent| sent.to == *to).unwrap().value;
     let earned = split.to_worker.checked_add(job.limits.least_bond).unwrap().nanoton().get();
     assert_eq!(to(&txs, &worker.address), earned + gas_paid);
     assert_eq!(to(&txs, &market.model), split.share.nanoton().get() + gas_share);
+
+    let open = market.open_job(&client, &worker, &Terms::default());
+    let txs = market.claim(&worker, &open).unwrap();
+    assert_eq!(txs[0].out[0].value, u128::from(open.limits.least_bond.get()) + prices.bid_value().get());
 
     let before = u128::from(split.share.get());
     let royalty = ShareSplit::of(Nanoton::checked(before).unwrap(), 500, 200);

@@ -14,13 +14,13 @@ use contracts::job::{
     JobRefund, JobState, JobStatus, Outcome, Parties, PostRejection, SweepJob, TakeJob, TopUpJob,
 };
 use contracts::model::{RoyaltyQuoted, SharePaid, WithdrawShares};
-use contracts::receipt::{MarketOrder, Receipt};
+use contracts::receipt::Receipt;
 use contracts::registry::{AllowMeasurement, EnforceRevocation, MeasurementRevoked, RevokeMeasurement};
 use contracts::worker::{
     AttestationRegistered, ClaimJob, FundGas, MAX_JOB_LIFE_S, OfferModel, PauseWorker, RequestUnbond,
     TopUpStake, WithdrawEarnings, WithdrawUnbonded,
 };
-use contracts::{Amount, Cell, HashBytes, Message, Nanoton, Prices, Ref, StdAddr, Units, fees};
+use contracts::{Amount, Cell, Message, Nanoton, Prices, Ref, StdAddr, Units, fees};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -54,6 +54,7 @@ fn random_sequences_lose_nothing_and_leave_no_job_without_an_exit() {
         "job post_open_job",
         "job take_job",
         "job deliver_input",
+        "job post_input",
         "job cancel_job",
         "job close_session",
         "job top_up_job",
@@ -331,7 +332,11 @@ impl Run {
                 cached_input: self.rng.random_range(0..10),
                 output: self.rng.random_range(0..2_000),
             },
-            measurement: if self.chance(10) { hash("another image") } else { HashBytes::ZERO },
+            measurement: match self.rng.random_range(0..10) {
+                0 => Some(hash("another image")),
+                1 | 2 => Some(self.market.measurement),
+                _ => None,
+            },
             prices,
             share_bps: if self.chance(20) { self.rng.random_range(0..=10_001) } else { SHARE_BPS },
             model_id: match self.rng.random_range(0..20) {
@@ -369,17 +374,15 @@ impl Run {
         let open = matches!(job.kind, Kind::Market(_));
         let worker = if open || self.chance(10) { self.one_worker() } else { self.worker_of(&job) };
         let mut order = self.market.order(&worker, &job);
-        let mut body = (*order.body).clone();
         match self.rng.random_range(0..20) {
-            0 => body.bond = Nanoton::new(self.rng.random_range(0..12 * TON)),
-            1 => body.model_id = hash("another model"),
-            2 => body.market = Some(MarketOrder { settle_within_s: self.rng.random_range(0..2_000) }),
-            3 => body.market = None,
+            0 => order.bond = Amount::new(self.rng.random_range(0..12 * TON)),
+            1 => order.model_id = hash("another model"),
+            2 => order.is_bid = !order.is_bid,
+            3 => order.names_measurement = !order.names_measurement,
             4 => order.seqno = order.seqno.wrapping_add(1),
             5 => order.job_nonce = self.rng.random_range(0..10_000),
             _ => {}
         }
-        order.body = Ref::new(body).unwrap();
         let message = ClaimJob::signed(order, &worker.key).unwrap();
         self.external(worker.address, cell(&message));
     }
@@ -503,6 +506,17 @@ impl Run {
         let body = DeliverInput::new(1, &job.input).unwrap();
         if self.chance(50) {
             self.market.chain.wait(200);
+        }
+        if self.chance(50) {
+            if self.market.job_state(&job).is_none_or(|state| state.posting.seller.is_none()) {
+                return;
+            }
+            let mut message = self.market.signed_input(&job);
+            if self.chance(10) {
+                message.signature.0[self.rng.random_range(0..64)] ^= 1;
+            }
+            self.external(job.address, cell(&message));
+            return;
         }
         self.say(&from, &job.address, &body);
     }
@@ -634,10 +648,14 @@ impl Run {
                 let bond = Amount::new(amount);
                 let bid = contracts::job::Bid {
                     worker_owner: worker.owner.clone(),
-                    seller: Ref::new(job.seller.clone()).unwrap(),
+                    receipt_key: job.seller.receipt_key,
+                    model: job.seller.model,
+                    share_bps: job.seller.share_bps,
+                    prices: job.seller.prices,
+                    measurement: None,
                 };
                 let bid = self.chance(50).then(|| Ref::new(bid).unwrap());
-                let body = TakeJob { query_id: 1, bond, stake: bond, measurement, bid };
+                let body = TakeJob { query_id: 1, bond, stake: bond, bid };
                 self.send(&from, &job.address, 2 * u128::from(TON), &body);
             }
         }

@@ -4,12 +4,11 @@ use contracts::artifacts::{self, Contract};
 use contracts::errors::ContractError;
 use contracts::job::{JobPaid, Outcome, Payout};
 use contracts::model::RoyaltyQuoted;
-use contracts::receipt::ClaimOrderBody;
 use contracts::worker::{
     FundGas, LeavePlatform, MAX_JOB_LIFE_S, OfferModel, PauseWorker, RequestUnbond, SetOperator, TopUpStake,
     WithdrawEarnings, WithdrawOffer, WithdrawUnbonded,
 };
-use contracts::{Message, Nanoton, Ref, StdAddr, Units};
+use contracts::{Amount, Message, Nanoton, Ref, StdAddr, Units};
 use tests::market::{FEES, PRICES, TON, assert_all_succeeded, assert_external_refused, assert_refused, cell};
 use tests::{Market, Terms, Tx, Worker};
 
@@ -310,7 +309,7 @@ fn a_bond_is_made_of_free_funds_and_cannot_be_withdrawn_meanwhile() {
     let job = market.post(&client, &worker, &Terms::default());
     let mut order = market.order(&worker, &job);
     let bond = Nanoton::checked(market.free(&worker)).unwrap();
-    order.body = Ref::new(ClaimOrderBody { bond, ..(*order.body).clone() }).unwrap();
+    order.bond = Amount::try_from(bond).unwrap();
     assert_external_refused(market.claim_with(&worker, order), ContractError::GasFloatTooLow);
 }
 

@@ -7,12 +7,12 @@ use std::sync::LazyLock;
 
 use contracts::job::{
     Bid, CancelJob, CloseSession, DeliverInput, ExpireJob, JobSpecial, JobState, JobStatus, JobStorage,
-    PostRejection, SweepJob, TakeJob, TopUpJob,
+    PostInput, PostRejection, SweepJob, TakeJob, TopUpJob,
 };
 use contracts::wire::from_cell;
 use contracts::worker::FundGas;
-use contracts::{Amount, Cell, HashBytes, Nanoton, Prices, Ref, StdAddr, Units, opcodes};
-use tests::market::{FEES, PRICES, TON, cell, hash};
+use contracts::{Amount, Cell, Nanoton, Prices, Ref, SigningKey, StdAddr, Units, opcodes};
+use tests::market::{FEES, PRICES, TON, cell, delivery_key, hash};
 use tests::{Job, Kind, Market, Terms, Tx, Worker};
 
 const PAGE: &str = include_str!("../../../docs/protocol.md");
@@ -94,8 +94,11 @@ fn every_message_that_a_job_knows_is_tried() {
     );
     let internal = world.internal_messages(&world.job.client).into_iter().map(|(name, ..)| name);
     let external = world.external_messages(&world.seller).into_iter().map(|(name, _)| name);
-    let tried: BTreeSet<String> =
-        internal.chain(external).map(|name| name.split(", ").next().unwrap_or_default().to_owned()).collect();
+    let tried: BTreeSet<String> = internal
+        .chain(external)
+        .chain(["post_input"])
+        .map(|name| name.split(", ").next().unwrap_or_default().to_owned())
+        .collect();
     assert_eq!(tried, known);
 }
 
@@ -217,6 +220,8 @@ struct World {
     other: Worker,
     people: Vec<(&'static str, StdAddr)>,
     job: Job,
+    /// Signs inputs of a job of the market.
+    delivery_key: SigningKey,
     /// Of each kind, at the job's address.
     openings: Vec<(&'static str, Cell)>,
 }
@@ -241,6 +246,7 @@ impl World {
             market.draft_session(&client, &seller, &terms),
             market.draft_open(&client, &seller, &terms),
         ];
+        let delivery_key = delivery_key(drafts[2].nonce);
         let (nonce, address) = (drafts[0].nonce, drafts[0].address.clone());
         for draft in &mut drafts {
             (draft.nonce, draft.address) = (nonce, address.clone());
@@ -253,7 +259,7 @@ impl World {
             "a session" => session,
             _ => open,
         };
-        Self { market, seller, other, people, job, openings }
+        Self { market, seller, other, people, job, delivery_key, openings }
     }
 
     fn state(&self) -> Option<JobState> {
@@ -313,6 +319,14 @@ impl World {
                 }
             }
         }
+        for (name, key) in [("the delivery key", &self.delivery_key), ("another key", &self.other.key)] {
+            let mut next = self.clone();
+            if let Ok(txs) = next.market.chain.external(&next.job.address, self.input_message(key))
+                && next.took(&txs)
+            {
+                made.push(("post_input", Who::Key(name), next));
+            }
+        }
         made
     }
 
@@ -326,14 +340,15 @@ impl World {
         let mut other = self.market.receipt(&self.job, Units::default());
         let one = other.clone();
         other.content_hash = hash("another answer");
-        let bid = Bid { worker_owner: from.clone(), seller: Ref::new(self.job.seller.clone()).unwrap() };
-        let take = |bid| TakeJob {
-            query_id: 1,
-            bond: Amount::new(TON),
-            stake: Amount::new(100 * TON),
-            measurement: HashBytes::ZERO,
-            bid,
+        let bid = Bid {
+            worker_owner: from.clone(),
+            receipt_key: self.job.seller.receipt_key,
+            model: self.job.seller.model,
+            share_bps: self.job.seller.share_bps,
+            prices: self.job.seller.prices,
+            measurement: None,
         };
+        let take = |bid| TakeJob { query_id: 1, bond: Amount::new(TON), stake: Amount::new(100 * TON), bid };
         let mut messages: Vec<(&'static str, Cell, u64)> =
             self.openings.iter().map(|(name, body)| (*name, body.clone(), 2 * TON)).collect();
         messages.extend([
@@ -350,6 +365,15 @@ impl World {
         ]);
         // None is left out but what comes from a Worker or ends here.
         messages
+    }
+
+    fn input_message(&self, key: &SigningKey) -> Cell {
+        let posting = self.state().map(|state| state.posting);
+        let lt = posting.as_ref().map_or(0, |posting| posting.posted_lt);
+        let seller = posting.and_then(|posting| posting.seller).map(Ref::into_value);
+        let seller = Ref::new(seller.unwrap_or(self.job.seller.clone())).unwrap();
+        let account = self.job.address.address;
+        cell(&PostInput::signed(&account, lt, &seller, &self.job.input, key).unwrap())
     }
 
     fn external_messages(&self, worker: &Worker) -> Vec<(&'static str, Cell)> {

@@ -1,9 +1,10 @@
 //! The steps that make a job's life, found among everything its account was sent, and the state that each one leaves.
 
 use contracts::job::{
-    AUDIT_WINDOW_S, CancelJob, CloseSession, DeliverInput, EQUIVOCATED, ExpireJob, JobEquivocated,
-    JobSpecial, JobState, JobStatus, JobStorage, MarketTerms, OpenSession, PostJob, PostOpenJob, PostReceipt,
-    PostRejection, Posting, RedeemReceipt, ReportEquivocation, Seller, SweepJob, TakeJob, TopUpJob,
+    AUDIT_WINDOW_S, CancelJob, CloseSession, DeliverInput, EQUIVOCATED, ExpireJob, JobEquivocated, JobLimits,
+    JobSpecial, JobState, JobStatus, JobStorage, MarketTerms, OpenSession, PostInput, PostJob, PostOpenJob,
+    PostReceipt, PostRejection, Posting, RedeemReceipt, ReportEquivocation, Seller, SweepJob, TakeJob,
+    TopUpJob,
 };
 use contracts::money::{Amount, Split};
 use contracts::wire::from_cell;
@@ -46,7 +47,7 @@ pub(super) struct Act<'a> {
 /// What a message did.
 pub(super) enum Event {
     Taken(Box<TakeJob>),
-    Delivered(Box<DeliverInput>),
+    Delivered(Delivery),
     CloseAsked,
     ToppedUp(TopUpJob),
     Redeemed(Box<RedeemReceipt>),
@@ -57,6 +58,12 @@ pub(super) enum Event {
     Equivocated(Box<ReportEquivocation>),
     /// The Worker did not slash.
     EquivocationRefused,
+}
+
+/// How the input of a job of the market came.
+pub(super) enum Delivery {
+    Sent(Box<DeliverInput>),
+    Signed(Box<PostInput>),
 }
 
 impl<'a> Life<'a> {
@@ -178,7 +185,10 @@ impl Opening {
         let (status, until, deposit, limits) = match self {
             Self::Directed(post) => (JobStatus::Open, post.until, post.deposit, post.limits),
             Self::Session(open) => (JobStatus::Session, open.until, open.deposit, open.limits),
-            Self::Market(post) => (JobStatus::Open, post.until, post.deposit, post.limits),
+            Self::Market(post) => {
+                let limits = JobLimits { max_units: post.max_units, least_bond: Amount::ZERO };
+                (JobStatus::Open, post.until, post.deposit, limits)
+            }
         };
         let (seller, special) = match self {
             Self::Directed(post) => (Some(post.seller.clone()), None),
@@ -190,6 +200,16 @@ impl Opening {
         let posting = Posting { posted_lt: step.lt, limits, seller, special };
         let (bond, paid) = (Amount::ZERO, Amount::ZERO);
         JobState { status, until, deposit, bond, paid, sequence: 0, posting }
+    }
+}
+
+impl Delivery {
+    /// First cell of the sealed input.
+    pub(super) fn input(&self) -> &contracts::Cell {
+        match self {
+            Self::Sent(message) => &message.input,
+            Self::Signed(message) => &message.input,
+        }
     }
 }
 
@@ -208,9 +228,10 @@ impl Event {
             (_, true, PostReceipt::OPCODE) => Some(Self::Answered(read(step)?)),
             (_, true, RedeemReceipt::OPCODE) => Some(Self::Redeemed(read(step)?)),
             (_, true, PostRejection::OPCODE) => Some(Self::Rejected(read(step)?)),
+            (_, true, PostInput::OPCODE) => Some(Self::Delivered(Delivery::Signed(read(step)?))),
             (_, true, _) => None,
             (.., TakeJob::OPCODE) => Some(Self::Taken(read(step)?)),
-            (.., DeliverInput::OPCODE) => Some(Self::Delivered(read(step)?)),
+            (.., DeliverInput::OPCODE) => Some(Self::Delivered(Delivery::Sent(read(step)?))),
             (.., CancelJob::OPCODE) => Some(Self::Cancelled),
             (.., CloseSession::OPCODE) => Some(Self::CloseAsked),
             (.., TopUpJob::OPCODE) => Some(Self::ToppedUp(*read(step)?)),
@@ -245,11 +266,17 @@ impl Event {
                     }
                     (Some(bid), Some(market)) => {
                         from_status(&[JobStatus::Open, JobStatus::Awaiting], "a bid")?;
-                        let market = MarketTerms { best_stake: take.stake, ..market.clone() };
+                        let worker = step.from.as_ref().ok_or("a bid from nobody")?.address;
+                        let seller =
+                            Ref::new(bid.seller(worker, market)).map_err(|error| error.to_string())?;
                         state.status = JobStatus::Awaiting;
                         state.until = step.at_s.max(market.bid_until).saturating_add(market.deliver_within_s);
-                        state.posting.seller = Some(bid.seller.clone());
-                        state.posting.special = special(&market);
+                        state.posting.seller = Some(seller);
+                        state.posting.limits.least_bond = market.network.least_bond;
+                        if step.at_s <= market.bid_until {
+                            state.posting.special =
+                                special(&MarketTerms { best_stake: take.stake, ..market.clone() });
+                        }
                     }
                     _ => return Err("a claim of another kind of job".into()),
                 }

@@ -1,25 +1,25 @@
 //! The bids for a job of the market.
 
 use contracts::job::{Bid, JobStatus, MarketNetwork, MarketTerms, TakeJob};
-use contracts::network::WORKCHAIN;
-use contracts::{Nanoton, Network, StdAddr};
+use contracts::{Nanoton, Network};
 
-use super::life::{Act, Event, Life, Opening};
+use super::life::{Act, Delivery, Event, Life, Opening};
 use crate::check::{Party, Verdict, holds};
 
 pub(super) fn check_market(verdict: &mut Verdict, network: &Network, life: &Life<'_>) {
     let Opening::Market(post) = &life.opening else { return };
     let terms = &*post.terms;
-    let expected = MarketNetwork::of(network, &terms.model_id, terms.network.settle_within_s);
+    let asked = &*terms.network;
+    let expected = MarketNetwork::of(network, asked.settle_within_s, asked.max_prices, asked.least_bond);
     verdict.add(
         "market_terms",
-        "the job was open to every worker of this network that offers the model, and to nobody else",
+        "the job was open to every worker of this network that offers the model of this account, and to nobody else",
         Party::Client,
         expected.map_err(|error| error.to_string()).and_then(|expected| {
             holds(
                 *terms.network == expected && terms.best_stake.is_zero(),
-                format!("model {}", terms.model_id),
-                "it names other workers or another model's account",
+                format!("model account {}", terms.model),
+                "it names other workers, or somebody who holds it already",
             )
         }),
     );
@@ -45,7 +45,7 @@ pub(super) fn check_market(verdict: &mut Verdict, network: &Network, life: &Life
             "the client delivered the input after the bidding and before its deadline",
             Party::Client,
             holds(
-                act.step.from.as_ref() == Some(&life.client)
+                is_delivered_by_client(network, life, act, terms)
                     && at_s > terms.bid_until
                     && at_s <= act.before.until,
                 format!("at {at_s}"),
@@ -55,22 +55,37 @@ pub(super) fn check_market(verdict: &mut Verdict, network: &Network, life: &Life
     }
 }
 
+/// Sent by the client, or signed by the delivery key of its terms for who held the job then.
+fn is_delivered_by_client(network: &Network, life: &Life<'_>, act: &Act<'_>, terms: &MarketTerms) -> bool {
+    match &act.event {
+        Event::Delivered(Delivery::Sent(_)) => act.step.from.as_ref() == Some(&life.client),
+        Event::Delivered(Delivery::Signed(message)) => {
+            let posting = &act.before.posting;
+            let job = network.job_address(&life.client, life.nonce);
+            job.is_ok_and(|job| {
+                posting.seller.as_ref().is_some_and(|seller| {
+                    message.verify(&job.address, posting.posted_lt, seller, &terms.delivery_key)
+                })
+            })
+        }
+        _ => false,
+    }
+}
+
 fn check_bid(network: &Network, terms: &MarketTerms, act: &Act<'_>, take: &TakeJob) -> Result<(), String> {
     let bid: &Bid = take.bid.as_deref().ok_or("names nobody")?;
-    let seller = &*bid.seller;
     let worker = network.worker_address(&bid.worker_owner).map_err(|error| error.to_string())?;
-    let is_its = worker == StdAddr::new(WORKCHAIN, seller.worker) && act.step.from.as_ref() == Some(&worker);
-    let keeps = seller.model == terms.network.model
-        && seller.settle_within_s == terms.network.settle_within_s
-        && seller.prices.at_most(&terms.max_prices)
-        && [contracts::HashBytes::ZERO, take.measurement].contains(&terms.measurement);
+    let is_its = act.step.from.as_ref() == Some(&worker);
+    let keeps = bid.model == terms.model
+        && bid.prices.at_most(&terms.network.max_prices)
+        && terms.measurement.is_none_or(|measurement| bid.measurement.as_deref() == Some(&measurement));
     let at_s = act.step.at_s;
     let (in_time, better) = match (&act.before.status, &act.before.posting.seller) {
         (JobStatus::Open, _) => (at_s <= act.before.until, true),
         (_, Some(best)) => {
             let units = &act.before.posting.limits.max_units;
             let asks = |prices: &contracts::Prices| -> Nanoton { prices.cost(units) };
-            let (ask, least) = (asks(&seller.prices), asks(&best.prices));
+            let (ask, least) = (asks(&bid.prices), asks(&best.prices));
             let best_stake = act.before.posting.market().map(|market| market.best_stake);
             let wins_tie = best_stake.is_some_and(|stake| take.stake > stake);
             (at_s <= terms.bid_until, ask < least || (ask == least && wins_tie))

@@ -5,7 +5,7 @@ use contracts::job::{
     Excesses, JobEquivocated, JobNoticed, JobPaid, JobRefund, JobStatus, Outcome, Payout, Seller,
 };
 use contracts::model::SharePaid;
-use contracts::money::{Amount, Split};
+use contracts::money::{Amount, LEAST_SHARE, Split};
 use contracts::network::WORKCHAIN;
 use contracts::wire::opcode_of;
 use contracts::{HashBytes, Message as _, StdAddr};
@@ -88,7 +88,7 @@ fn due_at_opening(life: &Life<'_>) -> Due {
     let notice = match &life.opening {
         Opening::Directed(post) => post.seller.worker,
         Opening::Session(open) => open.seller.worker,
-        Opening::Market(post) => post.terms.network.model,
+        Opening::Market(post) => post.terms.model,
     };
     Due { notice: Some(notice), ..Due::default() }
 }
@@ -103,8 +103,8 @@ fn due(act: &Act<'_>) -> Result<Due, String> {
     let pay =
         |seller: &Seller, amount: u128, outcome| (amount > 0).then_some((seller.worker, amount, outcome));
     let share = |seller: &Seller, paid: Amount| {
-        let share = u128::from(paid.share_bps(seller.share_bps).get());
-        (share > 0).then_some((seller.model, share))
+        let share = paid.share_bps(seller.share_bps);
+        (share >= LEAST_SHARE).then_some((seller.model, u128::from(share.get())))
     };
     let bond = u128::from(before.bond.get());
     let deposit = u128::from(before.deposit.get());
@@ -127,6 +127,7 @@ fn due(act: &Act<'_>) -> Result<Due, String> {
             let up_to =
                 |amount| Split::of_session(amount, redeemed.voucher_amount, before.deposit, seller.share_bps);
             let now = up_to(receipt.amount);
+            let now = if receipt.is_final { now.ended() } else { now };
             let earned_before = before.paid.saturating_sub(before.paid.share_bps(seller.share_bps));
             let earned = now
                 .to_worker

@@ -1,6 +1,6 @@
 //! A job's story in short: once from its transactions, once from what the job logged, which must be the same.
 
-use contracts::job::{DeliverInput, JobStatus, OpenSession, PostOpenJob};
+use contracts::job::{JobStatus, OpenSession, PostOpenJob};
 use contracts::job_log::{
     CloseAsked, EquivocationShown, InputDelivered, JobClosed, JobLog, JobOpened, JobTaken, JobToppedUp,
 };
@@ -8,7 +8,7 @@ use contracts::money::Amount;
 use contracts::{HashBytes, Message as _};
 use serde::Serialize;
 
-use super::life::{Act, Event, Life, Opening};
+use super::life::{Act, Delivery, Event, Life, Opening};
 use super::steps::Step;
 
 /// What every reader of the job's logs knows of it.
@@ -165,7 +165,7 @@ fn due(act: &Act<'_>) -> Option<JobLog> {
         Event::ToppedUp(_) => Some(JobLog::ToppedUp(JobToppedUp { deposit: after.deposit })),
         Event::Equivocated(report) => Some(JobLog::EquivocationShown(EquivocationShown {
             sequence: report.one.receipt.sequence,
-            penalty: before.posting.limits.least_bond.max(before.deposit),
+            penalty: before.penalty(),
         })),
         _ => None,
     }
@@ -189,6 +189,6 @@ fn signed_hash(act: &Act<'_>) -> Option<HashBytes> {
     }
 }
 
-fn input_hash(delivered: &DeliverInput) -> HashBytes {
-    *delivered.input.repr_hash()
+fn input_hash(delivered: &Delivery) -> HashBytes {
+    *delivered.input().repr_hash()
 }

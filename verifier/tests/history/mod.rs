@@ -552,7 +552,7 @@ impl Plan {
                 one: Ref::new(SignedReceipt::new(one, &self.key).unwrap()).unwrap(),
                 other: Ref::new(SignedReceipt::new(other, &self.key).unwrap()).unwrap(),
             };
-            let penalty = self.limits.least_bond.max(self.deposit);
+            let penalty = script.state.penalty();
             let parties = Parties { client: client.clone(), reporter: address(84) };
             let told = JobEquivocated {
                 query_id: 3,
