@@ -2,16 +2,17 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use contracts::comment::TextComment;
 use contracts::fees::FeePrices;
 use contracts::{Cell, HashBytes, Message, Nanoton, StateInit, StdAddr, opcodes};
 use num_bigint::BigInt;
 use sha2::{Digest, Sha256};
-use tycho_types::cell::{CellBuilder, CellSlice, CellSliceParts, CellSliceRange};
+use tycho_types::cell::{CellBuilder, CellSlice, CellSliceParts, CellSliceRange, Lazy};
 use tycho_types::models::{
     AccountState, AccountStatus, ComputePhase, CurrencyCollection, ExtInMsgInfo, IntAddr, IntMsgInfo,
-    MsgInfo, OwnedMessage, ShardAccount, Transaction, TxInfo,
+    MsgInfo, OptionalAccount, OwnedMessage, ShardAccount, Transaction, TxInfo,
 };
 use tycho_types::num::Tokens;
 
@@ -22,9 +23,10 @@ pub const GENESIS: u32 = 1_800_000_000;
 /// What a person's wallet pays to have a message forwarded.
 pub const FORWARD_FEE: u128 = 1_000_000;
 
-/// Accounts, messages on their way, clock, totals.
+/// Accounts, messages on their way, clock, totals. A clone is another future of the same chain.
+#[derive(Clone)]
 pub struct Chain {
-    engine: Engine,
+    engine: Arc<Engine>,
     pub now: u32,
     lt: u64,
     contracts: BTreeMap<StdAddr, ShardAccount>,
@@ -121,6 +123,9 @@ pub struct Tx {
     /// Bodies of the external messages to nobody.
     pub logs: Vec<Cell>,
     pub destroyed: bool,
+    /// Storage of the account as the message found it and left it; nothing where it was not active.
+    pub before: Option<Cell>,
+    pub after: Option<Cell>,
 }
 
 /// An internal message a contract sent.
@@ -128,6 +133,8 @@ pub struct Tx {
 pub struct Sent {
     pub to: StdAddr,
     pub value: u128,
+    /// Whether it comes back from an account that cannot take it.
+    pub bounce: bool,
     pub body: Cell,
 }
 
@@ -174,6 +181,7 @@ impl Tx {
     }
 }
 
+#[derive(Clone)]
 struct Envelope {
     message: Cell,
     from: StdAddr,
@@ -188,7 +196,7 @@ struct Envelope {
 impl Chain {
     pub fn new() -> Self {
         Self {
-            engine: Engine::default(),
+            engine: Arc::new(Engine::default()),
             now: GENESIS,
             lt: 1_000_000,
             contracts: BTreeMap::new(),
@@ -262,6 +270,28 @@ impl Chain {
         if let Some(account) = self.contracts.remove(address) {
             self.collected += contract_balance(&account);
         }
+    }
+
+    /// Takes from a contract, as fees, all that it holds above so much: dearer rent or gas would have.
+    pub fn take_above(&mut self, address: &StdAddr, balance: u128) {
+        let account = self.contracts.get_mut(address).expect("the contract exists");
+        let mut state = account.load_account().expect("an account reads back").expect("the account exists");
+        let held = state.balance.tokens.into_inner();
+        self.collected += held.checked_sub(balance).expect("the contract holds that much");
+        state.balance.tokens = Tokens::new(balance);
+        account.account = Lazy::new(&OptionalAccount(Some(state))).expect("an account fits");
+    }
+
+    /// The least balance of a contract with which this succeeds; more is as good.
+    pub fn least_balance(&self, address: &StdAddr, succeeds: impl Fn(&mut Self) -> bool) -> u128 {
+        let (mut too_little, mut enough) = (0, self.balance(address));
+        while enough - too_little > 1 {
+            let balance = too_little.midpoint(enough);
+            let mut chain = self.clone();
+            chain.take_above(address, balance);
+            *if succeeds(&mut chain) { &mut enough } else { &mut too_little } = balance;
+        }
+        enough
     }
 
     pub fn wait(&mut self, seconds: u32) {
@@ -493,7 +523,16 @@ impl Chain {
                 MsgInfo::Int(info) => {
                     if let IntAddr::Std(to) = &info.dst {
                         let value = info.value.tokens.into_inner();
-                        out.push(Sent { to: to.clone(), value, body: rest(&parsed.body) });
+                        assert!(
+                            !info.bounce || !self.people.contains_key(to),
+                            "what a wallet refuses would come back to a contract that has let go of it"
+                        );
+                        out.push(Sent {
+                            to: to.clone(),
+                            value,
+                            bounce: info.bounce,
+                            body: rest(&parsed.body),
+                        });
                     }
                     self.enqueue(message);
                 }
@@ -504,6 +543,7 @@ impl Chain {
         let fees = transaction.total_fees.tokens.into_inner();
         self.collected += fees + executed.burned;
         let destroyed = transaction.end_status == AccountStatus::NotExists;
+        let before = self.data(to);
         if destroyed {
             self.contracts.remove(to);
         } else {
@@ -525,6 +565,8 @@ impl Chain {
             out,
             logs,
             destroyed,
+            before,
+            after: self.data(to),
         });
         Ok(())
     }

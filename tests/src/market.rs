@@ -50,6 +50,7 @@ pub const FEE_BPS: u16 = 200;
 pub const SHARE_BPS: u16 = ROYALTY_BPS + FEE_BPS;
 
 /// Registry, model and everybody's addresses.
+#[derive(Clone)]
 pub struct Market {
     pub chain: Chain,
     /// What each contract is, for reports.
@@ -843,6 +844,40 @@ pub fn assert_closed_to_externals(result: Result<Vec<Tx>, Refused>) {
     let refused = result.expect_err("a closed job accepted the message");
     let wrong_state = i32::from(ContractError::WrongState.code());
     assert!(refused.exit_code.is_none_or(|code| code == wrong_state));
+}
+
+/// The least balance with which a contract takes the external message, which it refuses for this reason with less.
+pub fn least_balance(
+    market: &Market,
+    account: &StdAddr,
+    message: &contracts::Cell,
+    error: ContractError,
+) -> u128 {
+    let send = |chain: &mut Chain| chain.external(account, message.clone());
+    let least = market.chain.least_balance(account, |chain| send(chain).is_ok());
+    let mut chain = market.chain.clone();
+    chain.take_above(account, least - 1);
+    assert_external_refused(send(&mut chain), error);
+    let mut chain = market.chain.clone();
+    chain.take_above(account, least);
+    let txs = send(&mut chain).expect("the contract has enough");
+    let own: Vec<Tx> = txs.into_iter().filter(|tx| tx.account == *account).collect();
+    assert_all_succeeded(&own);
+    least
+}
+
+/// What an external message with this body costs its account, where the body's first cell lies in the message's.
+pub fn import_fee(market: &Market, body: &contracts::Cell) -> u128 {
+    let mut seen = std::collections::HashSet::new();
+    let mut queue: Vec<_> = body.references().cloned().collect();
+    let mut bits = 0;
+    while let Some(cell) = queue.pop() {
+        if seen.insert(*cell.repr_hash()) {
+            bits += u64::from(cell.bit_len());
+            queue.extend(cell.references().cloned());
+        }
+    }
+    market.prices().forward(bits, seen.len() as u64).get()
 }
 
 /// The contract did not accept the external message, for this reason.

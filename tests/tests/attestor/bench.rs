@@ -88,6 +88,7 @@ impl Bench {
         let sent = executed.transaction.out_msgs.values().filter_map(|message| {
             let parsed: OwnedMessage = message.ok()?.parse().ok()?;
             let MsgInfo::Int(info) = parsed.info else { return None };
+            assert!(!info.bounce, "what came back would be the Attestor's, and nobody's");
             let IntAddr::Std(to) = info.dst else { return None };
             let body =
                 CellBuilder::build_from(tycho_types::cell::CellSlice::apply_allow_exotic(&parsed.body))

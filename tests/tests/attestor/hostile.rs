@@ -5,12 +5,12 @@ use contracts::attestor::{
     Serial, VerifyQuote,
 };
 use contracts::errors::ContractError;
-use contracts::{Cell, HashBytes, Message, Ref, StdAddr};
+use contracts::{Cell, HashBytes, Message, Ref, StdAddr, fees};
 use prover::collateral::{Posting, postings};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
-use tdx_simulator::{PckIssuer, Profile, QuoteFormat, Signer, SimulatedPlatform};
+use tdx_simulator::{PckIssuer, Period, Profile, QuoteFormat, Signer, SimulatedPlatform};
 use tycho_types::cell::CellBuilder;
 use tycho_types::dict::Dict;
 
@@ -97,8 +97,39 @@ fn what_is_posted_brings_its_rent_and_gets_the_rest_back() {
         let returned: u128 = outcome.sent.iter().map(|(_, value, _)| value).sum();
         assert_eq!(outcome.sent.len(), 1, "{what}");
         assert!(returned > 1_700_000_000, "{what}: {returned} of 2 TON came back");
+        if !matches!(what, "verify_quote" | "report_revocation") {
+            assert_eq!(outcome.sent[0].0, bench.sender, "{what}");
+        }
         let kept = outcome.balance - BALANCE;
         assert_eq!(kept > 0, !matches!(what, "verify_quote" | "report_revocation"), "{what}: {kept}");
+    }
+}
+
+#[test]
+fn a_question_brings_what_an_answer_may_cost_and_a_posting_its_rent_to_the_nanoton() {
+    let bench = Bench::new();
+    let world = world(&bench, |_| ());
+    let prices = tests::Chain::new().prices();
+    let too_low = Some(i32::from(ContractError::ValueTooLow.code()));
+    let answer = prices.gas(fees::GAS_ATTESTOR_VERIFY).get()
+        + prices.forward(fees::REPORT_BITS, fees::REPORT_CELLS).get();
+    let rent = prices.storage(fees::RENT_COLLATERAL_S, fees::COLLATERAL_BITS, fees::COLLATERAL_CELLS).get();
+    for (what, data, body) in operations(&bench, &world) {
+        let with =
+            |value| bench.deliver(&data, Delivery { value, bounced: false, now: NOW, body: body.clone() });
+        match what {
+            "verify_quote" => {
+                assert_eq!(with(answer - 1).exit_code, too_low);
+                assert!(with(answer).succeeded);
+            }
+            "report_revocation" => {}
+            // What brings too little for its gas ends before its rent is asked for.
+            _ if with(rent - 1).exit_code == Some(-14) => {}
+            _ => {
+                assert_eq!(with(rent - 1).exit_code, too_low, "{what}");
+                assert_ne!(with(rent).exit_code, too_low, "{what}");
+            }
+        }
     }
 }
 
@@ -357,6 +388,63 @@ fn nobody_turns_collateral_back() {
     );
 }
 
+#[test]
+fn an_authority_is_posted_while_it_is_in_force_and_replaced_by_one_that_lasts_longer() {
+    let bench = Bench::new();
+    let (from, until) = (NOW - 1_000, NOW + 1_000_000);
+    let issued = |longer: u32| {
+        let period = Period { from_s: Some(from.into()), until_s: Some((until + longer).into()) };
+        let mut profile = Profile::default();
+        (profile.periods.issuer, profile.periods.tcb_signer) = (period, period);
+        SimulatedPlatform::with_profile(&[7; 32], u64::from(NOW), profile).unwrap()
+    };
+    let (first, second) = (issued(0), issued(1));
+    let empty = prover::trust::attestor_storage(first.root_der(), &crate::evidence::names()).unwrap();
+    let authorities = |platform: &SimulatedPlatform| -> Vec<Cell> {
+        let postings = all_postings(platform, &empty);
+        let only = postings.iter().filter(|posting| matches!(posting, Posting::Authority(_)));
+        only.map(|posting| posting.to_cell().unwrap()).collect()
+    };
+    let held = |outcome: &Outcome| outcome.storage().authorities.iter().next().unwrap().unwrap().1;
+    let error = |error: ContractError| Some(i32::from(error.code()));
+    let (sooner, later) = (authorities(&first), authorities(&second));
+    assert_eq!((sooner.len(), later.len()), (2, 2));
+    for (one, other) in sooner.into_iter().zip(later) {
+        let send = |data: &Cell, body: &Cell, now| bench.send(data, body.clone(), now);
+        let start = cell_of(&empty);
+        for (now, expected) in [
+            (from - 1, error(ContractError::OutOfDate)),
+            (from, Some(0)),
+            (until, Some(0)),
+            (until + 1, error(ContractError::OutOfDate)),
+        ] {
+            assert_eq!(send(&start, &one, now).exit_code, expected, "{now}");
+        }
+        let posted = send(&start, &one, NOW);
+        assert_eq!((held(&posted).not_before, held(&posted).not_after), (from, until));
+        let renewed = send(&posted.data, &other, NOW);
+        assert!(renewed.succeeded, "{:?}", renewed.exit_code);
+        assert_eq!((held(&renewed).not_before, held(&renewed).not_after), (from, until + 1));
+        for body in [&one, &other] {
+            assert_eq!(send(&renewed.data, body, NOW).exit_code, error(ContractError::NotNewer));
+        }
+    }
+    // What the authority revoked before stays revoked.
+    let sound = World::new(&bench, [7; 32], {
+        let period = Period { from_s: None, until_s: Some(until.into()) };
+        let mut profile = Profile::default();
+        (profile.periods.issuer, profile.periods.tcb_signer) = (period, period);
+        profile
+    });
+    for body in authorities(&second) {
+        let renewed = bench.send(&cell_of(&sound.full), body, NOW);
+        assert!(renewed.succeeded, "{:?}", renewed.exit_code);
+        for (before, after) in sound.full.authorities.iter().zip(renewed.storage().authorities.iter()) {
+            assert_eq!(before.unwrap().1.crl, after.unwrap().1.crl);
+        }
+    }
+}
+
 /// What Intel writes of a component may be of any length that fits a piece.
 #[test]
 fn a_component_may_be_described_at_any_length() {
@@ -435,6 +523,10 @@ fn only_the_root_ends_the_root_and_then_nothing_holds() {
     // By a certificate authority, or unsigned, it is refused.
     let by_issuer = PostCrl { issuer: issuer_id(&sound), ..list.clone() };
     assert!(!bench.send(&full, by_issuer.to_cell().unwrap(), now).succeeded);
+    let signer = HashBytes(Sha256::digest(sound.platform.public_key(Signer::TcbSigner)).into());
+    let by_signer = PostCrl { issuer: signer, ..list.clone() };
+    let refused = bench.send(&full, by_signer.to_cell().unwrap(), now);
+    assert_eq!(refused.exit_code, Some(i32::from(ContractError::UnknownAuthority.code())));
     let mut signature = (*list.signature).clone();
     signature.s.0[31] ^= 1;
     let unsigned = PostCrl { signature: Ref::new(signature).unwrap(), ..list.clone() };
@@ -453,6 +545,18 @@ fn only_the_root_ends_the_root_and_then_nothing_holds() {
         let outcome = bench.send(&ended, message, now);
         assert!(!outcome.succeeded);
         assert_kept("after the root's end", &outcome, &ended);
+    }
+    // The key that is left is no point: nothing is checked under it.
+    for posting in all_postings(&sound.platform, &sound.empty) {
+        let is_by_the_root = match &posting {
+            Posting::Authority(_) => true,
+            Posting::Crl(list) => list.issuer == HashBytes::ZERO,
+            _ => false,
+        };
+        if is_by_the_root {
+            let outcome = bench.send(&ended, posting.to_cell().unwrap(), now);
+            assert_eq!(outcome.exit_code, Some(i32::from(ContractError::Revoked.code())));
+        }
     }
 }
 

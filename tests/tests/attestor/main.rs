@@ -3,6 +3,7 @@
 
 mod bench;
 mod differential;
+mod documents;
 mod emulator;
 mod evidence;
 mod hostile;

@@ -10,7 +10,9 @@ use contracts::wire::{from_cell, to_cell};
 use contracts::worker::{AttestationRegistered, LeavePlatform};
 use contracts::{HashBytes, Message, Nanoton, Ref, Units};
 use tests::engine::{MC_SEQNO, mc_block};
-use tests::market::{FEES, TIMELOCK_S, assert_all_succeeded, assert_external_refused, assert_refused, hash};
+use tests::market::{
+    FEES, TIMELOCK_S, TON, assert_all_succeeded, assert_external_refused, assert_refused, hash,
+};
 use tests::{Market, Terms, Tx, Worker};
 
 /// The registration ended with this reason, what it brought is back with the owner, and the worker has no attestation.
@@ -275,6 +277,25 @@ fn a_machine_serves_one_worker_until_it_is_left_or_its_attestation_ends() {
     let stranger = market.person("stranger");
     assert_all_succeeded(&market.tell(&stranger, &platform, value, &LeaveWorker { query_id: 1 }));
     assert!(market.platform_storage(ppid).is_none());
+}
+
+#[test]
+fn to_leave_a_machine_that_is_not_ones_own_changes_nothing_and_costs_the_fees() {
+    let mut market = Market::open();
+    let worker = market.worker("worker");
+    let other = market.worker("other");
+    let attestation = |market: &Market| market.worker_state(&worker).unwrap().attestation;
+    let before = attestation(&market);
+    for ppid in [market.ppid(&other), Bytes([9; 16])] {
+        let held = market.chain.balance(&worker.owner);
+        let body = LeavePlatform { query_id: 1, ppid };
+        let (owner, address) = (worker.owner.clone(), worker.address.clone());
+        let txs = market.tell(&owner, &address, Nanoton::new(FEES), &body);
+        assert!(txs.last().unwrap().bounced && txs.last().unwrap().succeeded());
+        assert!(held - market.chain.balance(&owner) < u128::from(TON / 40));
+        assert_eq!(attestation(&market), before);
+    }
+    assert!(market.worker_state(&other).unwrap().attestation.is_some());
 }
 
 #[test]

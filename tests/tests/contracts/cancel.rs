@@ -1,9 +1,9 @@
 //! Who may call a job off, and when.
 
-use contracts::Amount;
 use contracts::errors::ContractError;
-use contracts::job::{JobRefund, JobStatus};
+use contracts::job::{CancelJob, JobRefund, JobStatus};
 use contracts::job_log::JobClosed;
+use contracts::{Amount, Nanoton};
 use tests::market::{TON, assert_all_succeeded, assert_refused};
 use tests::{Market, Terms};
 
@@ -26,6 +26,29 @@ fn the_client_may_cancel_before_a_claim_and_gets_everything_back() {
         assert!(spent < u128::from(TON / 50), "{spent} nanoTON stayed away");
         assert_eq!(market.chain.balance(&job.address), 0);
     }
+}
+
+#[test]
+fn a_cancel_that_leaves_nothing_to_send_back_still_cancels() {
+    let mut market = Market::open();
+    let worker = market.worker("worker");
+    let client = market.person("client");
+    let job = market.post(&client, &worker, &Terms::default());
+    // As years of rent would.
+    market.chain.take_above(&job.address, 0);
+    let mut without_refund = 0;
+    for value in (0..5_000_000).step_by(50_000) {
+        let mut market = market.clone();
+        let txs = market.tell(&client, &job.address, Nanoton::new(value), &CancelJob { query_id: 1 });
+        let cancel = txs.iter().find(|tx| tx.account == job.address).unwrap();
+        if cancel.succeeded() {
+            assert_eq!(market.status(&job), Some(JobStatus::Cancelled));
+            without_refund += u32::from(cancel.out.is_empty());
+        } else {
+            assert_eq!(market.status(&job), Some(JobStatus::Open));
+        }
+    }
+    assert!(without_refund > 0, "every value was too little, or enough to send something");
 }
 
 #[test]

@@ -7,7 +7,8 @@ use contracts::receipt::ClaimOrder;
 use contracts::worker::{ClaimJob, PauseWorker, RequestUnbond, WithdrawEarnings};
 use contracts::{Amount, Nanoton, SigningKey, StdAddr};
 use tests::market::{
-    FEES, PRICES, TON, assert_all_succeeded, assert_external_refused, assert_refused, cell, hash,
+    FEES, PRICES, TON, assert_all_succeeded, assert_external_refused, assert_refused, cell, hash, import_fee,
+    least_balance,
 };
 use tests::{Job, Market, Terms, Worker};
 
@@ -175,6 +176,18 @@ fn a_claim_is_paid_out_of_the_owners_funds_and_never_out_of_the_stake() {
 }
 
 #[test]
+fn a_claim_waits_until_the_worker_holds_its_stake_the_bond_and_what_the_claim_costs() {
+    let (mut market, worker, _, job) = posted();
+    let body = RequestUnbond { query_id: 1, amount: Nanoton::new(3 * TON) };
+    assert_all_succeeded(&market.tell(&worker.owner, &worker.address, Nanoton::new(FEES), &body));
+    let message = cell(&ClaimJob::signed(market.order(&worker, &job), &worker.key).unwrap());
+    let least = least_balance(&market, &worker.address, &message, ContractError::GasFloatTooLow);
+    let owed = u128::from(20 * TON + job.limits.least_bond.get());
+    let cost = market.prices().claim_cost().get() + market.prices().claim_value().get();
+    assert_eq!(least, owed + cost + import_fee(&market, &message));
+}
+
+#[test]
 fn a_claim_that_the_job_cannot_take_costs_no_bond() {
     let (mut market, worker, client, job) = posted();
     let less = ClaimOrder { bond: Amount::new(TON / 2 - 1), ..market.order(&worker, &job) };
@@ -226,4 +239,29 @@ fn an_open_job_without_a_least_bond_takes_any() {
     let job = market.post(&client, &worker, &Terms { least_bond: Amount::ZERO, ..Terms::default() });
     market.claim_well(&worker, &job);
     assert_eq!(market.job_state(&job).unwrap().bond, Amount::new(TON / 10));
+}
+
+#[test]
+fn a_claim_brings_a_bond_and_its_fees_to_the_nanoton() {
+    let (mut market, worker, client, _) = posted();
+    // Whom a client names need not be a Worker, nor keep to a Worker's rules.
+    let anybody = market.person("anybody");
+    let mut job = market.draft(&client, &worker, &Terms { least_bond: Amount::ZERO, ..Terms::default() });
+    job.seller.worker = anybody.address;
+    let value = market.value_of(&job);
+    market.post_draft(&client, &job, value);
+    let fees = market.prices().claim_value();
+    for (bond, value, error) in [
+        (0, Nanoton::new(FEES), Some(ContractError::BondTooLow)),
+        (1, fees, Some(ContractError::ValueTooLow)),
+        (1, fees.checked_add(Nanoton::new(1)).unwrap(), None),
+    ] {
+        let body = TakeJob { query_id: 1, bond: Amount::new(bond), stake: Amount::ZERO, bid: None };
+        let txs = market.tell(&anybody, &job.address, value, &body);
+        match error {
+            Some(error) => assert_refused(&txs, &job.address, error),
+            None => assert_all_succeeded(&txs),
+        }
+    }
+    assert_eq!(market.status(&job), Some(JobStatus::Claimed));
 }

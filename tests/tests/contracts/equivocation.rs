@@ -5,7 +5,8 @@ use contracts::job::{AUDIT_WINDOW_S, EQUIVOCATED, JobEquivocated, JobStatus, Pay
 use contracts::job_log::EquivocationShown;
 use contracts::receipt::{Receipt, SignedReceipt};
 use contracts::worker::{
-    FundGas, MAX_RECEIPT_KEYS, REPORTER_PART_BPS, RequestUnbond, TREASURY_PART_BPS, WithdrawEarnings,
+    FundGas, MAX_JOB_LIFE_S, MAX_RECEIPT_KEYS, REPORTER_PART_BPS, RequestUnbond, TREASURY_PART_BPS,
+    WithdrawEarnings, WithdrawUnbonded,
 };
 use contracts::{Amount, Nanoton, Ref, SigningKey, StdAddr, Units};
 use tests::market::{FEES, TON, assert_all_succeeded, assert_external_refused, assert_refused, hash};
@@ -394,6 +395,48 @@ fn a_key_before_the_newest_is_remembered_while_it_can_be_held_against_the_stake(
     assert_all_succeeded(&case.market.attest(&renewed));
     assert_all_succeeded(&case.report(&evidence));
     assert_eq!(case.stakes().2, 1);
+}
+
+#[test]
+fn a_key_is_remembered_to_the_last_second_that_it_can_be_held_against_the_stake() {
+    let mut market = Market::open();
+    let worker = market.worker("worker");
+    let kept = |market: &Market| -> Vec<u32> {
+        let keys = market.worker_state(&worker).unwrap().history.receipt_keys.clone();
+        keys.keys().map(|seqno| seqno.unwrap()).collect()
+    };
+    let until = |market: &Market, seqno: u32| {
+        market.worker_state(&worker).unwrap().history.receipt_keys.get(seqno).unwrap().unwrap().until
+    };
+    market.chain.wait(1);
+    assert_all_succeeded(&market.attest(&worker));
+    assert_eq!(kept(&market), [0, 1]);
+    market.chain.now = until(&market, 0);
+    assert_all_succeeded(&market.attest(&worker));
+    assert_eq!(kept(&market), [0, 1, 2]);
+    market.chain.now = until(&market, 1);
+    assert_all_succeeded(&market.attest(&worker));
+    assert_eq!(kept(&market), [1, 2, 3]);
+}
+
+#[test]
+fn a_worker_that_has_nothing_left_pays_nothing() {
+    let mut case = case();
+    let evidence = case.evidence();
+    let (owner, worker) = (case.worker.owner.clone(), case.worker.address.clone());
+    let amount = Nanoton::new(20 * TON);
+    let unbond = RequestUnbond { query_id: 1, amount };
+    assert_all_succeeded(&case.market.tell(&owner, &worker, Nanoton::new(FEES), &unbond));
+    case.market.chain.wait(MAX_JOB_LIFE_S);
+    let take = WithdrawUnbonded { query_id: 1 };
+    assert_all_succeeded(&case.market.tell(&owner, &worker, Nanoton::new(FEES), &take));
+    let txs = case.report(&evidence);
+    assert_all_succeeded(&txs);
+    let slash = txs.iter().find(|tx| tx.account == worker).unwrap();
+    // What the report did not use goes back, and nothing else leaves.
+    let receivers: Vec<_> = slash.out.iter().map(|sent| &sent.to).collect();
+    assert_eq!(receivers, [&case.reporter]);
+    assert_eq!(case.stakes(), (0, 0, 1));
 }
 
 #[test]

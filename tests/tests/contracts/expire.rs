@@ -136,3 +136,14 @@ fn a_job_that_storage_has_eaten_up_still_ends() {
     }
     assert!(market.free(&worker) + u128::from(TON) >= free);
 }
+
+#[test]
+fn a_job_in_debt_for_its_rent_ends_without_being_funded_first() {
+    let (mut market, worker, client, stranger) = setup();
+    let job = market.post(&client, &worker, &Terms::default());
+    market.chain.take_above(&job.address, 0);
+    market.chain.wait(10 * 365 * 86_400);
+    let txs = market.expire(&stranger, &job);
+    assert_all_succeeded(&txs);
+    assert_eq!(market.status(&job), Some(JobStatus::Expired));
+}

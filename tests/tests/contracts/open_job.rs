@@ -136,6 +136,14 @@ fn a_bid_after_the_bidding_is_refused_and_so_is_a_first_claim_after_the_end() {
 }
 
 #[test]
+fn a_job_that_its_client_called_off_takes_no_bid_while_bids_would_be_taken() {
+    let (mut market, worker, _, client) = setup();
+    let job = market.open_job(&client, &worker, &with_bids());
+    assert_all_succeeded(&market.cancel(&client, &job));
+    bid_refused(&mut market, &worker, &job, ContractError::WrongState);
+}
+
+#[test]
 fn a_bid_must_meet_what_the_client_asked() {
     let (mut market, worker, _, client) = setup();
     let edits: [fn(&mut Prices); 3] = [

@@ -11,6 +11,7 @@ use contracts::worker::FundGas;
 use contracts::{Amount, Message, Nanoton, StdAddr, Units};
 use tests::market::{FEES, TON, assert_all_succeeded, assert_refused, cell, sealed};
 use tests::{Job, Kind, Market, Terms, Tx, Worker};
+use tycho_types::cell::CellBuilder;
 
 type Draft = fn(&mut Market, &StdAddr, &Worker, &Terms) -> Job;
 
@@ -253,6 +254,22 @@ fn terms_that_nobody_can_meet_are_refused() {
             assert_eq!(market.status(&job), None, "{what}");
         }
     }
+}
+
+#[test]
+fn a_session_that_names_no_key_for_vouchers_is_refused() {
+    let (mut market, worker, client) = market();
+    let job = market.draft_session(&client, &worker, &Terms::default());
+    let other = market.draft_open(&client, &worker, &Terms::default());
+    let (body, init) = market.opening(&job);
+    let Kind::Market(terms) = other.kind else { unreachable!() };
+    let mut altered = CellBuilder::new();
+    altered.store_slice(body.as_slice().unwrap().get_prefix(body.bit_len(), 1)).unwrap();
+    altered.store_reference(to_cell(&*terms).unwrap()).unwrap();
+    let value = market.value_of(&job);
+    let txs = market.chain.send(&client, &job.address, value, altered.build().unwrap(), Some(init));
+    assert!(!own(&txs, &job).succeeded());
+    assert_eq!(market.status(&job), None);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use contracts::worker::{ClaimJob, FundGas};
 use contracts::{Amount, Nanoton, Ref, SigningKey, Units};
 use tests::market::{
     SHARE_BPS, TON, assert_all_succeeded, assert_closed_to_externals, assert_external_refused, cell, hash,
-    padded, sealed,
+    import_fee, least_balance, padded, sealed,
 };
 use tests::{Job, Market, Terms, Worker};
 
@@ -283,6 +283,18 @@ fn a_result_larger_than_foreseen_waits_until_somebody_pays_for_it() {
     let fund = FundGas { query_id: 1 };
     assert_all_succeeded(&market.tell(&client, &job.address, Nanoton::new(TON / 10), &fund));
     assert_all_succeeded(&market.chain.external(&job.address, cell(&message)).unwrap());
+}
+
+#[test]
+fn an_answer_waits_until_the_job_holds_deposit_and_bond_and_what_it_sends() {
+    let (market, worker, jobs) = answerable();
+    for job in &jobs {
+        let state = market.job_state(job).unwrap();
+        let message = cell(&market.answer(&worker, market.receipt(job, UNITS)));
+        let owed = u128::from(state.deposit.get() + state.bond.get());
+        let least = least_balance(&market, &job.address, &message, ContractError::GasFloatTooLow);
+        assert_eq!(least, owed + market.prices().settlement().get() + import_fee(&market, &message));
+    }
 }
 
 #[test]

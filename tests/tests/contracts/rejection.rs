@@ -4,8 +4,12 @@ use contracts::errors::{ContractError, RejectionReason};
 use contracts::job::{JobPaid, JobRefund, JobStatus, Outcome, PostRejection};
 use contracts::job_log::JobClosed;
 use contracts::receipt::Rejection;
-use contracts::{Ref, SigningKey, StdAddr, Units};
-use tests::market::{TON, assert_all_succeeded, assert_closed_to_externals, assert_external_refused, cell};
+use contracts::worker::FundGas;
+use contracts::{Nanoton, Ref, SigningKey, StdAddr, Units};
+use tests::market::{
+    FEES, TON, assert_all_succeeded, assert_closed_to_externals, assert_external_refused, cell, import_fee,
+    least_balance,
+};
 use tests::{Job, Market, Terms, Worker};
 
 fn setup() -> (Market, Worker, StdAddr) {
@@ -87,7 +91,25 @@ fn a_job_that_is_too_old_or_not_the_workers_is_not_rejected() {
     assert_external_refused(market.reject(&worker, &open, rejection), ContractError::WrongState);
     market.chain.wait(121);
     let rejection = market.rejection(&job, 1);
-    assert_external_refused(market.reject(&worker, &job, rejection), ContractError::TooLate);
+    assert_external_refused(market.reject(&worker, &job, rejection.clone()), ContractError::TooLate);
+    // The last second is in time.
+    market.chain.now -= 1;
+    assert_all_succeeded(&market.reject(&worker, &job, rejection).unwrap());
+}
+
+#[test]
+fn a_rejection_waits_until_the_job_holds_deposit_and_bond_and_what_it_sends() {
+    let (mut market, worker, jobs) = rejectable();
+    for job in &jobs {
+        let state = market.job_state(job).unwrap();
+        // Pays the rent up to now.
+        let client = job.client.clone();
+        market.tell(&client, &job.address, Nanoton::new(FEES), &FundGas { query_id: 1 });
+        let message = cell(&PostRejection::signed(market.rejection(job, 1), &worker.key).unwrap());
+        let owed = u128::from(state.deposit.get() + state.bond.get());
+        let least = least_balance(&market, &job.address, &message, ContractError::GasFloatTooLow);
+        assert_eq!(least, owed + market.prices().settlement().get() + import_fee(&market, &message));
+    }
 }
 
 #[test]

@@ -10,9 +10,10 @@ use contracts::wire::Signature;
 use contracts::{Amount, Nanoton, SigningKey, StdAddr, Units};
 use tests::market::{
     SHARE_BPS, TON, assert_all_succeeded, assert_closed_to_externals, assert_external_refused,
-    assert_refused, cell,
+    assert_refused, cell, import_fee, least_balance, padded,
 };
 use tests::{Job, Kind, Market, Terms, Worker};
+use tycho_types::cell::CellBuilder;
 
 fn opened() -> (Market, Worker, StdAddr, Job) {
     opened_with(&Terms { wait_s: 86_400, ..Terms::default() })
@@ -122,6 +123,24 @@ fn a_redemption_has_to_pay_more_than_it_costs() {
 }
 
 #[test]
+fn a_redemption_waits_until_the_job_holds_what_is_owed_and_what_it_costs() {
+    let (mut market, worker, _, job) = opened();
+    for (sequence, before) in [(1, 0), (2, TON / 3)] {
+        for (is_final, cost) in
+            [(false, market.prices().redemption().get()), (true, market.prices().settlement().get())]
+        {
+            let receipt = market.session_receipt(&job, sequence, before + TON / 3, is_final);
+            let message = cell(&market.redemption(&worker, &job, receipt, TON));
+            let least = least_balance(&market, &job.address, &message, ContractError::GasFloatTooLow);
+            let owed = u128::from(TON - before + share(before));
+            assert_eq!(least, owed + cost + import_fee(&market, &message));
+        }
+        let receipt = market.session_receipt(&job, sequence, before + TON / 3, false);
+        assert_all_succeeded(&market.redeem(&worker, &job, receipt, TON).unwrap());
+    }
+}
+
+#[test]
 fn a_receipt_is_redeemed_once_and_never_after_a_later_one() {
     let (mut market, worker, _, job) = opened();
     let receipt = market.session_receipt(&job, 5, TON / 2, false);
@@ -177,6 +196,31 @@ fn a_receipt_or_voucher_of_another_key_job_posting_or_amount_is_refused() {
         assert_external_refused(sent, ContractError::BadSignature);
     }
     assert_all_succeeded(&market.redeem(&worker, &job, receipt, TON).unwrap());
+}
+
+#[test]
+fn nobody_may_make_a_redemption_dearer_behind_its_voucher() {
+    let (mut market, worker, _, job) = opened();
+    let receipt = market.session_receipt(&job, 1, TON / 2, false);
+    let honest = cell(&market.redemption(&worker, &job, receipt, TON));
+    let voucher = honest.reference_cloned(1).unwrap();
+    let altered = |bytes: &[u8], children: u8| {
+        let mut longer = CellBuilder::new();
+        longer.store_slice(voucher.as_slice().unwrap()).unwrap();
+        longer.store_raw(bytes, bytes.len() as u16 * 8).unwrap();
+        for _ in 0..children {
+            longer.store_reference(padded(&voucher)).unwrap();
+        }
+        let mut message = CellBuilder::new();
+        message.store_slice(honest.as_slice().unwrap().get_prefix(honest.bit_len(), 1)).unwrap();
+        message.store_reference(longer.build().unwrap()).unwrap();
+        message.build().unwrap()
+    };
+    for message in [altered(&[0], 0), altered(&[], 1), altered(&[0], 1)] {
+        let sent = market.chain.external(&job.address, message);
+        assert_external_refused(sent, ContractError::UnknownMessage);
+    }
+    assert_all_succeeded(&market.chain.external(&job.address, altered(&[], 0)).unwrap());
 }
 
 #[test]

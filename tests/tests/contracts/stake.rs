@@ -1,5 +1,6 @@
 //! The Worker's account: stake, unbonding, what is the owner's, operator and pause.
 
+use contracts::artifacts::{self, Contract};
 use contracts::errors::ContractError;
 use contracts::job::{JobPaid, Outcome, Payout};
 use contracts::model::RoyaltyQuoted;
@@ -8,7 +9,7 @@ use contracts::worker::{
     WithdrawEarnings, WithdrawOffer, WithdrawUnbonded,
 };
 use contracts::{Amount, Message, Nanoton, Ref, StdAddr, Units};
-use tests::market::{FEES, PRICES, TON, assert_all_succeeded, assert_external_refused, assert_refused};
+use tests::market::{FEES, PRICES, TON, assert_all_succeeded, assert_external_refused, assert_refused, cell};
 use tests::{Market, Terms, Tx, Worker};
 
 const VALUE: Nanoton = Nanoton::new(FEES);
@@ -132,10 +133,46 @@ fn an_operator_may_pause_and_offer_and_move_no_money() {
     for txs in &attempts {
         assert_refused(txs, &worker.address, ContractError::NotOwner);
     }
+    // Nobody else may, while there is an operator or none.
+    let stranger = market.person("stranger");
+    for txs in [
+        market.tell(&stranger, &to, VALUE, &PauseWorker { query_id: 1, paused: true }),
+        market.tell(&stranger, &to, VALUE, &WithdrawOffer { query_id: 1, model_id }),
+        market.tell(&stranger, &to, VALUE, &offer),
+    ] {
+        assert_refused(&txs, &worker.address, ContractError::NotOwner);
+    }
     let dismiss = SetOperator { query_id: 1, account: None };
     assert_all_succeeded(&owner_says(&mut market, &worker, &dismiss));
     let txs = market.tell(&operator, &to, VALUE, &PauseWorker { query_id: 1, paused: true });
     assert_refused(&txs, &worker.address, ContractError::NotOwner);
+}
+
+#[test]
+fn whoever_orders_a_worker_gets_back_what_the_order_does_not_use() {
+    let mut market = Market::open();
+    let worker = market.worker("worker");
+    let operator = market.person("operator");
+    let model_id = market.model_id;
+    let offer =
+        OfferModel { query_id: 1, model_id, min_deposit: Nanoton::ZERO, prices: Ref::new(PRICES).unwrap() };
+    let set = SetOperator { query_id: 1, account: Some(Ref::new(operator.clone()).unwrap()) };
+    let bodies = [
+        cell(&set),
+        cell(&PauseWorker { query_id: 1, paused: true }),
+        cell(&WithdrawOffer { query_id: 1, model_id }),
+        cell(&offer),
+        cell(&unbond(TON)),
+    ];
+    let owner = worker.owner.clone();
+    for (sender, orders) in [(&owner, &bodies[..]), (&operator, &bodies[1..3])] {
+        for body in orders {
+            let before = market.chain.balance(sender);
+            assert_all_succeeded(&market.chain.send(sender, &worker.address, VALUE, body.clone(), None));
+            let spent = before - market.chain.balance(sender);
+            assert!(spent < u128::from(TON / 40), "{spent} nanoTON for {body:?}");
+        }
+    }
 }
 
 #[test]
@@ -316,6 +353,12 @@ fn a_worker_without_state_knows_the_first_message_alone() {
     let txs = market.fund_gas(&worker, Nanoton::new(TON));
     assert!(txs.iter().all(|tx| !tx.succeeded()));
     assert_eq!(market.chain.balance(&worker.address), 0);
+    let code = artifacts::code(Contract::Worker);
+    let init = market.network.worker_state_init(&code, &worker.owner).unwrap();
+    for body in [cell(&FundGas { query_id: 1 }), cell(&PauseWorker { query_id: 1, paused: true })] {
+        let txs = market.chain.send(&worker.owner, &worker.address, VALUE, body, Some(init.clone()));
+        assert_refused(&txs, &worker.address, ContractError::NotInitialised);
+    }
     market.staked_worker("worker");
     assert_all_succeeded(&owner_says(&mut market, &worker, &FundGas { query_id: 1 }));
 }

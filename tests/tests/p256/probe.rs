@@ -25,8 +25,7 @@ pub(crate) struct Probe {
 
 impl Probe {
     pub(crate) fn new() -> Self {
-        let artefact: serde_json::Value =
-            serde_json::from_str(include_str!("../../../contracts/artifacts/P256Probe.json")).unwrap();
+        let artefact: serde_json::Value = serde_json::from_str(&artefact()).unwrap();
         let code = Boc::decode_base64(artefact["code_boc64"].as_str().unwrap()).unwrap();
         let state = StateInit { code: Some(code), data: Some(Cell::default()), ..StateInit::default() };
         let account = Account {
@@ -90,4 +89,15 @@ impl Probe {
 
 fn integer(bytes: &[u8; 32]) -> BigInt {
     BigInt::from_bytes_be(Sign::Plus, bytes)
+}
+
+/// The committed artefact or, in a build for mutation testing, that of the folder in `CHRYSALIS_ARTIFACTS`.
+fn artefact() -> std::borrow::Cow<'static, str> {
+    #[cfg(feature = "mutants")]
+    if let Some(folder) = std::env::var_os("CHRYSALIS_ARTIFACTS")
+        && let Ok(mutant) = std::fs::read_to_string(std::path::Path::new(&folder).join("P256Probe.json"))
+    {
+        return mutant.into();
+    }
+    include_str!("../../../contracts/artifacts/P256Probe.json").into()
 }
