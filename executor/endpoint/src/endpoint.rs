@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use contracts::SigningKey;
 use contracts::job::RedeemReceipt;
 use contracts::money::Amount;
+use contracts::{HashBytes, SigningKey};
 use engine_api::{ClientKey, Engine};
 use session::message::{Accepted, CloseReport, Done, Frame, SessionReport, StartRequest, WorkerReport};
 use session::{
@@ -32,7 +32,7 @@ pub struct EndpointParts {
     /// The attested receipt key.
     pub receipt_key: SigningKey,
     /// Where the ledger is kept: a [`crate::RedbStore`].
-    pub store: Box<dyn SessionJournal<Error = StoreError> + Send + Sync>,
+    pub store: Arc<dyn SessionJournal<Error = StoreError> + Send + Sync>,
     /// What it held.
     pub stored: Vec<StoredSession>,
     /// See [`crate::RedbStore::since_lt`].
@@ -85,7 +85,18 @@ impl Endpoint {
     /// # Errors
     /// The system gives no thread.
     pub fn new(parts: EndpointParts) -> io::Result<Self> {
-        let ledger = SellerLedger::restore(parts.config.ledger, parts.stored);
+        let own = HashBytes(parts.receipt_key.verifying_key().to_bytes());
+        let (stored, others): (Vec<_>, Vec<_>) =
+            parts.stored.into_iter().partition(|(record, _)| record.facts.receipt_key == own);
+        for (record, _) in others {
+            // Nothing can be signed for it any more.
+            tracing::error!(
+                session = %record.facts.id,
+                charged = %record.amount(),
+                "a session of another receipt key is lost to this worker"
+            );
+        }
+        let ledger = SellerLedger::restore(parts.config.ledger, stored);
         let units = (parts.config.bodies_bytes / BODY_UNIT_BYTES).min(Semaphore::MAX_PERMITS);
         Ok(Self(Arc::new(Inner {
             engine: parts.engine,
@@ -173,7 +184,7 @@ impl Endpoint {
         due
     }
 
-    /// Returns when something may have become due.
+    /// Returns when a client has closed its session, so that [`Endpoint::due`] has something to redeem.
     pub async fn changed(&self) {
         self.0.changed.notified().await;
     }
@@ -502,7 +513,6 @@ impl Guard {
             Ok(written) => written,
             Err(refused) => return Frame::Refused(refused),
         };
-        self.endpoint.0.changed.notify_one();
         match self.endpoint.sign(&written) {
             Ok(Some(receipt)) => self.done(outcome, used, receipt),
             Ok(None) => Frame::Refused(Reason::EngineFailed.into()),

@@ -120,6 +120,37 @@ impl RedbStore {
         self.since_lt
     }
 
+    /// How far the Worker's account has been read for sessions: logical time and hash of a transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn cursor(&self) -> Result<Option<(u64, HashBytes)>, StoreError> {
+        let fault = self.fault();
+        let read = self.db.begin_read().map_err(|error| fault.of(error))?;
+        let meta = read.open_table(META).map_err(|error| fault.of(error))?;
+        let Some(value) = meta.get(CURSOR).map_err(|error| fault.of(error))? else { return Ok(None) };
+        let cursor = value
+            .value()
+            .split_first_chunk::<8>()
+            .and_then(|(lt, hash)| Some((u64::from_be_bytes(*lt), HashBytes(hash.try_into().ok()?))));
+        cursor.map(Some).ok_or_else(|| fault.corrupt("a cursor of another length"))
+    }
+
+    /// Keeps the cursor; whatever came before it has to be durable already.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn set_cursor(&self, lt: u64, hash: &HashBytes) -> Result<(), StoreError> {
+        let fault = self.fault();
+        let write = self.begin()?;
+        {
+            let mut meta = write.open_table(META).map_err(|error| fault.of(error))?;
+            let value = [lt.to_be_bytes().as_slice(), hash.as_slice()].concat();
+            meta.insert(CURSOR, value.as_slice()).map_err(|error| fault.of(error))?;
+        }
+        write.commit().map_err(|error| fault.of(error))
+    }
+
     fn start(
         db: Database,
         place: &Path,
@@ -247,6 +278,7 @@ const ANSWERED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("answer
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const IDENTITY: &str = "identity";
 const SINCE_LT: &str = "since_lt";
+const CURSOR: &str = "cursor";
 const KEY_BYTES: usize = 1 + 32 + 8;
 const REQUEST_BYTES: usize = 16;
 

@@ -58,6 +58,9 @@ pub(crate) async fn perform(
     answer_bytes: usize,
     accept: impl FnOnce(),
 ) -> Result<Outcome, Reason> {
+    if !kinds(engine.info().work).contains(&order.work.kind()) {
+        return Err(Reason::Unsupported);
+    }
     check_shape(&order.work)?;
     let run = Run { answer, until, answer_bytes };
     match order.work {

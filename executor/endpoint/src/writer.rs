@@ -1,6 +1,6 @@
 //! Makes entries durable, many at a time where many wait.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use session::{Entry, SessionId, SessionJournal, Written, write_all};
@@ -22,9 +22,9 @@ enum Command {
 
 impl Writer {
     /// Starts the thread, which ends with the last handle to it.
-    pub(crate) fn start(store: Box<Store>) -> std::io::Result<Self> {
+    pub(crate) fn start(store: Arc<Store>) -> std::io::Result<Self> {
         let (sender, commands) = mpsc::channel();
-        thread::Builder::new().name("sessions".into()).spawn(move || run(store.as_ref(), &commands))?;
+        thread::Builder::new().name("sessions".into()).spawn(move || run(&*store, &commands))?;
         Ok(Self(sender))
     }
 

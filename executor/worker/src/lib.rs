@@ -17,6 +17,7 @@ pub mod observe;
 pub mod panics;
 pub mod registration;
 pub mod serve;
+pub mod sessions;
 pub mod tsm;
 
 pub use attestation::{

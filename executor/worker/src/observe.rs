@@ -140,7 +140,7 @@ const PAGE: usize = 16;
 const MAX_OFFERS: usize = 1_024;
 const BOUNCED: u32 = 0xffff_ffff;
 
-async fn history<C: ChainAccess + ?Sized>(
+pub(crate) async fn history<C: ChainAccess + ?Sized>(
     chain: &C,
     account: &StdAddr,
     newest: TxId,
@@ -204,7 +204,7 @@ async fn read_posted<C: ChainAccess + ?Sized>(
     let Some(state) = storage.state else { return Ok(()) };
     let posting = &state.posting;
     let (Some(seller), None) = (&posting.seller, &posting.special) else {
-        tracing::info!(job = %sender, "sessions and jobs of the market are not served yet");
+        tracing::debug!(job = %sender, "no directed job; sessions are the session server's");
         return Ok(());
     };
     if state.status.is_closed() || seller.worker != scope.worker.address {

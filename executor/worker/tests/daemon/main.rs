@@ -11,3 +11,4 @@ mod market;
 mod outage;
 mod registration;
 mod renewal;
+mod sessions;
