@@ -349,8 +349,7 @@ fn taking(message: &TakeJob) -> AccountTx {
 #[test]
 fn a_claim_is_read_with_its_bond() {
     let bond = Amount::new(77);
-    let message =
-        TakeJob { query_id: 3, bond, stake: Amount::new(9), bid: None };
+    let message = TakeJob { query_id: 3, bond, stake: Amount::new(9), bid: None };
     let event = event_of(&taking(&message)).unwrap().unwrap();
     assert!(matches!(event.step, JobStep::Claimed { bond: found } if found == bond));
 }
