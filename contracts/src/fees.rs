@@ -129,7 +129,7 @@ impl FeePrices {
         sum([
             times(8, self.notice()),
             self.gas(GAS_JOB_POST + GAS_JOB_DELIVER + GAS_JOB_RECEIPT + GAS_WORKER_PAID + GAS_MODEL_SHARE),
-            self.forward(RECEIPT_BITS + 8 * bytes, RECEIPT_CELLS + bytes / 64),
+            self.forward(RECEIPT_BITS + 8 * bytes, RECEIPT_CELLS + bytes * 33 / 4096),
             self.job_rent(),
         ])
     }
@@ -180,7 +180,7 @@ impl FeePrices {
         sum([
             times(5, self.notice()),
             self.gas(GAS_JOB_DELIVER + GAS_JOB_RECEIPT + GAS_WORKER_PAID + GAS_MODEL_SHARE),
-            self.forward(RECEIPT_BITS + 8 * bytes, RECEIPT_CELLS + bytes / 64),
+            self.forward(RECEIPT_BITS + 8 * bytes, RECEIPT_CELLS + bytes * 33 / 4096),
         ])
     }
 

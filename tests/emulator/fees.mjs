@@ -120,11 +120,12 @@ async function open(job, value, body) {
     return trace;
 }
 const post = (job, value, { waitS = 120, inputBytes = PAYLOAD_BYTES } = {}) => open(job, value, terms(message(0x43480401), DEPOSIT, bc.now + waitS).storeRef(seller()).storeRef(sealed(inputBytes)).endCell());
-function postOpen(job, value, { waitS = 120, bidS = -1 } = {}) {
+function openTerms(waitS = 120) {
     const place = prices(codeRef(codeRef(b(), code.Worker), network).storeUint(600, 32)).storeUint(BOND, 64).endCell();
-    const market = b().storeUint(0x4d, 8).storeBuffer(model.hash).storeUint(bc.now + bidS, 32).storeUint(600, 32).storeUint(1_000_000n, 64).storeBuffer(deliveryKey.publicKey).storeBit(0).storeUint(0, 64).storeRef(place).endCell();
-    return open(job, value, message(0x4348040e).storeUint(bc.now + waitS, 32).storeUint(DEPOSIT, 64).storeUint(UNITS.input, 32).storeUint(UNITS.cached, 32).storeUint(UNITS.output, 32).storeRef(market).endCell());
+    const market = b().storeUint(0x4d, 8).storeBuffer(model.hash).storeUint(bc.now - 1, 32).storeUint(600, 32).storeUint(1_000_000n, 64).storeBuffer(deliveryKey.publicKey).storeBit(0).storeUint(0, 64).storeRef(place).endCell();
+    return message(0x4348040e).storeUint(bc.now + waitS, 32).storeUint(DEPOSIT, 64).storeUint(UNITS.input, 32).storeUint(UNITS.cached, 32).storeUint(UNITS.output, 32).storeRef(market).endCell();
 }
+const postOpen = (job, value, { waitS } = {}) => open(job, value, openTerms(waitS));
 function deliver(job, inputBytes = PAYLOAD_BYTES) {
     const input = sealed(inputBytes);
     const order = Buffer.concat([Buffer.from('chinpt'), job.address.hash, bytes(job.lt, 8), seller().hash(), input.hash()]);
@@ -150,6 +151,13 @@ function answer(job, resultBytes = PAYLOAD_BYTES) {
 {
     const job = jobAt();
     rows['Directed job, answered without a claim, with 2 540 bytes of input and of result'] = cost(await post(job, TON / 5n, { inputBytes: 2540 }), await answer(job, 2540));
+}
+{
+    const job = jobAt();
+    const units = UNITS.output;
+    UNITS.output = 5000;
+    rows['Directed job for 0.03 TON, answered without a claim, whose share is sent'] = cost(await post(job, TON / 2n), await answer(job));
+    UNITS.output = units;
 }
 {
     const job = jobAt();
@@ -185,14 +193,18 @@ function redeem(job, sequence, amount, final) {
     const redeemed = await redeem(job, 1, TON / 5n, false);
     const ended = await redeem(job, 2, TON / 2n, true);
     rows['Session: opened, redeemed once, ended by a last receipt'] = cost(opened, redeemed, ended);
+    rows['Its opening alone'] = cost(opened);
     rows['A redemption alone'] = cost(redeemed);
+    rows['Its last receipt alone, with payment, share and refund'] = cost(ended);
 }
 {
     const { job, opened } = await session(TON, TON + TON / 10n);
     const redeemed = await redeem(job, 1, TON / 5n, false);
     const asked = await client.send(job.address, TON / 50n, message(0x4348040a).endCell());
     bc.now += 601;
-    rows['Session: opened, redeemed once, closed by its client, expired'] = cost(opened, redeemed, asked, await client.send(job.address, TON / 50n, message(0x43480404).endCell()));
+    const expired = await client.send(job.address, TON / 50n, message(0x43480404).endCell());
+    rows['Session: opened, redeemed once, closed by its client, expired'] = cost(opened, redeemed, asked, expired);
+    rows['Its close and expiry alone'] = cost(asked, expired);
 }
 {
     const job = jobAt();
@@ -209,6 +221,26 @@ function redeem(job, sequence, amount, final) {
 // moment. A claim brings more than it uses.
 const refund = ({ transactions }, job) => transactions.find(({ inMessage }) => inMessage.info.type === 'internal' && inMessage.info.src.equals(job.address) && inMessage.info.dest.equals(client.address)).inMessage.info.value.coins;
 const minima = {};
+{
+    // No getter names it: the least that is taken.
+    let [refused, least] = [DEPOSIT, DEPOSIT + TON];
+    while (least - refused > 1n) {
+        const middle = (least + refused) / 2n, job = jobAt();
+        const trace = await client.send(job.address, middle, openTerms(), job.init);
+        const taken = trace.transactions.some(({ inMessage, description }) => inMessage.info.dest.equals(job.address) && description.computePhase.success);
+        if (taken) least = middle; else refused = middle;
+    }
+    const job = jobAt();
+    await postOpen(job, least, { waitS: 4 * DAY_S });
+    bc.now += 4 * DAY_S;
+    await claim(job, true);
+    bc.now += 600;
+    await deliver(job, Math.floor((512 + 8 * UNITS.input) / 127) * 127);
+    bc.now += 600;
+    const ended = await answer(job, Math.floor((512 + 8 * UNITS.input + 16 * UNITS.output) / 127) * 127);
+    const paid = (BigInt(UNITS.input) * PRICES[0] + BigInt(UNITS.output) * PRICES[2] + 999n) / 1000n;
+    minima['post_open_job'] = { attached: Number(least - DEPOSIT), used: Number(least - DEPOSIT - (refund(ended, job) - (DEPOSIT - paid))) };
+}
 {
     const job = jobAt();
     const least = await getInt('minJobValue', DEPOSIT, UNITS.input + UNITS.cached, UNITS.output);

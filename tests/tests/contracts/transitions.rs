@@ -136,7 +136,13 @@ pub(crate) fn assert_drawn(tx: &Tx) {
     let (before, after) = (state_of(tx.before.as_ref()), state_of(tx.after.as_ref()));
     let name = |state: &Option<JobState>| state.as_ref().map_or(NOTHING, |state| state.status.name());
     let (from, to) = (name(&before), name(&after));
-    let message = tx.operation();
+    let message = match tx.operation().as_str() {
+        "text_comment (cancel)" => "cancel_job".to_owned(),
+        "text_comment (close)" => "close_session".to_owned(),
+        "text_comment (expire)" => "expire_job".to_owned(),
+        "text_comment (sweep)" => "sweep_job".to_owned(),
+        other => other.to_owned(),
+    };
     // A payment that its account could not take, or a report that the Worker refused.
     if from == to && message.starts_with("bounced ") {
         return;
