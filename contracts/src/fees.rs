@@ -11,13 +11,14 @@ pub const GAS_JOB_BID: u64 = 14300;
 pub const GAS_JOB_DELIVER: u64 = 6000;
 pub const GAS_JOB_RECEIPT: u64 = 13500;
 pub const GAS_JOB_REDEEM: u64 = 8600;
-pub const GAS_JOB_TOP_UP: u64 = 6500;
+pub const GAS_JOB_TOP_UP: u64 = 4600;
+pub const GAS_JOB_CLOSE: u64 = 6400;
 pub const GAS_JOB_EQUIVOCATION: u64 = 12400;
-pub const GAS_JOB_EXPIRE: u64 = 12600;
+pub const GAS_JOB_EXPIRE: u64 = 12900;
 pub const GAS_WORKER_PAID: u64 = 726;
 pub const GAS_WORKER_SLASH: u64 = 15400;
 pub const GAS_WORKER_CLAIM: u64 = 10200;
-pub const GAS_WORKER_ASK: u64 = 6700;
+pub const GAS_WORKER_ASK: u64 = 6600;
 pub const GAS_WORKER_ATTEST: u64 = 21000;
 pub const GAS_WORKER_SIMPLE: u64 = 7800;
 pub const GAS_WORKER_OFFER: u64 = 20000;
@@ -158,9 +159,14 @@ impl FeePrices {
         sum([self.gas(GAS_JOB_DELIVER), self.notice()])
     }
 
-    /// The least that `top_up_job` brings above the amount, and `close_session` at all.
+    /// The least that `top_up_job` brings above the amount.
     pub fn session_top_up(&self) -> Nanoton {
         sum([self.gas(GAS_JOB_TOP_UP), self.notice()])
+    }
+
+    /// The least that `close_session` brings.
+    pub fn session_close(&self) -> Nanoton {
+        sum([self.gas(GAS_JOB_CLOSE), self.notice()])
     }
 
     /// The least that `expire_job` brings; the rest comes back.

@@ -432,14 +432,15 @@ fn stated_gas_is_close_above_the_gas_of_the_snapshot() {
         .filter_map(|line| line.strip_prefix("const GAS_")?.split_once(" = "))
         .map(|(name, gas)| (name, gas.trim().parse().unwrap()))
         .collect();
-    let covers: [(&str, &[&str]); 23] = [
+    let covers: [(&str, &[&str]); 24] = [
         ("JOB_POST", &["job post_job", "job open_session", "job post_open_job"]),
         ("JOB_TAKE", &["job take_job"]),
         ("JOB_BID", &["job take_job (bid)"]),
         ("JOB_DELIVER", &["job deliver_input", "job post_input"]),
         ("JOB_RECEIPT", &["job post_receipt", "job post_rejection", "job redeem_receipt (final)"]),
         ("JOB_REDEEM", &["job redeem_receipt"]),
-        ("JOB_TOP_UP", &["job top_up_job", "job close_session", "job text_comment (close)"]),
+        ("JOB_TOP_UP", &["job top_up_job"]),
+        ("JOB_CLOSE", &["job close_session", "job text_comment (close)"]),
         ("JOB_EQUIVOCATION", &["job report_equivocation"]),
         ("JOB_EXPIRE", &["job expire_job", "job text_comment (expire)"]),
         ("WORKER_PAID", &["worker job_paid"]),
@@ -521,6 +522,7 @@ fn what_a_message_must_bring_is_at_most_three_tenths_above_what_it_needs() {
     let least = prices.session_top_up();
     let txs = market.top_up(&client, &session, TON, least);
     rows.push(("top_up_job", least, needed(&[&at(&txs, &session.address)], 0)));
+    let least = prices.session_close();
     let txs = market.tell(&client, &session.address, least, &CloseSession { query_id: 1 });
     rows.push(("close_session", least, needed(&[&at(&txs, &session.address)], 0)));
 

@@ -282,7 +282,7 @@ fn a_close_pays_for_itself_and_cannot_keep_the_worker_from_its_money() {
     let value = job.deposit.nanoton().checked_add(market.prices().session()).unwrap();
     market.post_draft(&client, &job, value);
     let held = market.chain.balance(&job.address);
-    let least = market.prices().session_top_up();
+    let least = market.prices().session_close();
     let short = least.checked_sub(Nanoton::new(1)).unwrap();
     let txs = market.tell(&client, &job.address, short, &CloseSession { query_id: 1 });
     assert_refused(&txs, &job.address, ContractError::ValueTooLow);

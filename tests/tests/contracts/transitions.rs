@@ -82,6 +82,8 @@ fn every_message_that_a_job_knows_is_tried() {
             });
             words.collect()
         })
+        // Stands for one of the others; words.rs holds each to the one it stands for.
+        .filter(|name: &String| name != "text_comment")
         .collect();
     let mut world = World::new(KINDS[1]);
     let (body, init) = world.market.opening(&world.job);

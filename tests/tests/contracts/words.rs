@@ -187,7 +187,7 @@ fn the_client_alone_may_close_a_session_by_a_comment_that_pays_for_it_to_the_nan
     let client = market.person("client");
     let stranger = market.person("stranger");
     let session = market.session(&client, &worker, &Terms { wait_s: 86_400, ..Terms::default() });
-    let least = market.prices().session_top_up();
+    let least = market.prices().session_close();
     let txs = market.write(&stranger, &session.address, VALUE, Word::Close);
     assert_refused(&txs, &session.address, ContractError::NotClient);
     let txs = market.write(&client, &session.address, less(least), Word::Close);
