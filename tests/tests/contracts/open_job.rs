@@ -363,6 +363,16 @@ fn without_a_delivery_key_nobody_signs_an_input() {
 }
 
 #[test]
+fn bids_may_be_taken_to_the_end_and_all_of_the_deposit_promised() {
+    let (mut market, worker, _, client) = setup();
+    let terms = Terms::default();
+    let all = Terms { bid_for_s: terms.wait_s, compensation: terms.deposit, ..terms };
+    let job = market.open_job(&client, &worker, &all);
+    market.claim_well(&worker, &job);
+    assert_eq!(market.status(&job), Some(JobStatus::Awaiting));
+}
+
+#[test]
 fn a_signed_input_waits_until_the_job_holds_what_it_and_the_answer_cost() {
     let (mut market, worker, _, client) = setup();
     let job = market.awaiting(&client, &worker, &with_bids());
