@@ -14,11 +14,15 @@ use contracts::worker::FundGas;
 use contracts::{Amount, Cell, Nanoton, Prices, Ref, SigningKey, StdAddr, Units, opcodes};
 use tests::market::{FEES, PRICES, TON, cell, delivery_key, hash};
 use tests::{Job, Kind, Market, Terms, Tx, Worker};
+use tycho_types::cell::CellBuilder;
 
 const PAGE: &str = include_str!("../../../docs/protocol.md");
 const PAGE_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md");
 /// Of the diagrams, in the page's order.
 const KINDS: [&str; 3] = ["a directed job", "a session", "a job of the market"];
+/// Comments of a wallet, with the messages that they stand for.
+const WORDS: [(&str, &str); 4] =
+    [("cancel", "cancel_job"), ("close", "close_session"), ("expire", "expire_job"), ("sweep", "sweep_job")];
 /// Where no job is.
 const NOTHING: &str = "[*]";
 
@@ -136,7 +140,10 @@ pub(crate) fn assert_drawn(tx: &Tx) {
     let (before, after) = (state_of(tx.before.as_ref()), state_of(tx.after.as_ref()));
     let name = |state: &Option<JobState>| state.as_ref().map_or(NOTHING, |state| state.status.name());
     let (from, to) = (name(&before), name(&after));
-    let message = tx.operation();
+    let mut message = tx.operation();
+    if let Some((_, named)) = WORDS.iter().find(|(word, _)| message == format!("text_comment ({word})")) {
+        message = (*named).to_owned();
+    }
     // A payment that its account could not take, or a report that the Worker refused.
     if from == to && message.starts_with("bounced ") {
         return;
@@ -363,7 +370,7 @@ impl World {
             ("report_equivocation", cell(&self.market.equivocation(&worker, one, other)), FEES),
             ("fund_gas", cell(&FundGas { query_id: 1 }), FEES),
         ]);
-        // None is left out but what comes from a Worker or ends here.
+        messages.extend(WORDS.map(|(word, named)| (named, comment(word), FEES)));
         messages
     }
 
@@ -393,6 +400,14 @@ impl World {
         }
         messages
     }
+}
+
+/// A wallet's comment: 32 zero bits and the text.
+fn comment(word: &str) -> Cell {
+    let mut body = CellBuilder::new();
+    body.store_u32(0).unwrap();
+    body.store_raw(word.as_bytes(), word.len() as u16 * 8).unwrap();
+    body.build().unwrap()
 }
 
 /// What every message makes of every state that can be reached.
