@@ -140,10 +140,13 @@ pub(crate) fn assert_drawn(tx: &Tx) {
     let (before, after) = (state_of(tx.before.as_ref()), state_of(tx.after.as_ref()));
     let name = |state: &Option<JobState>| state.as_ref().map_or(NOTHING, |state| state.status.name());
     let (from, to) = (name(&before), name(&after));
-    let mut message = tx.operation();
-    if let Some((_, named)) = WORDS.iter().find(|(word, _)| message == format!("text_comment ({word})")) {
-        message = (*named).to_owned();
-    }
+    let message = match tx.operation().as_str() {
+        "text_comment (cancel)" => "cancel_job".to_owned(),
+        "text_comment (close)" => "close_session".to_owned(),
+        "text_comment (expire)" => "expire_job".to_owned(),
+        "text_comment (sweep)" => "sweep_job".to_owned(),
+        other => other.to_owned(),
+    };
     // A payment that its account could not take, or a report that the Worker refused.
     if from == to && message.starts_with("bounced ") {
         return;
@@ -458,12 +461,14 @@ fn state_of(data: Option<&Cell>) -> Option<JobState> {
     from_cell::<JobStorage>(data?).unwrap().state
 }
 
+/// From which state, by whom and when an edge was found.
+type Found<'a> = (Node, Who, &'a BTreeSet<Moment>);
+
 /// The diagram, and a line on what anyone may send without a change of state.
 fn drawn((edges, moments): &Explored) -> String {
     let people: BTreeSet<Who> = ["client", "owner", "registry owner", "stranger"].map(Who::Person).into();
     // (from, to, message) to who may, and when.
-    let mut lines: BTreeMap<(u8, &str, u8, &str, &str), Vec<(Node, Who, &BTreeSet<Moment>)>> =
-        BTreeMap::new();
+    let mut lines: BTreeMap<(u8, &str, u8, &str, &str), Vec<Found>> = BTreeMap::new();
     for (edge, seen) in edges {
         let key = (edge.from.order, edge.from.status, edge.to.order, edge.to.status, edge.message);
         lines.entry(key).or_default().push((edge.from, edge.who, seen));
