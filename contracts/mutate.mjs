@@ -285,8 +285,8 @@ const from = Number(option('--from', 0));
 chosen = chosen.slice(from, from + Number(option('--count', chosen.length)));
 const show = ({ name, file, at, rule, in: within, line, changed }) => `${name}  ${file}:${at}  ${rule}, in ${within}\n  - ${line}\n  + ${changed}`;
 if (process.argv.includes('--list')) {
-    // In one synchronous piece: what is not written yet when the process ends would be lost.
-    writeFileSync(1, `${[...chosen.map(show), chosen.length].join('\n')}\n`);
+    // What is not written yet when the process ends would be lost.
+    await new Promise((resolve) => process.stdout.write(`${[...chosen.map(show), chosen.length].join('\n')}\n`, resolve));
     end(stale.length ? 1 : 0);
 }
 

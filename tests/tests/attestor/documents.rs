@@ -1,5 +1,7 @@
 //! Documents that their signer signed in a form that Intel does not issue: each is refused, however it is cut.
 
+use contracts::Message;
+use contracts::attestor::PostAuthority;
 use tdx_simulator::{Profile, Signer};
 
 use crate::bench::Bench;
@@ -136,6 +138,12 @@ fn an_authority_in_another_form_is_refused_though_the_root_signed_it() {
             changed.signature = world.platform.sign_as(part.signer(), &changed.bytes);
             let accepted = world.contract(&bench, &evidence, part, NOW);
             assert!(accepted.is_err(), "{part:?} with {what} is accepted");
+            // Not even kept: what is checked under a key that is no point means nothing.
+            let (start, messages, _) = world.forced(&evidence, part);
+            for message in messages.iter().filter(|message| PostAuthority::from_cell(message).is_ok()) {
+                let outcome = bench.send(&start, message.clone(), NOW);
+                assert!(!outcome.succeeded, "{part:?} with {what} is kept");
+            }
         }
     }
 }

@@ -333,7 +333,7 @@ impl World {
         Ok((cell_of(&start), messages))
     }
 
-    fn forced(&self, evidence: &Evidence, changed: Part) -> (Cell, Vec<Cell>, Evidence) {
+    pub(crate) fn forced(&self, evidence: &Evidence, changed: Part) -> (Cell, Vec<Cell>, Evidence) {
         let issuer_key = key_in(&evidence.text(Part::Issuer).bytes)
             .unwrap_or_else(|| self.platform.public_key(Signer::PckIssuer));
         let signer_key = key_in(&evidence.text(Part::TcbSigner).bytes)

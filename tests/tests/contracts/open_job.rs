@@ -11,7 +11,8 @@ use contracts::wire::Signature;
 use contracts::wire::to_cell;
 use contracts::{Amount, HashBytes, Nanoton, Prices, Ref, StdAddr, Units};
 use tests::market::{
-    PRICES, SHARE_BPS, TON, assert_all_succeeded, assert_external_refused, assert_refused, cell, hash, sealed,
+    PRICES, SHARE_BPS, TON, assert_all_succeeded, assert_external_refused, assert_refused, cell, hash,
+    import_fee, least_balance, sealed,
 };
 use tests::{Job, Kind, Market, Terms, Tx, Worker};
 
@@ -344,16 +345,47 @@ fn without_a_delivery_key_nobody_signs_an_input() {
     market.claim_well(&worker, &job);
     market.chain.wait(BIDDING_S + 1);
     // Under the key zero, of small order, a signature of a zero point and scalar holds for many messages.
-    for signature in [[0; 64], {
-        let mut one = [0; 64];
-        one[0] = 1;
-        one
-    }] {
+    let zero_scalar = |first: u8, middle: u8, last: u8| {
+        let mut signature = [0; 64];
+        signature[..32].fill(middle);
+        (signature[0], signature[31]) = (first, last);
+        signature
+    };
+    // All points of its order: for each message one of them holds.
+    for signature in
+        [zero_scalar(0, 0, 0), zero_scalar(0, 0, 0x80), zero_scalar(1, 0, 0), zero_scalar(0xec, 0xff, 0x7f)]
+    {
         let message = PostInput { signature: Signature(signature), input: to_cell(&job.input).unwrap() };
         let sent = market.chain.external(&job.address, cell(&message));
         assert_external_refused(sent, ContractError::BadSignature);
     }
     assert_all_succeeded(&market.deliver(&client, &job));
+}
+
+#[test]
+fn bids_may_be_taken_to_the_end_and_all_of_the_deposit_promised() {
+    let (mut market, worker, _, client) = setup();
+    let terms = Terms::default();
+    let all = Terms { bid_for_s: terms.wait_s, compensation: terms.deposit, ..terms };
+    let job = market.open_job(&client, &worker, &all);
+    market.claim_well(&worker, &job);
+    assert_eq!(market.status(&job), Some(JobStatus::Awaiting));
+}
+
+#[test]
+fn a_signed_input_waits_until_the_job_holds_what_it_and_the_answer_cost() {
+    let (mut market, worker, _, client) = setup();
+    let job = market.awaiting(&client, &worker, &with_bids());
+    market.chain.wait(BIDDING_S + 1);
+    // Pays the rent up to now.
+    let fund = contracts::worker::FundGas { query_id: 1 };
+    assert_all_succeeded(&market.tell(&client, &job.address, Nanoton::new(TON), &fund));
+    let state = market.job_state(&job).unwrap();
+    let message = cell(&market.signed_input(&job));
+    let least = least_balance(&market, &job.address, &message, ContractError::GasFloatTooLow);
+    let owed = u128::from(state.deposit.get() + state.bond.get());
+    let cost = market.prices().delivered(&state.posting.limits.max_units).get();
+    assert_eq!(least, owed + cost + import_fee(&market, &message));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use contracts::model::SharePaid;
 use contracts::money::Split;
 use contracts::receipt::{Receipt, ReceiptContent};
 use contracts::worker::{ClaimJob, FundGas};
-use contracts::{Amount, Nanoton, Ref, SigningKey, Units};
+use contracts::{Amount, Nanoton, Prices, Ref, SigningKey, Units};
 use tests::market::{
     SHARE_BPS, TON, assert_all_succeeded, assert_closed_to_externals, assert_external_refused, cell, hash,
     import_fee, least_balance, padded, sealed,
@@ -90,6 +90,23 @@ fn a_receipt_for_nothing_pays_nothing() {
     for job in &jobs {
         let receipt = market.receipt(job, Units::default());
         settles_for(&mut market, &worker, job, receipt, 0);
+    }
+}
+
+#[test]
+fn a_share_is_paid_from_the_least_that_is_worth_its_message() {
+    let prices = Prices { output: Nanoton::new(TON), ..tests::market::PRICES };
+    for (paid, is_paid) in [(10_000_000, true), (9_999_999, false)] {
+        let (mut market, worker, jobs) =
+            answerable_with(&Terms { share_bps: 1_000, prices, ..Terms::default() });
+        for job in &jobs {
+            let receipt = Receipt { amount: Amount::new(paid), ..market.receipt(job, UNITS) };
+            let txs = market.settle(&worker, job, receipt).unwrap();
+            assert_all_succeeded(&txs);
+            let closed: JobClosed = txs[0].logged().unwrap();
+            assert_eq!(closed.paid, Amount::new(paid));
+            assert_eq!(txs[0].sent::<SharePaid>().is_some(), is_paid);
+        }
     }
 }
 

@@ -46,6 +46,8 @@ fn anyone_may_sweep_a_closed_job_after_the_audit_window_and_nothing_stays() {
         let txs = market.sweep(&stranger, job);
         assert_all_succeeded(&txs);
         assert!(txs[0].destroyed);
+        // What its sender gets back, and nothing for a client that is owed nothing.
+        assert_eq!(txs[0].out.len(), 1);
         assert!(market.chain.account(&job.address).is_none());
         assert!(market.chain.balance(&job.client) >= before);
     }

@@ -14,11 +14,15 @@ use contracts::worker::FundGas;
 use contracts::{Amount, Cell, Nanoton, Prices, Ref, SigningKey, StdAddr, Units, opcodes};
 use tests::market::{FEES, PRICES, TON, cell, delivery_key, hash};
 use tests::{Job, Kind, Market, Terms, Tx, Worker};
+use tycho_types::cell::CellBuilder;
 
 const PAGE: &str = include_str!("../../../docs/protocol.md");
 const PAGE_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md");
 /// Of the diagrams, in the page's order.
 const KINDS: [&str; 3] = ["a directed job", "a session", "a job of the market"];
+/// Comments of a wallet, with the messages that they stand for.
+const WORDS: [(&str, &str); 4] =
+    [("cancel", "cancel_job"), ("close", "close_session"), ("expire", "expire_job"), ("sweep", "sweep_job")];
 /// Where no job is.
 const NOTHING: &str = "[*]";
 
@@ -371,7 +375,7 @@ impl World {
             ("report_equivocation", cell(&self.market.equivocation(&worker, one, other)), FEES),
             ("fund_gas", cell(&FundGas { query_id: 1 }), FEES),
         ]);
-        // None is left out but what comes from a Worker or ends here.
+        messages.extend(WORDS.map(|(word, named)| (named, comment(word), FEES)));
         messages
     }
 
@@ -401,6 +405,14 @@ impl World {
         }
         messages
     }
+}
+
+/// A wallet's comment: 32 zero bits and the text.
+fn comment(word: &str) -> Cell {
+    let mut body = CellBuilder::new();
+    body.store_u32(0).unwrap();
+    body.store_raw(word.as_bytes(), word.len() as u16 * 8).unwrap();
+    body.build().unwrap()
 }
 
 /// What every message makes of every state that can be reached.
@@ -451,12 +463,14 @@ fn state_of(data: Option<&Cell>) -> Option<JobState> {
     from_cell::<JobStorage>(data?).unwrap().state
 }
 
+/// From which state, by whom and when an edge was found.
+type Found<'a> = (Node, Who, &'a BTreeSet<Moment>);
+
 /// The diagram, and a line on what anyone may send without a change of state.
 fn drawn((edges, moments): &Explored) -> String {
     let people: BTreeSet<Who> = ["client", "owner", "registry owner", "stranger"].map(Who::Person).into();
     // (from, to, message) to who may, and when.
-    let mut lines: BTreeMap<(u8, &str, u8, &str, &str), Vec<(Node, Who, &BTreeSet<Moment>)>> =
-        BTreeMap::new();
+    let mut lines: BTreeMap<(u8, &str, u8, &str, &str), Vec<Found>> = BTreeMap::new();
     for (edge, seen) in edges {
         let key = (edge.from.order, edge.from.status, edge.to.order, edge.to.status, edge.message);
         lines.entry(key).or_default().push((edge.from, edge.who, seen));
