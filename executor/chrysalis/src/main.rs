@@ -11,6 +11,7 @@ mod ready;
 mod rehearsal;
 mod report;
 mod stop;
+mod tasks;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

@@ -9,7 +9,7 @@ use crate::gguf::TensorKind;
 use crate::matrix::{LANES, from_f16};
 
 /// How far ahead of its use a row is asked for.
-const AHEAD_BYTES: usize = 1024;
+const AHEAD_BYTES: usize = 4096;
 /// Expanded rows, and positions, that go together: as many accumulators as there are registers for.
 const ROWS: usize = 3;
 const TILE: usize = 4;

@@ -1,6 +1,6 @@
 //! `chrysalis job`: a developer's jobs, from the posting to the answer.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -12,13 +12,12 @@ use client::{
 };
 use contracts::job::JobStatus;
 use contracts::network::WORKCHAIN;
-use contracts::sealing::ChatMessage;
-use contracts::work::{GenerateParams, Request};
-use contracts::{HashBytes, Nanoton, Prices, StdAddr, Units};
+use contracts::{HashBytes, Nanoton, Prices, StdAddr};
 use rand::RngExt;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::ask::{self, AskArguments};
 use super::link::ByArguments;
 use crate::exit::Exit;
 use crate::market::random;
@@ -62,12 +61,8 @@ pub(crate) struct PostArguments {
     /// The model's id (hexadecimal).
     #[arg(long)]
     model_id: HashBytes,
-    /// A file with the prompt; `-`: standard input. Arguments show in the list of processes, so the prompt is none.
-    #[arg(long, default_value = "-")]
-    prompt_file: PathBuf,
-    /// The most tokens of the answer.
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
-    max_output_tokens: u32,
+    #[command(flatten)]
+    ask: AskArguments,
     /// Refuse a worker that asks more for 1 000 prompt tokens, nanoTON.
     #[arg(long)]
     max_input_nanoton_per_1k: Option<Nanoton>,
@@ -226,7 +221,7 @@ pub(crate) async fn run(command: JobCommand) -> anyhow::Result<Exit> {
 async fn post(arguments: PostArguments) -> anyhow::Result<Exit> {
     let at = arguments.network.open()?;
     let worker = address(&arguments.worker)?;
-    let prompt = prompt(&arguments.prompt_file)?;
+    let mut ask = arguments.ask.read()?;
     let judge = arguments.quote.judge(&at)?;
     let made = arguments.replies.keys(at.network.id(), arguments.by.is_link())?;
     let keys = match made {
@@ -248,22 +243,15 @@ async fn post(arguments: PostArguments) -> anyhow::Result<Exit> {
         output: arguments.max_output_nanoton_per_1k.unwrap_or(asked.output),
         ..asked
     };
+    let deposit = ask.with_cached(&asked);
     let request = JobRequest {
         worker: worker.clone(),
         model_id: arguments.model_id,
-        work: Request::chat(
-            vec![ChatMessage::new("user", prompt.as_str())],
-            GenerateParams::greedy(arguments.max_output_tokens),
-        ),
+        work: ask.work,
         measurement: trusted.view.attestation().map(|attestation| attestation.measurement)?,
         max_prices,
-        max_units: Units {
-            // A token stands for a byte at least.
-            input: u32::try_from(prompt.len())?.saturating_add(TEMPLATE_TOKENS),
-            cached_input: 0,
-            output: arguments.max_output_tokens,
-        },
-        deposit: None,
+        max_units: ask.max_units,
+        deposit: Some(deposit),
         open_for_s: arguments.open_for_s,
         settle_within_s: arguments.settle_within_s,
     };
@@ -526,10 +514,17 @@ fn show_outcome(finished: &Finished, as_json: bool) -> anyhow::Result<Exit> {
             };
             object["answer"] = json!(answer.text);
             object["finish_reason"] = json!(answer.finish_reason);
+            if let Some(vectors) = ask::beside_text(answer) {
+                object["embeddings"] = vectors;
+            }
+            if let Some(language) = &answer.language {
+                object["language"] = json!(language);
+            }
             object["transcript_matches"] = json!(settled.transcript_matches);
             object["receipt"] = json!({
                 "hash": settled.receipt_hash,
                 "input_tokens": settled.receipt.units.input,
+                "cached_input_tokens": settled.receipt.units.cached_input,
                 "output_tokens": settled.receipt.units.output,
                 "paid_nanoton": settled.paid.get(),
                 "royalty_nanoton": settled.royalty.get(),
@@ -537,7 +532,10 @@ fn show_outcome(finished: &Finished, as_json: bool) -> anyhow::Result<Exit> {
                 "refund_nanoton": settled.refund.get(),
             });
             if !as_json {
-                println!("{}", answer.text);
+                match object.get("embeddings") {
+                    Some(vectors) => println!("{vectors}"),
+                    None => println!("{}", answer.text),
+                }
             }
             if !settled.transcript_matches {
                 eprintln!("the receipt commits to another transcript than this answer's; do not trust it");
@@ -587,31 +585,5 @@ fn show_outcome(finished: &Finished, as_json: bool) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// The prompt, wiped on drop.
-fn prompt(path: &Path) -> anyhow::Result<Zeroizing<String>> {
-    // One allocation, so that no copy is left behind by a buffer that grew.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_PROMPT_BYTES + 1));
-    let limit = MAX_PROMPT_BYTES as u64 + 1;
-    if path == Path::new("-") {
-        std::io::stdin().lock().take(limit).read_to_end(&mut bytes).context("cannot read standard input")?;
-    } else {
-        let file = std::fs::File::open(path)
-            .with_context(|| format!("cannot read the prompt file {}", path.display()))?;
-        file.take(limit)
-            .read_to_end(&mut bytes)
-            .with_context(|| format!("cannot read the prompt file {}", path.display()))?;
-    }
-    let text = std::str::from_utf8(&bytes).ok().context("the prompt is not UTF-8")?;
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    if text.is_empty() || text.len() > MAX_PROMPT_BYTES {
-        bail!("the prompt has to have between 1 and {MAX_PROMPT_BYTES} bytes");
-    }
-    Ok(Zeroizing::new(text.to_owned()))
-}
-
-/// What fits a sealed input beside the rest of its JSON.
-const MAX_PROMPT_BYTES: usize = 16 * 1024;
-/// The chat template adds fewer tokens than this.
-const TEMPLATE_TOKENS: u32 = 128;
 const BLOCKS_TO_WAIT: usize = 40;
 const BLOCK_WAIT: std::time::Duration = std::time::Duration::from_secs(20);

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub(crate) mod ask;
 pub(crate) mod attest;
 pub(crate) mod demo;
 pub(crate) mod gateway;

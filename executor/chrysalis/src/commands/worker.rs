@@ -1,5 +1,6 @@
 //! `chrysalis worker`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,11 +10,14 @@ use clap::Args;
 use collateral::{Pccs, Settings};
 use contracts::artifacts::{Contract, code};
 use contracts::config_file::{AttestationSource as Source, ConfigFile};
+use contracts::money::Amount;
 use contracts::network_file::NetworkKind;
 use contracts::{Network, StdAddr};
 use serde_json::json;
 use tdx_simulator::TdIdentity;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
+use worker::sessions::{SessionConfig, SessionServer};
 use worker::tsm::Tsm;
 use worker::{
     AttestationSource, CollateralFile, CollateralSource, DataDir, Engine as _, Identity, Journal, KeyStore,
@@ -37,6 +41,12 @@ pub(crate) struct WorkerArguments {
     /// Keep the keys in memory alone: a new start attests new ones, and gives up claims that were not answered.
     #[arg(long, conflicts_with = "key_passphrase_file")]
     ephemeral_keys: bool,
+    /// Sell sessions too, to gateways that connect here, ADDRESS:PORT.
+    #[arg(long, env = "CHRYSALIS_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// What may be earned in a session, in nanoTON, before it is redeemed; all of it is lost with the keys.
+    #[arg(long, default_value_t = 1_000_000_000)]
+    redeem_above_nanoton: u64,
 }
 
 /// Whose worker, and with what.
@@ -97,13 +107,26 @@ pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<Exit> {
     });
     println!("{facts}");
     let wallet = operator.sender.map(|sender| -> Arc<dyn OwnerWallet> { Arc::new(sender) });
+    let engine = Arc::new(engine);
+    let sessions = arguments.listen.map(|listen| SessionServer {
+        chain: operator.chain.clone(),
+        network: operator.network.clone(),
+        owner: operator.owner.clone(),
+        keys: keys.clone(),
+        engine: engine.clone(),
+        file: operator.data.file("sessions.redb"),
+        config: SessionConfig {
+            at_stake: Amount::new(arguments.redeem_above_nanoton),
+            ..SessionConfig::at(listen)
+        },
+    });
     let daemon = Worker {
         chain: operator.chain,
         network: operator.network,
         worker_code: code(Contract::Worker),
         owner: operator.owner,
         keys,
-        engine: Arc::new(engine),
+        engine,
         attestation: operator.attestation,
         collateral: operator.collateral,
         wallet,
@@ -112,13 +135,35 @@ pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<Exit> {
         on_step: None,
         on_text: None,
     };
-    daemon
-        .run(async {
-            if let Err(error) = stop::asked().await {
-                tracing::error!(%error, "the worker cannot be asked to stop; it stops");
-            }
-        })
-        .await?;
+    let (tell, told) = watch::channel(false);
+    let asked = tell.clone();
+    tokio::spawn(async move {
+        if let Err(error) = stop::asked().await {
+            tracing::error!(%error, "the worker cannot be asked to stop; it stops");
+        }
+        asked.send_replace(true);
+    });
+    let stopped = |mut told: watch::Receiver<bool>| async move {
+        // Without a sender there is nobody left to serve for.
+        let _ = told.wait_for(|is_asked| *is_asked).await;
+    };
+    // Where one cannot go on, the other ends in order.
+    let jobs = async {
+        let ended = daemon.run(stopped(told.clone())).await;
+        tell.send_replace(true);
+        ended
+    };
+    let sessions = async {
+        let ended = match sessions {
+            Some(server) => server.run(stopped(told.clone())).await,
+            None => return Ok(()),
+        };
+        tell.send_replace(true);
+        ended
+    };
+    let (jobs, sessions) = tokio::join!(jobs, sessions);
+    jobs?;
+    sessions?;
     drop(operator.data);
     Ok(Exit::Success)
 }

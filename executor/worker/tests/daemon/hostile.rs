@@ -130,3 +130,36 @@ async fn an_answer_whose_client_takes_the_job_back_meanwhile_is_dropped() {
     running.abort();
     assert_eq!(market.record().await, Record { claims: 0, settled: 1, bonds_back: 0 });
 }
+
+/// Has memory for nothing.
+struct Full;
+
+impl Engine for Full {
+    fn info(&self) -> &EngineInfo {
+        Echo.info()
+    }
+
+    fn admit(&self, _: u32, _: &GenerateParams) -> Result<(), EngineError> {
+        Err(EngineError::TooLarge { needed_bytes: 2, budget_bytes: 1 })
+    }
+
+    fn tokenize(&self, prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
+        Echo.tokenize(prompt)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_larger_than_memory_is_given_back_before_it_is_claimed() {
+    let market = Market::open().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = start_worker(market.chain.clone(), market.network_id(), dir.path(), None);
+    daemon.engine = Arc::new(Full);
+    let running = tokio::spawn(daemon.run(std::future::pending()));
+    let key = market.wait_ready().await.attestation.unwrap().encryption_key;
+    for large in [true, false] {
+        let job = market.post_of("one two three", &key, large).await;
+        assert_eq!(market.wait_end(&job.address).await.status, JobStatus::Rejected);
+    }
+    running.abort();
+    assert_eq!(market.record().await, Record { claims: 0, settled: 0, bonds_back: 0 });
+}

@@ -101,7 +101,8 @@ async fn jobs_are_answered_or_given_back_and_no_text_is_left_anywhere() {
 
     stop.send(()).unwrap();
     running.await.unwrap().unwrap();
-    assert_eq!(market.record().await, Record { claims: 2, settled: 2, bonds_back: 1 });
+    // What cannot be answered was never claimed.
+    assert_eq!(market.record().await, Record { claims: 1, settled: 2, bonds_back: 0 });
 
     let mut places = vec![("log".to_owned(), log.0.lock().unwrap().clone())];
     places.push(("steps".to_owned(), steps.lock().unwrap().join("\n").into_bytes()));
