@@ -41,6 +41,7 @@ pub const ALL: &[(u32, &str)] = &[
     entry::<worker::ClaimJob>(),
     entry::<worker::PauseWorker>(),
     entry::<worker::SetOperator>(),
+    entry::<worker::SetEndpoint>(),
     entry::<platform::ServeWorker>(),
     entry::<platform::LeaveWorker>(),
     entry::<job::PostJob>(),

@@ -10,7 +10,7 @@ use crate::money::{Nanoton, Prices};
 use crate::network::Network;
 use crate::platform::Ppid;
 use crate::receipt::ClaimOrder;
-use crate::wire::{Message, Ref, Signature, WireError, messages};
+use crate::wire::{Message, Ref, Signature, Snake, WireError, messages};
 
 /// From the post of any job to the end of its audit at most; the least time of unbonding, whatever the network's.
 pub const MAX_JOB_LIFE_S: u32 = 28 * 86_400;
@@ -57,6 +57,15 @@ pub struct WorkerState {
 }
 
 impl WorkerState {
+    /// HOST:PORT of its sessions, where it names one that could be such.
+    pub fn endpoint(&self) -> Option<String> {
+        let text = std::str::from_utf8(self.history.endpoint.as_ref()?.as_bytes()).ok()?;
+        let (host, port) = text.rsplit_once(':')?;
+        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+        (!host.is_empty() && host.bytes().all(is_host) && port.parse::<u16>().is_ok())
+            .then(|| text.to_owned())
+    }
+
     /// What of `balance` is the owner's.
     pub fn free(&self, balance: Nanoton) -> Nanoton {
         balance.saturating_sub(self.stake).saturating_sub(self.unbonding)
@@ -67,6 +76,8 @@ impl WorkerState {
 pub struct WorkerHistory {
     /// May pause, offer and withdraw offers; nothing that moves money.
     pub operator: Option<StdAddr>,
+    /// Where it serves sessions: UTF-8, HOST:PORT, at most 127 bytes.
+    pub endpoint: Option<Ref<Snake>>,
     /// Registration seqno → key: what it signed can be held against the stake.
     pub receipt_keys: Dict<u32, ReceiptKey>,
 }
@@ -189,4 +200,6 @@ messages! {
     "pause_worker" "#4348030d" PauseWorker { query_id: u64, paused: bool }
     /// Owner.
     "set_operator" "#4348030e" SetOperator { query_id: u64, account: Option<Ref<StdAddr>> }
+    /// Owner or operator.
+    "set_endpoint" "#4348030f" SetEndpoint { query_id: u64, endpoint: Option<Ref<Snake>> }
 }

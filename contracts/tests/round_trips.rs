@@ -272,12 +272,13 @@ proptest! {
         let a = Ref::new(a).unwrap();
         let mut offers = Dict::new();
         offers.set(m, Ref::new(Offer { prices: p, min_deposit: x, royalty_bps: bps, model: m }).unwrap()).unwrap();
+        let endpoint = Snake::new(b"worker.example:443".to_vec()).unwrap();
         let mut receipt_keys = Dict::new();
         receipt_keys.set(seqno, ReceiptKey { key: m, until: t }).unwrap();
         let state = WorkerState {
             stake: x, unbonding: y, unbonding_until: t, claim_seqno: seqno, registration_seqno: t, slashed, paused,
             attestation: Some(a.clone()), offers,
-            history: Ref::new(WorkerHistory { operator: operator.clone(), receipt_keys }).unwrap(),
+            history: Ref::new(WorkerHistory { operator: operator.clone(), endpoint: Some(Ref::new(endpoint.clone()).unwrap()), receipt_keys }).unwrap(),
         };
         round_trip(WorkerStorage { owner, network: Ref::new(net).unwrap(), state: Some(state) });
         message(TopUpStake { query_id: q, amount: x });
@@ -291,6 +292,7 @@ proptest! {
         message(WithdrawEarnings { query_id: q, amount: y });
         message(FundGas { query_id: q });
         message(PauseWorker { query_id: q, paused });
+        message(SetEndpoint { query_id: q, endpoint: Some(Ref::new(endpoint).unwrap()) });
         message(SetOperator { query_id: q, account: operator.map(|account| Ref::new(account).unwrap()) });
         message(ClaimJob { signature, order: Ref::new(order).unwrap() });
     }

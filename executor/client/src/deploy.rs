@@ -10,8 +10,8 @@ use contracts::network::state_init;
 use contracts::registry::{AllowMeasurement, RegistrationRequest, RegistryStorage, RevokeMeasurement};
 use contracts::wire::{Ref, Snake, to_cell};
 use contracts::worker::{
-    Evidence, FundGas, OfferModel, PauseWorker, RequestUnbond, SetOperator, TopUpStake, WithdrawEarnings,
-    WithdrawOffer, WithdrawUnbonded,
+    Evidence, FundGas, OfferModel, PauseWorker, RequestUnbond, SetEndpoint, SetOperator, TopUpStake,
+    WithdrawEarnings, WithdrawOffer, WithdrawUnbonded,
 };
 use contracts::{Cell, CodeRef, HashBytes, Message, Nanoton, Network, Prices, StdAddr, librarian};
 
@@ -260,6 +260,20 @@ pub fn set_operator(
 ) -> Result<Transfer, ClientError> {
     let account = operator.map(Ref::new).transpose()?;
     order(&network.worker_address(owner)?, &SetOperator { query_id: 0, account })
+}
+
+/// Worker owner or operator: where it serves sessions, HOST:PORT; `None`: nowhere.
+///
+/// # Errors
+/// A wire error above 127 bytes.
+pub fn set_endpoint(
+    network: &Network,
+    owner: &StdAddr,
+    endpoint: Option<&str>,
+) -> Result<Transfer, ClientError> {
+    let snake = |text: &str| Snake::new(text.as_bytes().to_vec()).and_then(Ref::new);
+    let endpoint = endpoint.map(snake).transpose()?;
+    order(&network.worker_address(owner)?, &SetEndpoint { query_id: 0, endpoint })
 }
 
 /// What libraries cost to keep, at the masterchain's storage prices: each cell once, with what their account adds.

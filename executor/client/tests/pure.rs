@@ -558,7 +558,8 @@ fn a_session_is_followed_from_its_opening_to_its_end() {
 #[test]
 fn a_job_of_the_market_is_followed_through_its_bids() {
     let mut world = World::new();
-    let network = MarketNetwork::of(&world.network, 600, world.offer.prices, Amount::new(10_000_000)).unwrap();
+    let network =
+        MarketNetwork::of(&world.network, 600, world.offer.prices, Amount::new(10_000_000)).unwrap();
     let market = MarketTerms {
         model: world.offer.model,
         bid_until: NOW_S + 15,

@@ -15,8 +15,8 @@ use contracts::registry::{
     RevokeAdvisories, RevokeMeasurement, SetAcceptedNeeds, TransferOwnership, WithdrawProposal,
 };
 use contracts::worker::{
-    FundGas, LeavePlatform, MAX_RECEIPT_KEYS, OfferModel, PauseWorker, RequestUnbond, SetOperator,
-    WithdrawEarnings, WithdrawOffer, WithdrawUnbonded,
+    FundGas, LeavePlatform, MAX_RECEIPT_KEYS, OfferModel, PauseWorker, RequestUnbond, SetEndpoint,
+    SetOperator, WithdrawEarnings, WithdrawOffer, WithdrawUnbonded,
 };
 use contracts::{Message, Nanoton, Prices, Ref, StdAddr, Units, opcodes};
 use tests::market::{FEES, PRICES, TIMELOCK_S, TON, assert_all_succeeded, cell, hash};
@@ -214,6 +214,8 @@ fn accounts() -> Vec<(String, u64)> {
     market.tell(&owner, &address, VALUE, &RequestUnbond { query_id: 1, amount: Nanoton::new(TON) });
     let operator = SetOperator { query_id: 1, account: Some(Ref::new(heir.clone()).unwrap()) };
     market.tell(&owner, &address, VALUE, &operator);
+    let endpoint = Some(Ref::new(contracts::Snake::new(vec![b'a'; 127]).unwrap()).unwrap());
+    market.tell(&heir, &address, VALUE, &SetEndpoint { query_id: 1, endpoint });
     market.tell(&heir, &address, VALUE, &PauseWorker { query_id: 1, paused: true });
     market.tell(&heir, &address, VALUE, &PauseWorker { query_id: 1, paused: false });
     let model_id = market.model_id;

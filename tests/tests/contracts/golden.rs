@@ -86,6 +86,9 @@ fn storage_of_registry_model_worker_and_platform_reads_and_writes_back() {
     let worker = market.worker("worker");
     let set = SetOperator { query_id: 1, account: Some(Ref::new(hash_address("operator")).unwrap()) };
     assert_all_succeeded(&tell(&mut market, &worker.owner, &worker.address, &set));
+    let endpoint = Some(Ref::new(Snake::new(b"worker.example:443".to_vec()).unwrap()).unwrap());
+    let set = SetEndpoint { query_id: 1, endpoint };
+    assert_all_succeeded(&tell(&mut market, &worker.owner, &worker.address, &set));
     let pause = PauseWorker { query_id: 1, paused: true };
     assert_all_succeeded(&tell(&mut market, &worker.owner, &worker.address, &pause));
     let unbond = RequestUnbond { query_id: 1, amount: Nanoton::new(TON) };
@@ -110,6 +113,7 @@ fn storage_of_registry_model_worker_and_platform_reads_and_writes_back() {
     assert_eq!(same::<Network>(storage.network.cell()), market.network);
     let state = storage.state.unwrap();
     assert_eq!((state.unbonding, state.paused), (Nanoton::new(TON), true));
+    assert_eq!(state.endpoint().as_deref(), Some("worker.example:443"));
     let attestation: Attestation = same(state.attestation.clone().unwrap().cell());
     same::<Evidence>(attestation.evidence.cell());
     let offer: Offer = same(state.offers.get(market.model_id).unwrap().unwrap().cell());

@@ -5,8 +5,8 @@ use contracts::errors::ContractError;
 use contracts::job::{JobPaid, Outcome, Payout};
 use contracts::model::RoyaltyQuoted;
 use contracts::worker::{
-    FundGas, LeavePlatform, MAX_JOB_LIFE_S, OfferModel, PauseWorker, RequestUnbond, SetOperator, TopUpStake,
-    WithdrawEarnings, WithdrawOffer, WithdrawUnbonded,
+    FundGas, LeavePlatform, MAX_JOB_LIFE_S, OfferModel, PauseWorker, RequestUnbond, SetEndpoint, SetOperator,
+    TopUpStake, WithdrawEarnings, WithdrawOffer, WithdrawUnbonded,
 };
 use contracts::{Amount, Message, Nanoton, Ref, StdAddr, Units};
 use tests::market::{FEES, PRICES, TON, assert_all_succeeded, assert_external_refused, assert_refused, cell};
@@ -121,6 +121,18 @@ fn an_operator_may_pause_and_offer_and_move_no_money() {
     let offered = market.worker_state(&worker).unwrap().offers.get(model_id).unwrap().unwrap();
     assert_eq!(offered.min_deposit, Nanoton::new(7));
 
+    let at = |text: &[u8]| Some(Ref::new(contracts::Snake::new(text.to_vec()).unwrap()).unwrap());
+    let serve = SetEndpoint { query_id: 1, endpoint: at(b"worker.example:443") };
+    assert_all_succeeded(&market.tell(&operator, &to, VALUE, &serve));
+    assert_eq!(market.worker_state(&worker).unwrap().endpoint().as_deref(), Some("worker.example:443"));
+    for text in [&[b'a'; 128][..], b""] {
+        let endpoint = at(text);
+        let txs = market.tell(&operator, &to, VALUE, &SetEndpoint { query_id: 1, endpoint });
+        assert_refused(&txs, &worker.address, ContractError::BadTerms);
+    }
+    assert_all_succeeded(&market.tell(&operator, &to, VALUE, &SetEndpoint { query_id: 1, endpoint: None }));
+    assert_eq!(market.worker_state(&worker).unwrap().endpoint(), None);
+
     let leave = LeavePlatform { query_id: 1, ppid: market.ppid(&worker) };
     let attempts = [
         market.tell(&operator, &to, VALUE, &leave),
@@ -139,6 +151,7 @@ fn an_operator_may_pause_and_offer_and_move_no_money() {
         market.tell(&stranger, &to, VALUE, &PauseWorker { query_id: 1, paused: true }),
         market.tell(&stranger, &to, VALUE, &WithdrawOffer { query_id: 1, model_id }),
         market.tell(&stranger, &to, VALUE, &offer),
+        market.tell(&stranger, &to, VALUE, &serve),
     ] {
         assert_refused(&txs, &worker.address, ContractError::NotOwner);
     }
