@@ -280,6 +280,21 @@ fn a_machine_serves_one_worker_until_it_is_left_or_its_attestation_ends() {
 }
 
 #[test]
+fn a_departure_overtakes_a_registration_that_is_on_its_way() {
+    let mut market = Market::open();
+    let worker = market.worker("worker");
+    let on_its_way = market.quote_verified(&worker, market.measurement);
+    let leave = LeavePlatform { query_id: 1, ppid: market.ppid(&worker) };
+    let (owner, address) = (worker.owner.clone(), worker.address.clone());
+    assert_all_succeeded(&market.tell(&owner, &address, Nanoton::new(FEES), &leave));
+    let txs = market.say_as_attestor(&on_its_way);
+    assert_refused(&txs, &address, ContractError::WrongSeqno);
+    assert!(market.worker_state(&worker).unwrap().attestation.is_none());
+    assert_all_succeeded(&market.attest(&worker));
+    assert!(market.worker_state(&worker).unwrap().attestation.is_some());
+}
+
+#[test]
 fn to_leave_a_machine_that_is_not_ones_own_changes_nothing_and_costs_the_fees() {
     let mut market = Market::open();
     let worker = market.worker("worker");

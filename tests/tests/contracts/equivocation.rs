@@ -420,6 +420,35 @@ fn a_key_is_remembered_to_the_last_second_that_it_can_be_held_against_the_stake(
 }
 
 #[test]
+fn a_slash_is_not_undone_by_receivers_that_are_dear_to_reach() {
+    let mut market = Market::open();
+    let worker = market.worker("worker");
+    let money = Nanoton::new(100 * TON);
+    let client = market.chain.person_in(-1, "client", money);
+    let reporter = market.chain.person_in(-1, "reporter", money);
+    let job = market.post(&client, &worker, &Terms::default());
+    let mut case = Case { market, worker, client, reporter, job };
+    // All that the Worker holds is stake, and the penalty takes all of it.
+    let (owner, address) = (case.worker.owner.clone(), case.worker.address.clone());
+    let amount = Nanoton::new(20 * TON - TON / 100);
+    let unbond = RequestUnbond { query_id: 1, amount };
+    let evidence = case.evidence();
+    assert_all_succeeded(&case.market.tell(&owner, &address, Nanoton::new(FEES), &unbond));
+    case.market.chain.wait(MAX_JOB_LIFE_S);
+    assert_all_succeeded(&case.market.tell(
+        &owner,
+        &address,
+        Nanoton::new(FEES),
+        &WithdrawUnbonded { query_id: 1 },
+    ));
+    let earnings = WithdrawEarnings { query_id: 1, amount: Nanoton::ZERO };
+    case.market.tell(&owner, &address, Nanoton::new(FEES), &earnings);
+    let txs = case.report(&evidence);
+    assert!(txs.iter().find(|tx| tx.account == address).unwrap().succeeded());
+    assert_eq!(case.stakes(), (0, 0, 1));
+}
+
+#[test]
 fn a_worker_that_has_nothing_left_pays_nothing() {
     let mut case = case();
     let evidence = case.evidence();
