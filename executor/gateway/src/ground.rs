@@ -1,6 +1,7 @@
 //! What the gateway asks of the chain and of the user's wallet.
 
 use async_trait::async_trait;
+use contracts::job::ReportEquivocation;
 use contracts::money::Amount;
 use contracts::{HashBytes, Prices, SigningKey, StdAddr};
 use ra_tls::evidence::ExpectedWorker;
@@ -30,7 +31,13 @@ pub trait Ground: Send + Sync + 'static {
     /// [`GroundError`].
     async fn opening_fees(&self, seller: &Seller, deposit: Amount) -> Result<Amount, GroundError>;
 
-    /// Opens a session by one wallet transaction. Final when this returns.
+    /// The most that the wallet itself pays for sending one message.
+    fn message_fee(&self) -> Amount;
+
+    /// What a top-up, or a wish for a session's end, brings beside its amount.
+    fn action_fees(&self) -> Amount;
+
+    /// Opens a session by one wallet transaction. Final when this returns; the worker's contract may have refused it.
     ///
     /// # Errors
     /// [`GroundError`]; after [`GroundError::is_certain`] nothing has happened.
@@ -53,6 +60,12 @@ pub trait Ground: Send + Sync + 'static {
     /// # Errors
     /// [`GroundError`].
     async fn expire(&self, session: &SessionId) -> Result<(), GroundError>;
+
+    /// Shows the chain two receipts of one sequence.
+    ///
+    /// # Errors
+    /// [`GroundError`].
+    async fn report(&self, job: &StdAddr, report: &ReportEquivocation) -> Result<(), GroundError>;
 
     /// The session at `job`; `None` where there is none, or none any more.
     ///
@@ -109,6 +122,8 @@ pub struct Opening<'a> {
     pub nonce: u64,
     /// What it can pay.
     pub deposit: Amount,
+    /// What the message brings beside it.
+    pub fees: Amount,
     /// How long it may live, seconds.
     pub lives_for_s: u32,
     /// How long the worker has for its last receipt, seconds.

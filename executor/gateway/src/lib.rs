@@ -15,10 +15,12 @@ mod prompt;
 mod purse;
 mod session_market;
 pub mod store;
+mod tour;
 
 pub use ground::{Ground, Seller};
 pub use market::Market;
 pub use on_chain::{Directory, KnownWorker, OnChain};
 pub use session_market::{
     Counter, MarketError, MarketParts, NoCounter, SessionMarket, SessionSummary, Spending,
+    equivocation_report,
 };

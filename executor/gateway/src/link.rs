@@ -18,7 +18,8 @@ use session::message::{
 };
 use session::{Refused, RequestId, SessionId};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long things may take and how large they may be.
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +28,10 @@ pub struct LinkLimits {
     pub connect_timeout: Duration,
     /// From a request to its answer's head.
     pub head_timeout: Duration,
-    /// Between two frames.
+    /// For one whole frame, however many bytes of it come.
     pub frame_timeout: Duration,
+    /// For a whole answer.
+    pub answer_timeout: Duration,
     /// One frame, bytes.
     pub frame_bytes: usize,
     /// A whole answer, bytes.
@@ -43,6 +46,7 @@ impl Default for LinkLimits {
             connect_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(60),
             frame_timeout: Duration::from_secs(60),
+            answer_timeout: Duration::from_secs(900),
             frame_bytes: 8 << 20,
             answer_bytes: 64 << 20,
             idle_connections: 64,
@@ -87,6 +91,8 @@ pub struct Link {
     connector: Connector,
     limits: LinkLimits,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+    /// A worker lets one peer begin so many handshakes at a time.
+    connects: Semaphore,
 }
 
 /// The frames of an answer. Dropped before its last, it closes its connection.
@@ -106,7 +112,13 @@ pub struct Frames {
 impl Link {
     /// `endpoint` is HOST:PORT; `connector` expects the worker there.
     pub fn new(endpoint: String, connector: Connector, limits: LinkLimits) -> Arc<Self> {
-        Arc::new(Self { endpoint, connector, limits, idle: Mutex::default() })
+        Arc::new(Self {
+            endpoint,
+            connector,
+            limits,
+            idle: Mutex::default(),
+            connects: Semaphore::new(CONNECTS),
+        })
     }
 
     /// Asks for work. The first frame is `accepted`.
@@ -233,17 +245,27 @@ impl Link {
                 .body(Full::new(body.clone()))
                 .map_err(|_| LinkError::Malformed("the request"))
         };
+        // The worker may have it, although no answer came.
+        let mut may_have_it = false;
         while let Some(mut kept) = self.take() {
-            if kept.ready().await.is_err() {
-                continue;
+            match timeout(self.limits.connect_timeout, kept.ready()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => continue,
             }
             match timeout(self.limits.head_timeout, kept.send_request(request()?)).await {
                 Ok(Ok(response)) => return Ok((response, kept)),
-                Ok(Err(_)) => continue,
+                Ok(Err(error)) => may_have_it |= !error.is_canceled(),
                 Err(_) => return Err(LinkError::Silent(self.limits.head_timeout)),
             }
         }
-        let mut fresh = self.connect().await?;
+        let permit = self.connects.acquire().await.map_err(|_| LinkError::BrokenOff)?;
+        let connected = self.connect().await;
+        drop(permit);
+        let mut fresh = match connected {
+            Ok(fresh) => fresh,
+            Err(_) if may_have_it => return Err(LinkError::BrokenOff),
+            Err(error) => return Err(error),
+        };
         match timeout(self.limits.head_timeout, fresh.send_request(request()?)).await {
             Ok(Ok(response)) => Ok((response, fresh)),
             Ok(Err(_)) => Err(LinkError::BrokenOff),
@@ -283,6 +305,8 @@ impl Frames {
     /// # Errors
     /// [`LinkError`]; the answer can be taken up from [`Frames::count`] on.
     pub async fn next(&mut self) -> Result<Option<Frame>, LinkError> {
+        let limits = self.link.limits;
+        let until = Instant::now() + limits.frame_timeout;
         loop {
             if let Some(frame) = self.ready.pop_front() {
                 self.count += 1;
@@ -294,8 +318,7 @@ impl Frames {
             if self.is_over {
                 return Ok(None);
             }
-            let limits = self.link.limits;
-            let data = match timeout(limits.frame_timeout, self.body.frame()).await {
+            let data = match timeout_at(until, self.body.frame()).await {
                 Err(_) => return Err(LinkError::Silent(limits.frame_timeout)),
                 Ok(None | Some(Err(_))) => return Err(LinkError::BrokenOff),
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
@@ -357,5 +380,7 @@ fn refusal(body: &[u8]) -> LinkError {
 
 /// Of a report or a refusal.
 const SMALL_BYTES: usize = 1 << 20;
+/// Handshakes at a time.
+const CONNECTS: usize = 8;
 /// The body's end is sent with the last frame.
 const END_TIMEOUT: Duration = Duration::from_secs(2);

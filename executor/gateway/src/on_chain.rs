@@ -9,7 +9,7 @@ use client::{
     ClientError, QuoteJudge, SessionRequest, WorkerView, check_worker, close_session, least_session_value,
     read_job, read_model, read_worker, registered_workers, session_key, top_up_session,
 };
-use contracts::job::{ExpireJob, JobStatus};
+use contracts::job::{ExpireJob, JobStatus, ReportEquivocation};
 use contracts::money::Amount;
 use contracts::worker::Offer;
 use contracts::{CodeRef, HashBytes, Message, Network, SigningKey, StdAddr};
@@ -243,8 +243,16 @@ impl<C: ChainAccess + ?Sized + 'static> Ground for OnChain<C> {
         fees.await.map_err(|error: ClientError| reading(&error))
     }
 
+    fn message_fee(&self) -> Amount {
+        WALLET_FEE
+    }
+
+    fn action_fees(&self) -> Amount {
+        Amount::try_from(client::amounts::JOB_ACTION).unwrap_or(WALLET_FEE)
+    }
+
     async fn open(&self, opening: &Opening<'_>) -> Result<SessionFacts, GroundError> {
-        let Opening { seller, nonce, deposit, lives_for_s, settle_within_s } = *opening;
+        let Opening { seller, nonce, deposit, fees, lives_for_s, settle_within_s } = *opening;
         let request = SessionRequest {
             worker: seller.expected.worker.clone(),
             receipt_key: seller.expected.receipt_key,
@@ -258,7 +266,6 @@ impl<C: ChainAccess + ?Sized + 'static> Ground for OnChain<C> {
             lives_for_s,
             settle_within_s,
         };
-        let fees = self.opening_fees(seller, deposit).await?;
         let value = deposit.nanoton().checked_add(fees.nanoton()).ok_or_else(|| GroundError {
             message: "client: the deposit is larger than any amount of TON".into(),
             is_certain: true,
@@ -270,7 +277,7 @@ impl<C: ChainAccess + ?Sized + 'static> Ground for OnChain<C> {
         let job = transfer.to.clone();
         self.send(transfer).await?;
         // The wallet's transaction is final; the Job's own follows within some blocks.
-        self.wait(&job, |facts| facts.status == JobStatus::Session).await
+        self.wait(&job, |facts| facts.status == JobStatus::Session || facts.status.is_closed()).await
     }
 
     async fn top_up(&self, session: &SessionId, amount: Amount) -> Result<SessionFacts, GroundError> {
@@ -289,6 +296,11 @@ impl<C: ChainAccess + ?Sized + 'static> Ground for OnChain<C> {
     async fn expire(&self, session: &SessionId) -> Result<(), GroundError> {
         let body = ExpireJob { query_id: 0 }.to_cell().map_err(|error| reading(&error.into()))?;
         self.send(Transfer::new(session.job.clone(), client::amounts::JOB_ACTION.get(), body)).await
+    }
+
+    async fn report(&self, job: &StdAddr, report: &ReportEquivocation) -> Result<(), GroundError> {
+        let body = report.to_cell().map_err(|error| reading(&error.into()))?;
+        self.send(Transfer::new(job.clone(), client::amounts::ORDER.get(), body)).await
     }
 
     async fn facts(&self, job: &StdAddr) -> Result<Option<SessionFacts>, GroundError> {
@@ -349,6 +361,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// For a wallet's own transaction of one message: an upper bound, not a price.
+const WALLET_FEE: Amount = Amount::new(15_000_000);
 /// How far back in the Registry's history workers are looked for.
 const WALK: usize = 2_000;
 const MAX_OFFERS: usize = 64;

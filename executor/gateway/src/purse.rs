@@ -1,34 +1,47 @@
 //! One open session: its ledger, written down before a voucher leaves, and the requests it pays for.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use contracts::SigningKey;
-use contracts::money::Amount;
 use rand::RngExt as _;
 use session::message::{CloseRequest, Done, SessionReport, StartRequest};
 use session::work::Work;
 use session::{
-    BuyerError, BuyerLedger, Counted, Fault, Refused, RequestId, SessionFacts, SessionId, SignedVoucher,
-    UnitBound,
+    BuyerError, BuyerLedger, Counted, Fault, Reason, Refused, RequestId, SessionFacts, SessionId,
+    SignedVoucher, UnitBound,
 };
 
 use crate::ground::Seller;
 use crate::link::{Link, LinkError};
-use crate::store::{Stage, Store, StoreError, StoredSession};
+use crate::store::{KeptProof, Money, Stage, Store, StoreError, StoredSession};
 
 /// A session that is open.
 pub(crate) struct Purse {
-    pub(crate) seller: Seller,
-    pub(crate) link: Arc<Link>,
+    place: Mutex<(Arc<Seller>, Arc<Link>)>,
     key: SigningKey,
     session: SessionId,
     ledger: Mutex<BuyerLedger>,
     in_flight: Mutex<BTreeSet<RequestId>>,
-    sent: Mutex<Amount>,
+    money: Mutex<Money>,
     store: Arc<Store>,
-    /// One at a time promises and writes that down, so that what is written never goes back.
-    writing: tokio::sync::Mutex<()>,
+    /// Counts changes that have to be written down.
+    changes: AtomicU64,
+    /// How many of them are. Whoever holds it writes, and all that was changed until then with it: what is written never
+    /// goes back, and requests that begin at once share a commit.
+    written: Arc<tokio::sync::Mutex<u64>>,
+    tidying: AtomicBool,
+    proof_kept: AtomicBool,
+}
+
+/// A request that is under way. Dropped before its end, the worker is told, and asked what it charged.
+pub(crate) struct Flight {
+    purse: Arc<Purse>,
+    request: RequestId,
+    is_posted: bool,
+    is_settled: bool,
 }
 
 /// Why a request was not started.
@@ -48,19 +61,21 @@ impl Purse {
         link: Arc<Link>,
         key: SigningKey,
         ledger: BuyerLedger,
-        sent: Amount,
+        money: Money,
         store: Arc<Store>,
     ) -> Self {
         Self {
-            seller,
-            link,
+            place: Mutex::new((Arc::new(seller), link)),
             key,
             session: ledger.session().clone(),
             ledger: Mutex::new(ledger),
             in_flight: Mutex::default(),
-            sent: Mutex::new(sent),
+            money: Mutex::new(money),
             store,
-            writing: tokio::sync::Mutex::default(),
+            changes: AtomicU64::new(0),
+            written: Arc::default(),
+            tidying: AtomicBool::new(false),
+            proof_kept: AtomicBool::new(false),
         }
     }
 
@@ -68,13 +83,42 @@ impl Purse {
         &self.session
     }
 
+    pub(crate) fn seller(&self) -> Arc<Seller> {
+        lock(&self.place).0.clone()
+    }
+
+    pub(crate) fn link(&self) -> Arc<Link> {
+        lock(&self.place).1.clone()
+    }
+
+    /// Its worker has attested anew with the same key, or moved.
+    pub(crate) fn rebind(&self, seller: Seller, link: Arc<Link>) {
+        *lock(&self.place) = (Arc::new(seller), link);
+    }
+
+    pub(crate) fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
     pub(crate) fn ledger(&self) -> MutexGuard<'_, BuyerLedger> {
         lock(&self.ledger)
     }
 
-    /// What the wallet has sent.
-    pub(crate) fn sent(&self) -> Amount {
-        *lock(&self.sent)
+    pub(crate) fn money(&self) -> Money {
+        *lock(&self.money)
+    }
+
+    /// Changes what is known of the wallet's money, or the ledger by what the chain says, and writes that down.
+    pub(crate) async fn account(
+        self: &Arc<Self>,
+        facts: Option<&SessionFacts>,
+        change: impl FnOnce(&mut Money),
+    ) -> Result<(), PurseError> {
+        if let Some(facts) = facts {
+            self.ledger().update(facts, facts.deposit);
+        }
+        change(&mut lock(&self.money));
+        self.write().await
     }
 
     /// Reserves `bound`, and writes that down. What comes back may be sent.
@@ -82,46 +126,35 @@ impl Purse {
         self: &Arc<Self>,
         bound: UnitBound,
         work: Work,
-    ) -> Result<StartRequest, PurseError> {
+    ) -> Result<(StartRequest, Flight), PurseError> {
         let request = RequestId(rand::rng().random());
-        let _writing = self.writing.lock().await;
         let (amount, seen_sequence) = {
             let mut ledger = self.ledger();
             let amount = ledger.promise(request, bound)?;
             lock(&self.in_flight).insert(request);
             (amount, ledger.seen_sequence())
         };
+        let mut flight = Flight { purse: self.clone(), request, is_posted: false, is_settled: false };
         if let Err(error) = self.write().await {
-            // No voucher of it has left.
-            self.ledger().refused(request, &Refused::new(session::Reason::Cancelled));
-            lock(&self.in_flight).remove(&request);
+            flight.refused(&Reason::Cancelled.into());
             return Err(error);
         }
         let voucher = SignedVoucher::sign(&self.session, amount, &self.key);
-        Ok(StartRequest { session: self.session.clone(), request, voucher, seen_sequence, bound, work })
+        // From here on the voucher may leave.
+        flight.is_posted = true;
+        let session = self.session.clone();
+        Ok((StartRequest { session, request, voucher, seen_sequence, bound, work }, flight))
     }
 
-    /// The request was answered.
-    pub(crate) async fn done(self: &Arc<Self>, done: &Done, counted: &Counted) -> Result<(), Fault> {
-        lock(&self.in_flight).remove(&done.request);
-        let outcome = self.ledger().done(done, counted);
-        self.settle(outcome).await
-    }
-
-    /// The worker has no such request, and charges nothing for it.
-    pub(crate) fn refused(&self, request: RequestId, refused: &Refused) {
-        lock(&self.in_flight).remove(&request);
-        self.ledger().refused(request, refused);
-    }
-
-    /// No answer came, and one may have been charged.
-    pub(crate) fn lost(&self, request: RequestId) {
-        lock(&self.in_flight).remove(&request);
+    /// Whether requests are reserved that nobody waits for any more.
+    pub(crate) fn has_lost(&self) -> bool {
+        let in_flight = lock(&self.in_flight).clone();
+        self.ledger().open_requests().any(|request| !in_flight.contains(&request))
     }
 
     /// Asks the worker what became of lost requests.
     pub(crate) async fn reconcile(self: &Arc<Self>) -> Result<(), ReconcileError> {
-        let report: SessionReport = self.link.report(&self.session).await?;
+        let report: SessionReport = self.link().report(&self.session).await?;
         let outcome = {
             let in_flight = lock(&self.in_flight).clone();
             self.ledger().report(&report, &in_flight)
@@ -129,63 +162,141 @@ impl Purse {
         Ok(self.settle(outcome).await?)
     }
 
+    /// The same, soon, where it is needed then; a worker that is away is asked some times more.
+    pub(crate) fn tidy(self: &Arc<Self>) {
+        if self.tidying.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let purse = self.clone();
+        spawn(async move {
+            for attempt in 0..TIDY_ATTEMPTS {
+                tokio::time::sleep(TIDY_AFTER * (1 << attempt)).await;
+                if !purse.has_lost() {
+                    break;
+                }
+                match purse.reconcile().await {
+                    Ok(()) if !purse.has_lost() => break,
+                    Ok(()) => {}
+                    Err(ReconcileError::Fault(_)) => break,
+                    Err(ReconcileError::Link(error)) => {
+                        tracing::debug!(%error, session = %purse.session, "the worker did not say what it charged");
+                    }
+                }
+            }
+            purse.tidying.store(false, Ordering::SeqCst);
+        });
+    }
+
     /// Has the worker end the session. It redeems its final receipt itself.
     pub(crate) async fn close(self: &Arc<Self>) -> Result<(), ReconcileError> {
-        let voucher = {
-            let ledger = self.ledger();
-            SignedVoucher::sign(&self.session, ledger.promised(), &self.key)
-        };
-        let report = self.link.close(&self.session, &CloseRequest { voucher }).await?;
+        let promised = self.ledger().promised();
+        let voucher = SignedVoucher::sign(&self.session, promised, &self.key);
+        let report = self.link().close(&self.session, &CloseRequest { voucher }).await?;
         let outcome = self.ledger().closed(&report);
         Ok(self.settle(outcome).await?)
     }
 
-    /// The chain has been read again, or has more of the wallet's money.
-    pub(crate) async fn update(
-        self: &Arc<Self>,
-        facts: &SessionFacts,
-        sent_more: Amount,
-    ) -> Result<(), PurseError> {
-        let _writing = self.writing.lock().await;
-        self.ledger().update(facts, facts.deposit);
-        {
-            let mut sent = lock(&self.sent);
-            *sent = sent.checked_add(sent_more).unwrap_or(Amount::new(u64::MAX));
+    /// As it is written down.
+    fn stored(&self) -> StoredSession {
+        let seller = self.seller();
+        let (money, record) = (self.money(), self.ledger().record());
+        StoredSession {
+            job: self.session.job.clone(),
+            worker: seller.expected.worker.clone(),
+            model_id: seller.model_id,
+            money,
+            stage: Stage::Open(Box::new(record)),
         }
-        self.write().await
     }
 
+    /// Keeps a proof, where there is one. What was charged is written with the next voucher: what is not written is asked
+    /// of the worker after a crash.
     async fn settle(self: &Arc<Self>, outcome: Result<(), Fault>) -> Result<(), Fault> {
-        // What is not written is asked of the worker after a crash.
-        let _writing = self.writing.lock().await;
-        if let Err(error) = self.write().await {
-            tracing::warn!(%error, session = %self.session, "a session's charges are not written down");
-        }
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        let Err(fault) = outcome else { return Ok(()) };
         let proof = self.ledger().proof().cloned();
-        if let (Err(fault), Some(proof)) = (&outcome, proof) {
+        if let Some(proof) = proof
+            && !self.proof_kept.swap(true, Ordering::SeqCst)
+        {
             tracing::warn!(%fault, session = %self.session, "a worker is dishonest; the proof is kept");
+            let registration_seqno = self.seller().expected.registration_seqno;
             let store = self.store.clone();
-            let kept = tokio::task::spawn_blocking(move || store.keep_proof(&proof)).await;
-            if !matches!(kept, Ok(Ok(()))) {
+            let keeping = tokio::task::spawn_blocking(move || {
+                store.keep_proof(&KeptProof { proof, registration_seqno })
+            });
+            if !matches!(keeping.await, Ok(Ok(()))) {
                 tracing::error!(session = %self.session, "the proof could not be kept");
             }
         }
-        outcome
+        Err(fault)
     }
 
-    async fn write(self: &Arc<Self>) -> Result<(), PurseError> {
-        let session = StoredSession {
-            job: self.session.job.clone(),
-            worker: self.seller.expected.worker.clone(),
-            model_id: self.seller.model_id,
-            sent: self.sent(),
-            stage: Stage::Open(Box::new(self.ledger().record())),
-        };
-        let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || store.put(&session)).await {
-            Ok(written) => Ok(written?),
+    /// Returns when all that was changed before is on disk.
+    pub(crate) async fn write(self: &Arc<Self>) -> Result<(), PurseError> {
+        let mine = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut written = self.written.clone().lock_owned().await;
+        if *written >= mine {
+            return Ok(());
+        }
+        let purse = self.clone();
+        // The lock goes with the writing: whoever gives up waiting does not let an older state overtake a newer.
+        let writing = tokio::task::spawn_blocking(move || {
+            let all = purse.changes.load(Ordering::SeqCst);
+            purse.store.put(&purse.stored())?;
+            *written = all;
+            Ok::<(), StoreError>(())
+        });
+        match writing.await {
+            Ok(outcome) => Ok(outcome?),
             Err(_) => Err(PurseError::Stopping),
         }
+    }
+}
+
+impl Flight {
+    pub(crate) fn id(&self) -> RequestId {
+        self.request
+    }
+
+    /// The request was answered. Runs to its end whoever waits for it.
+    pub(crate) async fn done(&mut self, done: &Done, counted: &Counted) -> Result<(), Fault> {
+        let outcome = self.purse.ledger().done(done, counted);
+        lock(&self.purse.in_flight).remove(&self.request);
+        self.is_settled = true;
+        let purse = self.purse.clone();
+        let settled = tokio::spawn(async move {
+            let outcome = purse.settle(outcome).await;
+            if outcome.is_ok() && purse.has_lost() {
+                purse.tidy();
+            }
+            outcome
+        });
+        settled.await.unwrap_or(outcome)
+    }
+
+    /// The worker has no such request, and charges nothing for it.
+    pub(crate) fn refused(&mut self, refused: &Refused) {
+        lock(&self.purse.in_flight).remove(&self.request);
+        self.purse.ledger().refused(self.request, refused);
+        self.is_settled = true;
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if self.is_settled {
+            return;
+        }
+        lock(&self.purse.in_flight).remove(&self.request);
+        if !self.is_posted {
+            self.purse.ledger().refused(self.request, &Reason::Cancelled.into());
+            return;
+        }
+        let (purse, request) = (self.purse.clone(), self.request);
+        spawn(async move {
+            let _ = purse.link().cancel(&purse.session, request).await;
+            purse.tidy();
+        });
     }
 }
 
@@ -198,6 +309,16 @@ pub(crate) enum ReconcileError {
     Fault(#[from] Fault),
 }
 
+/// Where there is still a runtime to do it.
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(task);
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+const TIDY_AFTER: Duration = Duration::from_millis(500);
+const TIDY_ATTEMPTS: u32 = 8;

@@ -5,29 +5,29 @@
 //! request's seed, so another worker makes the same answer, what was told already is compared and left out, and where the
 //! two differ the answer ends with an error. A worker that is dishonest is asked for nothing more.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use contracts::job::{JobStatus, ReportEquivocation};
 use contracts::money::Amount;
+use contracts::wire::Ref;
 use contracts::{HashBytes, Nanoton, Prices, SigningKey, StdAddr, Units};
 use ra_tls::{Connector, Identity};
 use rand::RngExt as _;
-use session::message::{Done as SessionDone, Frame, StartRequest};
+use session::message::Frame;
 use session::work::{Embeddings, Transcription, Work};
-use session::{BuyerError, BuyerLedger, Counted, Fault, Party, Reason, SessionFacts, SessionId, UnitBound};
+use session::{BuyerError, BuyerLedger, Fault, Reason, SessionFacts, SessionId, UnitBound};
 use tokio::sync::mpsc;
 
 use crate::ground::{Ground, GroundError, Opening, Seller};
-use crate::link::{Frames, Link, LinkError, LinkLimits};
-use crate::market::{
-    Answer, AnswerEvent, Done, Embedded, Market, ModelOnSale, Paid, TextPiece, TextWork, TokenLogprob,
-    Transcribed, Usage,
-};
+use crate::link::{Link, LinkError, LinkLimits};
+use crate::market::{Answer, AnswerEvent, Embedded, Market, ModelOnSale, TextWork, Transcribed};
 use crate::openai::ApiError;
 use crate::purse::{Purse, PurseError, ReconcileError};
-use crate::store::{Stage, Store, StoreError, StoredSession};
+use crate::store::{KeptProof, Money, Stage, Store, StoreError, StoredSession, TopUp};
+use crate::tour::{Stop, Told, Tour};
 
 /// What the user allows.
 #[derive(Debug, Clone)]
@@ -79,10 +79,12 @@ pub struct MarketParts {
 #[derive(Clone)]
 pub struct SessionMarket(Arc<Inner>);
 
-struct Inner {
-    parts: MarketParts,
+pub(crate) struct Inner {
+    pub(crate) parts: MarketParts,
     sellers: tokio::sync::Mutex<Option<(Instant, Arc<Vec<Seller>>)>>,
     purses: Mutex<HashMap<(StdAddr, HashBytes), Arc<Purse>>>,
+    /// Every purse that is still used, also of sessions that no new request goes to.
+    live: Mutex<HashMap<StdAddr, Weak<Purse>>>,
     /// Held while a session is opened or topped up, so that the budget is counted once.
     spending: tokio::sync::Mutex<()>,
     record: Mutex<HashMap<StdAddr, Record>>,
@@ -90,9 +92,11 @@ struct Inner {
 }
 
 /// How a worker did lately.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Record {
     failed_at: Option<Instant>,
+    /// When sessions were opened with it.
+    opened_at: VecDeque<Instant>,
     /// Until the first frame with text, smoothed, ms.
     first_ms: f64,
 }
@@ -116,14 +120,17 @@ impl SessionMarket {
             parts,
             sellers: tokio::sync::Mutex::default(),
             purses: Mutex::default(),
+            live: Mutex::default(),
             spending: tokio::sync::Mutex::default(),
             record: Mutex::default(),
             dishonest: Mutex::default(),
         }));
-        for proof in market.0.parts.store.proofs()? {
-            lock(&market.0.dishonest).insert(StdAddr::new(0, proof.facts.worker));
+        for kept in market.0.parts.store.proofs()? {
+            lock(&market.0.dishonest).insert(StdAddr::new(0, kept.proof.facts.worker));
         }
+        let spending = market.0.spending.lock().await;
         market.0.recover().await?;
+        drop(spending);
         Ok(market)
     }
 
@@ -151,14 +158,28 @@ impl SessionMarket {
     /// at the next start, when the chain says so.
     pub async fn close(&self) {
         let purses: Vec<_> = lock(&self.0.purses).drain().map(|(_, purse)| purse).collect();
-        for purse in purses {
-            if let Err(error) = purse.close().await {
-                tracing::warn!(%error, session = %purse.session(), "asking on chain for the session's end");
-                if let Err(error) = self.0.parts.ground.ask_close(purse.session()).await {
-                    tracing::warn!(%error, session = %purse.session(), "it ends at its time");
-                }
+        futures_util::future::join_all(purses.into_iter().map(|purse| self.0.end(purse))).await;
+    }
+
+    /// Shows the chain every proof of two receipts of one sequence that it has not seen: the worker's stake is cut. Returns
+    /// the sessions.
+    ///
+    /// # Errors
+    /// [`MarketError`]; what was shown before it stays shown.
+    pub async fn prove(&self) -> Result<Vec<SessionId>, MarketError> {
+        let mut shown = Vec::new();
+        for kept in self.0.parts.store.proofs()? {
+            let Some(report) = equivocation_report(&kept)? else { continue };
+            let session = &kept.proof.facts.id;
+            let now = self.0.parts.ground.facts(&session.job).await?;
+            let is_news =
+                now.is_some_and(|facts| facts.id == *session && facts.sequence < contracts::job::EQUIVOCATED);
+            if is_news {
+                self.0.parts.ground.report(&session.job, &report).await?;
+                shown.push(session.clone());
             }
         }
+        Ok(shown)
     }
 
     /// Every session of the store, with what the chain says of it.
@@ -193,6 +214,37 @@ pub enum MarketError {
     /// The disk.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A proof makes no cells; none is known.
+    #[error("gateway: a kept proof makes no message: {0}")]
+    Proof(#[from] contracts::WireError),
+}
+
+/// The message that shows a Job two receipts of one sequence. `None` where the proof is of something else, which no
+/// contract judges.
+///
+/// # Errors
+/// [`contracts::WireError`]; none is known to happen.
+pub fn equivocation_report(kept: &KeptProof) -> Result<Option<ReportEquivocation>, contracts::WireError> {
+    let Some((one, other)) = kept.proof.equivocation()? else { return Ok(None) };
+    let registration_seqno = kept.registration_seqno;
+    Ok(Some(ReportEquivocation {
+        query_id: 0,
+        registration_seqno,
+        one: Ref::new(one)?,
+        other: Ref::new(other)?,
+    }))
+}
+
+/// How a worker's part in a request ended.
+pub(crate) enum Ended {
+    /// With `done`, told.
+    Well,
+    /// Whoever asked is gone.
+    Gone,
+    /// Another worker may do better.
+    Elsewhere(ApiError),
+    /// No other will.
+    Finally(ApiError),
 }
 
 #[async_trait]
@@ -228,22 +280,15 @@ impl Market for SessionMarket {
         let (sender, events) = mpsc::channel(64);
         let mut stop = tour.next_stop(None).await?;
         tokio::spawn(async move {
-            let mut told = String::new();
+            let mut told = Told::default();
             loop {
                 let ended = tokio::select! {
                     ended = stop.pump(&sender, &mut told) => ended,
                     // Whoever asked is gone: the worker is told, and what was made until then is charged.
-                    () = sender.closed() => {
-                        stop.cancel().await;
-                        return;
-                    }
+                    () = sender.closed() => return,
                 };
                 let error = match ended {
-                    Ended::Well => return,
-                    Ended::Gone => {
-                        stop.cancel().await;
-                        return;
-                    }
+                    Ended::Well | Ended::Gone => return,
                     Ended::Finally(error) => error,
                     Ended::Elsewhere(error) => match tour.next_stop(Some(error)).await {
                         Ok(next) => {
@@ -320,228 +365,8 @@ impl Market for SessionMarket {
     }
 }
 
-// ---- a request's way from worker to worker
-
-/// A request, and the workers that have not been asked yet.
-struct Tour {
-    market: Arc<Inner>,
-    work: Work,
-    bound: UnitBound,
-    counted_input: Option<u32>,
-    candidates: std::vec::IntoIter<Seller>,
-}
-
-/// A request under way at one worker.
-struct Stop {
-    market: Arc<Inner>,
-    purse: Arc<Purse>,
-    request: StartRequest,
-    frames: Frames,
-    counted_input: Option<u32>,
-    began: Instant,
-    tokens: Vec<u32>,
-}
-
-/// How a stop ended.
-enum Ended {
-    /// With `done`, told.
-    Well,
-    /// Whoever asked is gone.
-    Gone,
-    /// Another worker may do better.
-    Elsewhere(ApiError),
-    /// No other will.
-    Finally(ApiError),
-}
-
-impl Tour {
-    async fn begin(market: Arc<Inner>, model: &str, work: Work) -> Result<Self, ApiError> {
-        let sellers = market.sellers().await?;
-        let matching = matching(&sellers, model)?;
-        let model_id = matching[0].model_id;
-        let (counter, asked) = (market.parts.counter.clone(), work.clone());
-        let counted_input = tokio::task::spawn_blocking(move || counter.count(&model_id, &asked))
-            .await
-            .map_err(|_| ApiError::upstream("gateway: it is stopping"))?;
-        let bound = bound_of(&work, counted_input);
-        let candidates = market.ranked(matching, &bound).into_iter();
-        Ok(Self { market, work, bound, counted_input, candidates })
-    }
-
-    /// Has the next worker accept it. `before` is what was wrong with the last.
-    async fn next_stop(&mut self, before: Option<ApiError>) -> Result<Stop, ApiError> {
-        let mut last = before;
-        for seller in self.candidates.by_ref() {
-            match self.market.start_at(&seller, self.bound, &self.work, self.counted_input).await {
-                Ok(stop) => return Ok(stop),
-                Err(Ended::Elsewhere(error)) => last = Some(error),
-                Err(Ended::Finally(error)) => return Err(error),
-                Err(Ended::Well | Ended::Gone) => {}
-            }
-        }
-        Err(last.unwrap_or_else(nobody))
-    }
-}
-
-impl Stop {
-    /// Passes on what comes until the end. `told` is what whoever asked has read already, from an earlier stop too.
-    async fn pump(&mut self, to: &mpsc::Sender<AnswerEvent>, told: &mut String) -> Ended {
-        let mut passed = 0;
-        loop {
-            let frame = match self.frame().await {
-                Ok(frame) => frame,
-                Err(ended) => return ended,
-            };
-            match frame {
-                Frame::Piece(piece) => {
-                    if self.tokens.is_empty() && !piece.tokens.is_empty() {
-                        self.market.first_piece(&self.purse.seller.expected.worker, self.began.elapsed());
-                    }
-                    self.tokens.extend_from_slice(&piece.tokens);
-                    // What another worker has told already has to come again, and is not told twice.
-                    let again = piece.text.len().min(told.len() - passed);
-                    if piece.text.as_bytes()[..again] != told.as_bytes()[passed..passed + again] {
-                        return Ended::Finally(ApiError::upstream(
-                            "worker: it broke off, and another made a different answer; ask again",
-                        ));
-                    }
-                    passed += again;
-                    let is_new = again < piece.text.len() || (piece.text.is_empty() && passed == told.len());
-                    if !is_new {
-                        continue;
-                    }
-                    let Some(new) = piece.text.get(again..) else {
-                        return Ended::Finally(ApiError::upstream("worker: it sent half a character"));
-                    };
-                    told.push_str(new);
-                    passed = told.len();
-                    let logprobs = piece.logprobs.iter().map(logprob).collect();
-                    let event = AnswerEvent::Piece(TextPiece { text: new.to_owned(), logprobs });
-                    if to.send(event).await.is_err() {
-                        return Ended::Gone;
-                    }
-                }
-                Frame::Done(done) => {
-                    let ended = self.done(&done).await;
-                    return match ended {
-                        Ok(done) => match to.send(AnswerEvent::Done(done)).await {
-                            Ok(()) => Ended::Well,
-                            Err(_) => Ended::Well,
-                        },
-                        Err(ended) => ended,
-                    };
-                }
-                Frame::Accepted(_) | Frame::Vector(_) | Frame::Segment(_) | Frame::Refused(_) => {}
-            }
-        }
-    }
-
-    /// All frames, where an answer is no use before it is whole.
-    async fn collect(&mut self) -> Result<(Vec<Frame>, Done), Ended> {
-        let mut frames = Vec::new();
-        loop {
-            match self.frame().await? {
-                Frame::Done(done) => return Ok((frames, self.done(&done).await?)),
-                frame => {
-                    match &frame {
-                        Frame::Segment(part) => self.tokens.extend_from_slice(&part.tokens),
-                        Frame::Vector(vector) => {
-                            self.tokens.extend(vector.iter().map(|number| number.to_bits()))
-                        }
-                        _ => {}
-                    }
-                    frames.push(frame);
-                }
-            }
-        }
-    }
-
-    /// The next frame, over a new connection where the old one broke.
-    async fn frame(&mut self) -> Result<Frame, Ended> {
-        let mut attempts = 0;
-        loop {
-            let error = match self.frames.next().await {
-                Ok(Some(Frame::Refused(refused))) => {
-                    self.purse.refused(self.request.request, &refused);
-                    return Err(self.market.refusal(&self.purse, &refused.into()));
-                }
-                Ok(Some(frame)) => return Ok(frame),
-                Ok(None) => LinkError::BrokenOff,
-                Err(error) => error,
-            };
-            let count = self.frames.count();
-            attempts += 1;
-            if attempts > RESUMES {
-                return Err(self.give_up(&error));
-            }
-            tokio::time::sleep(RESUME_PAUSE * attempts).await;
-            match self.purse.link.resume(self.purse.session(), self.request.request, count).await {
-                Ok(frames) => self.frames = frames.after(count),
-                Err(LinkError::Refused(refused)) if refused.reason == Reason::UnknownRequest => {
-                    // It never had it, or lost it before it charged anything.
-                    self.purse.refused(self.request.request, &refused);
-                    return Err(self.market.failed(&self.purse, &error));
-                }
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn give_up(&self, error: &LinkError) -> Ended {
-        self.purse.lost(self.request.request);
-        self.market.failed(&self.purse, error)
-    }
-
-    /// Checks the end: what was charged against what came, and the commitment to both.
-    async fn done(&mut self, done: &SessionDone) -> Result<Done, Ended> {
-        let (seller, used) = (self.purse.seller.clone(), done.used);
-        let output = match &self.request.work {
-            Work::Chat(_) | Work::Completion(_) => self.tokens.len(),
-            Work::Embeddings(_) | Work::Transcription(_) => 0,
-        };
-        let output = u32::try_from(output).unwrap_or(u32::MAX);
-        let input = used.input.saturating_add(used.cached_input);
-        if let Work::Chat(_) | Work::Completion(_) = &self.request.work {
-            let shown = u32::try_from(done.input_tokens.len()).unwrap_or(u32::MAX);
-            let params = self.request.work.params_digest(done.limit, &[]);
-            let committed = done.transcript(&seller.model_id, &params, &self.tokens);
-            let names_it = committed.is_some_and(|hash| hash.0 == done.receipt.content.transcript);
-            if shown != input || !names_it {
-                return Err(self.market.dishonest(&self.purse, "its receipt names another prompt or answer"));
-            }
-        }
-        let counted = Counted { input: self.counted_input, output };
-        if let Err(fault) = self.purse.done(done, &counted).await {
-            return Err(self.market.faulty(&self.purse, fault));
-        }
-        Ok(Done {
-            finish: done.finish_reason,
-            usage: Usage {
-                prompt_tokens: input.into(),
-                cached_tokens: used.cached_input.into(),
-                completion_tokens: used.output.into(),
-            },
-            paid: Paid {
-                worker: seller.expected.worker.to_string(),
-                session: self.purse.session().job.to_string(),
-                amount: seller.prices.cost(&used),
-            },
-        })
-    }
-
-    /// Takes the request back. What was made is charged, and shows in the next report.
-    async fn cancel(&self) {
-        let id = self.request.request;
-        self.purse.lost(id);
-        let _ = self.purse.link.cancel(self.purse.session(), id).await;
-        if let Err(error) = self.purse.reconcile().await {
-            self.market.not_reconciled(&self.purse, &error);
-        }
-    }
-}
-
 impl Inner {
-    async fn sellers(&self) -> Result<Arc<Vec<Seller>>, ApiError> {
+    pub(crate) async fn sellers(&self) -> Result<Arc<Vec<Seller>>, ApiError> {
         let mut cached = self.sellers.lock().await;
         if let Some((at, sellers)) = cached.as_ref()
             && at.elapsed() < SELLERS_FRESH
@@ -566,25 +391,28 @@ impl Inner {
     }
 
     /// Whom to ask, the best first.
-    fn ranked(&self, mut sellers: Vec<Seller>, bound: &UnitBound) -> Vec<Seller> {
+    pub(crate) fn ranked(&self, mut sellers: Vec<Seller>, bound: &UnitBound) -> Vec<Seller> {
         let spending = &self.parts.spending;
         let (dishonest, record) = (lock(&self.dishonest).clone(), lock(&self.record).clone());
+        let now_s = now_s();
         sellers.retain(|seller| {
             !dishonest.contains(&seller.expected.worker)
+                && seller.expected.attested_until_s > now_s
                 && seller.stake >= spending.min_stake
                 && spending.max_prices.as_ref().is_none_or(|most| seller.prices.at_most(most))
         });
         let units = Units { input: bound.input, cached_input: 0, output: bound.output };
         sellers.sort_by_cached_key(|seller| {
-            let record = record.get(&seller.expected.worker).copied().unwrap_or_default();
-            let failed = record.failed_at.is_some_and(|at| at.elapsed() < FAILURE_COUNTS);
-            let slow = (record.first_ms / 50.0) as u64;
+            let record = record.get(&seller.expected.worker);
+            let failed_at = record.and_then(|record| record.failed_at);
+            let failed = failed_at.is_some_and(|at| at.elapsed() < FAILURE_COUNTS);
+            let slow = record.map_or(0, |record| (record.first_ms / 50.0) as u64);
             (failed, price_for(&seller.prices, &units), slow, seller.expected.worker.address.0)
         });
         sellers
     }
 
-    async fn start_at(
+    pub(crate) async fn start_at(
         self: &Arc<Self>,
         seller: &Seller,
         bound: UnitBound,
@@ -592,47 +420,43 @@ impl Inner {
         counted_input: Option<u32>,
     ) -> Result<Stop, Ended> {
         let purse = self.purse(seller, &bound).await?;
-        let request = loop {
+        let (request, mut flight) = loop {
             match purse.begin(bound, work.clone()).await {
-                Ok(request) => break request,
+                Ok(begun) => break begun,
+                // What nobody waits for any more may not have been charged.
+                Err(PurseError::Ledger(BuyerError::OverBudget { .. }))
+                    if purse.has_lost() && self.reconciled(&purse).await? => {}
                 Err(PurseError::Ledger(BuyerError::OverBudget { needed, .. })) => {
-                    self.top_up(&purse, needed).await?;
+                    let (market, purse) = (self.clone(), purse.clone());
+                    apart(async move { market.top_up(&purse, needed).await }).await?;
                 }
                 Err(PurseError::Ledger(BuyerError::Faulty(fault))) => return Err(self.faulty(&purse, fault)),
                 Err(PurseError::Ledger(error)) => {
-                    self.drop_purse(&purse);
+                    self.retire(&purse);
                     return Err(Ended::Elsewhere(ApiError::upstream(error.to_string())));
                 }
                 Err(error) => return Err(Ended::Finally(ApiError::upstream(error.to_string()))),
             }
         };
         let began = Instant::now();
-        let stop = |frames| Stop {
-            market: self.clone(),
-            purse: purse.clone(),
-            request: request.clone(),
-            frames,
-            counted_input,
-            began,
-            tokens: Vec::new(),
-        };
         let mut attempts = 0;
         loop {
-            match purse.link.start(&request).await {
-                Ok(frames) => return Ok(stop(frames)),
+            match purse.link().start(&request).await {
+                Ok(frames) => {
+                    return Ok(Stop::new(self.clone(), purse, request, flight, frames, counted_input, began));
+                }
                 Err(LinkError::Refused(refused)) if is_for_later(refused.reason) && attempts < LATER => {
                     // The worker has not seen the block in which the session was opened or topped up.
                     attempts += 1;
                     tokio::time::sleep(LATER_PAUSE).await;
                 }
                 Err(error @ LinkError::Refused(refused)) => {
-                    purse.refused(request.request, &refused);
+                    flight.refused(&refused);
                     return Err(self.refusal(&purse, &error));
                 }
                 Err(error) => {
-                    match error.is_uncertain() {
-                        true => purse.lost(request.request),
-                        false => purse.refused(request.request, &Reason::Cancelled.into()),
+                    if !error.is_uncertain() {
+                        flight.refused(&Reason::Cancelled.into());
                     }
                     return Err(self.failed(&purse, &error));
                 }
@@ -640,37 +464,59 @@ impl Inner {
         }
     }
 
+    /// Whether something that was lost is settled now.
+    async fn reconciled(self: &Arc<Self>, purse: &Arc<Purse>) -> Result<bool, Ended> {
+        match purse.reconcile().await {
+            Ok(()) => Ok(!purse.has_lost()),
+            Err(ReconcileError::Fault(fault)) => Err(self.faulty(purse, fault)),
+            Err(ReconcileError::Link(_)) => Ok(false),
+        }
+    }
+
     /// The session with a worker, opened where there is none.
     async fn purse(self: &Arc<Self>, seller: &Seller, bound: &UnitBound) -> Result<Arc<Purse>, Ended> {
-        let place = (seller.expected.worker.clone(), seller.model_id);
-        let fits = |purse: &Arc<Purse>| {
+        if let Some(purse) = self.known(seller)? {
+            return Ok(purse);
+        }
+        let (market, seller, bound) = (self.clone(), seller.clone(), *bound);
+        apart(async move {
+            let _spending = market.spending.lock().await;
+            if let Some(purse) = market.known(&seller)? {
+                return Ok(purse);
+            }
+            if let Some(old) = lock(&market.purses).remove(&place(&seller)) {
+                let market = market.clone();
+                tokio::spawn(async move { market.end(old).await });
+            }
+            market.open(&seller, &bound).await
+        })
+        .await
+    }
+
+    /// The open session with a worker, where its terms are still the worker's.
+    fn known(self: &Arc<Self>, seller: &Seller) -> Result<Option<Arc<Purse>>, Ended> {
+        let Some(purse) = lock(&self.purses).get(&place(seller)).cloned() else { return Ok(None) };
+        let fault = purse.ledger().fault();
+        if let Some(fault) = fault {
+            return Err(self.faulty(&purse, fault));
+        }
+        let fits = {
             let ledger = purse.ledger();
             let facts = ledger.facts();
-            // A worker that has registered anew signs with another key, and needs another session.
+            // A worker that has registered a new key signs with that, and needs another session.
             facts.receipt_key == seller.expected.receipt_key
-                && facts.prices.at_most(&seller.prices)
-                && seller.prices.at_most(&facts.prices)
+                && facts.prices == seller.prices
+                && facts.status == JobStatus::Session
                 && u64::from(facts.until) > now_s() + u64::from(SESSION_MARGIN_S)
-                && ledger.fault().is_none()
         };
-        let known = |inner: &Self| lock(&inner.purses).get(&place).cloned().filter(fits);
-        if let Some(purse) = known(self) {
-            return Ok(purse);
+        if !fits {
+            return Ok(None);
         }
-        let _spending = self.spending.lock().await;
-        if let Some(purse) = known(self) {
-            return Ok(purse);
+        let bound_to = purse.seller();
+        if bound_to.expected != seller.expected || bound_to.endpoint != seller.endpoint {
+            purse.rebind(seller.clone(), self.link(seller, purse.key())?);
         }
-        if let Some(old) = lock(&self.purses).remove(&place) {
-            tokio::spawn(async move {
-                if let Err(error) = old.close().await {
-                    tracing::warn!(%error, session = %old.session(), "a session that is replaced ends at its time");
-                }
-            });
-        }
-        let purse = self.open(seller, bound).await?;
-        lock(&self.purses).insert(place, purse.clone());
-        Ok(purse)
+        Ok(Some(purse))
     }
 
     async fn open(self: &Arc<Self>, seller: &Seller, bound: &UnitBound) -> Result<Arc<Purse>, Ended> {
@@ -678,11 +524,17 @@ impl Inner {
         let spending = &self.parts.spending;
         let units = Units { input: bound.input, cached_input: 0, output: bound.output };
         let needed = Amount::try_from(seller.prices.cost(&units)).map_err(|_| over_budget("this request"))?;
-        let deposit = spending.deposit.max(needed).max(seller.min_deposit);
         let failed = |error: GroundError| Ended::Finally(ApiError::upstream(error.to_string()));
-        let fees = ground.opening_fees(seller, deposit).await.map_err(failed)?;
-        let sent = deposit.checked_add(fees).ok_or_else(|| over_budget("a session"))?;
-        self.within_budget(sent)?;
+        self.may_open(&seller.expected.worker)?;
+        // Where the budget has less left than a whole step, what is needed will do.
+        let least = needed.max(seller.min_deposit);
+        let mut deposit = spending.deposit.max(least);
+        let (mut fees, mut money) = self.opening_cost(seller, deposit).await.map_err(failed)?;
+        if self.within_budget(money.committed()).await.is_err() {
+            deposit = least;
+            (fees, money) = self.opening_cost(seller, deposit).await.map_err(failed)?;
+            self.within_budget(money.committed()).await?;
+        }
         let nonce = rand::rng().random();
         let job = ground.job_address(nonce).map_err(failed)?;
         let now_s = ground.now_s().await.map_err(failed)?;
@@ -690,7 +542,7 @@ impl Inner {
             job: job.clone(),
             worker: seller.expected.worker.clone(),
             model_id: seller.model_id,
-            sent,
+            money,
             stage: Stage::Opening { until_s: now_s.saturating_add(OPENING_S) },
         };
         self.put(&stored).await?;
@@ -699,6 +551,7 @@ impl Inner {
             seller,
             nonce,
             deposit,
+            fees,
             lives_for_s: spending.session_s,
             settle_within_s: spending.settle_within_s,
         };
@@ -711,14 +564,66 @@ impl Inner {
                 return Err(failed(error));
             }
         };
+        self.opened(&seller.expected.worker);
+        if facts.status.is_closed() {
+            stored.stage = Stage::Over { spent: spent(&stored.money, &facts) };
+            self.put(&stored).await?;
+            return Err(Ended::Elsewhere(ApiError::upstream("worker: its contract refused the session")));
+        }
         let ledger = BuyerLedger::new(facts.clone(), facts.deposit);
         stored.stage = Stage::Open(Box::new(ledger.record()));
         self.put(&stored).await?;
-        self.assemble(seller.clone(), ledger, sent)
+        let purse = self.assemble(seller.clone(), ledger, stored.money)?;
+        let other = lock(&self.purses).insert(place(seller), purse.clone());
+        if let Some(other) = other {
+            let market = self.clone();
+            tokio::spawn(async move { market.end(other).await });
+        }
+        Ok(purse)
     }
 
-    fn assemble(&self, seller: Seller, ledger: BuyerLedger, sent: Amount) -> Result<Arc<Purse>, Ended> {
+    /// What the message brings beside the deposit, and what all of it may cost.
+    async fn opening_cost(&self, seller: &Seller, deposit: Amount) -> Result<(Amount, Money), GroundError> {
+        let ground = &self.parts.ground;
+        let fees = ground.opening_fees(seller, deposit).await?;
+        let all = [deposit, fees, ground.message_fee()];
+        let sent = all.into_iter().try_fold(Amount::ZERO, Amount::checked_add);
+        let reserve = ground.action_fees().checked_add(ground.message_fee());
+        let most = Amount::new(u64::MAX);
+        Ok((fees, Money { sent: sent.unwrap_or(most), reserve: reserve.unwrap_or(most), top_up: None }))
+    }
+
+    /// A worker that refuses what was opened for it costs fees each time.
+    fn may_open(&self, worker: &StdAddr) -> Result<(), Ended> {
+        let mut record = lock(&self.record);
+        let opened = &mut record.entry(worker.clone()).or_default().opened_at;
+        while opened.front().is_some_and(|at| at.elapsed() > OPENINGS_WITHIN) {
+            opened.pop_front();
+        }
+        match opened.len() < OPENINGS {
+            true => Ok(()),
+            false => Err(Ended::Elsewhere(ApiError::upstream(
+                "gateway: too many sessions were opened with this worker within an hour; it is not tried for a while",
+            ))),
+        }
+    }
+
+    fn opened(&self, worker: &StdAddr) {
+        lock(&self.record).entry(worker.clone()).or_default().opened_at.push_back(Instant::now());
+    }
+
+    fn assemble(&self, seller: Seller, ledger: BuyerLedger, money: Money) -> Result<Arc<Purse>, Ended> {
         let key: SigningKey = self.parts.ground.session_key(&ledger.session().job);
+        let link = self.link(&seller, &key)?;
+        let job = ledger.session().job.clone();
+        let purse = Arc::new(Purse::new(seller, link, key, ledger, money, self.parts.store.clone()));
+        let mut live = lock(&self.live);
+        live.retain(|_, purse| purse.strong_count() > 0);
+        live.insert(job, Arc::downgrade(&purse));
+        Ok(purse)
+    }
+
+    fn link(&self, seller: &Seller, key: &SigningKey) -> Result<Arc<Link>, Ended> {
         let refused =
             |error: &dyn std::fmt::Display| Ended::Finally(ApiError::upstream(format!("gateway: {error}")));
         let identity = Identity::session(key.clone()).map_err(|error| refused(&error))?;
@@ -729,37 +634,86 @@ impl Inner {
             Arc::new(ra_tls::SystemClock),
         )
         .map_err(|error| refused(&error))?;
-        let link = Link::new(seller.endpoint.clone(), connector, self.parts.limits);
-        Ok(Arc::new(Purse::new(seller, link, key, ledger, sent, self.parts.store.clone())))
+        Ok(Link::new(seller.endpoint.clone(), connector, self.parts.limits))
     }
 
     async fn top_up(self: &Arc<Self>, purse: &Arc<Purse>, needed: Amount) -> Result<(), Ended> {
         let _spending = self.spending.lock().await;
+        let ground = &self.parts.ground;
+        let failed = |error: &dyn std::fmt::Display| Ended::Finally(ApiError::upstream(error.to_string()));
+        let now_s = ground.now_s().await.map_err(|error| failed(&error))?;
+        if purse.money().top_up.is_some() {
+            let facts = ground.facts(&purse.session().job).await.map_err(|error| failed(&error))?;
+            purse
+                .account(facts.as_ref(), |money| resolve_top_up(money, facts.as_ref(), now_s))
+                .await
+                .map_err(|error| failed(&error))?;
+            if purse.money().top_up.is_some() {
+                return Err(Ended::Elsewhere(ApiError::upstream(
+                    "chain: a top-up of this session is not seen yet; ask again in some minutes",
+                )));
+            }
+        }
         let deposit = purse.ledger().facts().deposit;
         if deposit >= needed {
             return Ok(());
         }
         let missing = needed.saturating_sub(deposit);
-        let amount = self.parts.spending.deposit.max(missing);
+        let sum = |amount: Amount| {
+            let fees = ground.action_fees().checked_add(ground.message_fee());
+            fees.and_then(|fees| amount.checked_add(fees)).ok_or_else(|| over_budget("this request"))
+        };
         // Where the budget has less left than a whole step, what is missing will do.
-        let amount = if self.within_budget(amount).is_ok() { amount } else { missing };
-        self.within_budget(amount)?;
+        let mut amount = self.parts.spending.deposit.max(missing);
+        if self.within_budget(sum(amount)?).await.is_err() {
+            amount = missing;
+            self.within_budget(sum(amount)?).await?;
+        }
+        let top_up = TopUp {
+            sent: sum(amount)?,
+            deposit: deposit.checked_add(amount).ok_or_else(|| over_budget("this request"))?,
+            until_s: now_s.saturating_add(OPENING_S),
+        };
+        purse.account(None, |money| money.top_up = Some(top_up)).await.map_err(|error| failed(&error))?;
         tracing::info!(session = %purse.session(), amount = %amount, "topping a session up");
-        let facts = self
-            .parts
-            .ground
-            .top_up(purse.session(), amount)
-            .await
-            .map_err(|error| Ended::Finally(ApiError::upstream(error.to_string())))?;
-        purse
-            .update(&facts, amount)
-            .await
-            .map_err(|error| Ended::Finally(ApiError::upstream(error.to_string())))?;
+        let facts = match ground.top_up(purse.session(), amount).await {
+            Ok(facts) => facts,
+            Err(error) => {
+                if error.is_certain {
+                    purse.account(None, |money| money.top_up = None).await.map_err(|error| failed(&error))?;
+                }
+                return Err(failed(&error));
+            }
+        };
+        purse.account(Some(&facts), |money| money.top_up_landed()).await.map_err(|error| failed(&error))?;
         match facts.deposit >= needed {
             true => Ok(()),
-            false => Err(Ended::Elsewhere(ApiError::upstream(
-                "chain: the session was not topped up; it is ending",
-            ))),
+            false => {
+                self.retire(purse);
+                Err(Ended::Elsewhere(ApiError::upstream(
+                    "chain: the session was not topped up; it is ending",
+                )))
+            }
+        }
+    }
+
+    /// No new request goes to it.
+    fn retire(self: &Arc<Self>, purse: &Arc<Purse>) {
+        self.drop_purse(purse);
+        let (market, purse) = (self.clone(), purse.clone());
+        tokio::spawn(async move { market.end(purse).await });
+    }
+
+    /// Has a session ended by its worker, or on chain where that does not do it.
+    async fn end(&self, purse: Arc<Purse>) {
+        let Err(error) = purse.close().await else { return };
+        tracing::warn!(%error, session = %purse.session(), "asking on chain for the session's end");
+        if let Err(error) = purse.account(None, Money::spend_reserve).await {
+            tracing::warn!(%error, session = %purse.session(), "it ends at its time");
+            return;
+        }
+        if let Err(error) = self.parts.ground.ask_close(purse.session()).await {
+            tracing::warn!(%error, session = %purse.session(), "it ends at its time");
         }
     }
 
@@ -773,11 +727,18 @@ impl Inner {
         Ok(Amount::new(sum.unwrap_or(u64::MAX)))
     }
 
-    fn within_budget(&self, more: Amount) -> Result<(), Ended> {
-        let committed =
-            self.committed().map_err(|error| Ended::Finally(ApiError::upstream(error.to_string())))?;
+    /// Under the lock on spending.
+    async fn within_budget(self: &Arc<Self>, more: Amount) -> Result<(), Ended> {
+        let failed = |error: &dyn std::fmt::Display| Ended::Finally(ApiError::upstream(error.to_string()));
         let most = self.parts.spending.max_spend;
-        match committed.checked_add(more).is_some_and(|sum| sum <= most) {
+        let is_within = |committed: Amount| committed.checked_add(more).is_some_and(|sum| sum <= most);
+        if is_within(self.committed().map_err(|error| failed(&error))?) {
+            return Ok(());
+        }
+        // Sessions that have ended since have given back what they did not spend.
+        self.recover().await.map_err(|error| failed(&error))?;
+        let committed = self.committed().map_err(|error| failed(&error))?;
+        match is_within(committed) {
             true => Ok(()),
             false => Err(Ended::Finally(ApiError::over_budget(format!(
                 "client: {committed} nanoTON of the budget of {most} are spent or promised, and this needs {more} more; \
@@ -796,134 +757,167 @@ impl Inner {
         }
     }
 
+    /// Brings every session that is not in use up to what the chain says. Under the lock on spending.
     async fn recover(self: &Arc<Self>) -> Result<(), MarketError> {
-        let open: Vec<StoredSession> = self
-            .parts
-            .store
-            .sessions()?
-            .into_iter()
-            .filter(|stored| !matches!(stored.stage, Stage::Over { .. }))
-            .collect();
-        if open.is_empty() {
+        let mut idle: Vec<StoredSession> = self.parts.store.sessions()?;
+        idle.retain(|stored| {
+            !matches!(stored.stage, Stage::Over { .. })
+                && lock(&self.live).get(&stored.job).is_none_or(|purse| purse.strong_count() == 0)
+        });
+        if idle.is_empty() {
             return Ok(());
         }
         let sellers = self.parts.ground.sellers().await?;
         let now_s = self.parts.ground.now_s().await?;
-        for mut stored in open {
-            let facts = self.parts.ground.facts(&stored.job).await?;
-            let ended = match (&stored.stage, &facts) {
-                (_, Some(facts)) if facts.status.is_closed() => Some(spent(stored.sent, facts)),
-                (_, Some(_)) => None,
-                (Stage::Opening { until_s }, None) if now_s <= *until_s => continue,
-                (Stage::Opening { .. }, None) => {
-                    // The wallet's message was never taken.
-                    self.parts.store.remove(&stored.job)?;
-                    continue;
-                }
+        for stored in idle {
+            self.take_up(stored, &sellers, now_s).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_up(
+        self: &Arc<Self>,
+        mut stored: StoredSession,
+        sellers: &[Seller],
+        now_s: u32,
+    ) -> Result<(), MarketError> {
+        let ground = &self.parts.ground;
+        let facts = ground.facts(&stored.job).await?;
+        resolve_top_up(&mut stored.money, facts.as_ref(), now_s);
+        let Some(facts) = facts else {
+            match &stored.stage {
+                // The wallet's message was never taken.
+                Stage::Opening { until_s } if now_s > *until_s => self.parts.store.remove(&stored.job)?,
                 // Swept: what its last record allows is the most it can have cost.
-                (Stage::Open(record), None) => {
-                    Some(stored.sent.saturating_sub(record.facts.deposit.saturating_sub(record.promised)))
-                }
-                (Stage::Over { .. }, None) => continue,
-            };
-            if let Some(spent) = ended {
-                stored.stage = Stage::Over { spent };
-                self.parts.store.put(&stored)?;
-                continue;
-            }
-            let Some(facts) = facts else { continue };
-            let ledger = match &stored.stage {
                 Stage::Open(record) => {
-                    let mut ledger = BuyerLedger::restore(record.as_ref().clone());
-                    ledger.update(&facts, facts.deposit);
-                    ledger
+                    let unspent = record.facts.deposit.saturating_sub(record.promised);
+                    let spent = stored.money.sent.saturating_sub(unspent);
+                    stored.stage = Stage::Over { spent };
+                    self.parts.store.put(&stored)?;
                 }
-                Stage::Opening { .. } | Stage::Over { .. } => BuyerLedger::new(facts.clone(), facts.deposit),
-            };
-            let seller = sellers.iter().find(|seller| {
-                seller.expected.worker == stored.worker
-                    && seller.model_id == stored.model_id
-                    && seller.expected.receipt_key == facts.receipt_key
-            });
-            let Some(seller) = seller else {
-                tracing::warn!(session = %stored.job, "its worker is not on sale any more; asking on chain for its end");
-                let ended = match facts.status == contracts::job::JobStatus::Closing && facts.until < now_s {
-                    true => self.parts.ground.expire(ledger.session()).await,
-                    false => self.parts.ground.ask_close(ledger.session()).await,
-                };
-                if let Err(error) = ended {
-                    tracing::warn!(%error, session = %stored.job, "it ends at its time");
-                }
-                continue;
-            };
-            stored.stage = Stage::Open(Box::new(ledger.record()));
-            self.parts.store.put(&stored)?;
-            let Ok(purse) = self.assemble(seller.clone(), ledger, stored.sent) else { continue };
-            if let Err(error) = purse.reconcile().await {
-                self.not_reconciled(&purse, &error);
+                Stage::Opening { .. } | Stage::Over { .. } => {}
             }
-            lock(&self.purses).insert((stored.worker.clone(), stored.model_id), purse);
+            return Ok(());
+        };
+        if facts.status.is_closed() {
+            // A top-up that may still come is still counted.
+            if stored.money.top_up.is_none() {
+                stored.stage = Stage::Over { spent: spent(&stored.money, &facts) };
+                self.parts.store.put(&stored)?;
+            }
+            return Ok(());
+        }
+        let ledger = match &stored.stage {
+            Stage::Open(record) => {
+                let mut ledger = BuyerLedger::restore(record.as_ref().clone());
+                ledger.update(&facts, facts.deposit);
+                ledger
+            }
+            Stage::Opening { .. } | Stage::Over { .. } => BuyerLedger::new(facts.clone(), facts.deposit),
+        };
+        stored.stage = Stage::Open(Box::new(ledger.record()));
+        self.parts.store.put(&stored)?;
+        let is_dishonest = lock(&self.dishonest).contains(&stored.worker);
+        let seller = sellers.iter().find(|seller| {
+            seller.expected.worker == stored.worker
+                && seller.model_id == stored.model_id
+                && seller.expected.receipt_key == facts.receipt_key
+        });
+        let Some(seller) = seller.filter(|_| !is_dishonest && facts.status == JobStatus::Session) else {
+            let asked = match facts.until < now_s {
+                true => Some(ground.expire(ledger.session()).await),
+                // Once: it is closing then.
+                false if facts.status == JobStatus::Session => {
+                    tracing::warn!(session = %stored.job, "its worker is not on sale any more; asking on chain for its end");
+                    stored.money.spend_reserve();
+                    self.parts.store.put(&stored)?;
+                    Some(ground.ask_close(ledger.session()).await)
+                }
+                false => None,
+            };
+            if let Some(Err(error)) = asked {
+                tracing::warn!(%error, session = %stored.job, "it ends at its time");
+            }
+            return Ok(());
+        };
+        let Ok(purse) = self.assemble(seller.clone(), ledger, stored.money) else { return Ok(()) };
+        match purse.reconcile().await {
+            Ok(()) => {}
+            Err(ReconcileError::Fault(fault)) => {
+                drop(self.faulty(&purse, fault));
+                return Ok(());
+            }
+            Err(ReconcileError::Link(error)) => {
+                tracing::debug!(%error, session = %purse.session(), "the worker did not say what it charged");
+                purse.tidy();
+            }
+        }
+        // Two with one worker: one is enough.
+        let other = lock(&self.purses).insert(place(seller), purse);
+        if let Some(other) = other {
+            let market = self.clone();
+            tokio::spawn(async move { market.end(other).await });
         }
         Ok(())
     }
 
     // ---- what went wrong
 
-    fn refusal(&self, purse: &Arc<Purse>, error: &LinkError) -> Ended {
+    pub(crate) fn refusal(self: &Arc<Self>, purse: &Arc<Purse>, error: &LinkError) -> Ended {
         let LinkError::Refused(refused) = error else { return self.failed(purse, error) };
         let message = refused.to_string();
-        match (refused.party, refused.reason) {
-            (_, Reason::TooLarge | Reason::Unsupported | Reason::OverContext | Reason::BoundTooLow) => {
-                Ended::Finally(ApiError::invalid("messages", message))
+        match refused.reason {
+            Reason::TooLarge | Reason::Unsupported | Reason::OverContext | Reason::BoundTooLow => {
+                return Ended::Finally(ApiError::invalid("messages", message));
             }
-            (Party::Client, Reason::Cancelled) => Ended::Gone,
-            (Party::Client, _) => {
-                // The session is not what the worker wants any more.
-                self.drop_purse(purse);
-                Ended::Elsewhere(ApiError::upstream(message))
-            }
-            (Party::Worker, _) => {
+            Reason::TooManyOpen => return Ended::Elsewhere(ApiError::busy(message)),
+            Reason::Busy => {
                 self.mark_failed(purse);
-                match refused.reason {
-                    Reason::Busy => Ended::Elsewhere(ApiError::busy(message)),
-                    _ => Ended::Elsewhere(ApiError::upstream(message)),
-                }
+                return Ended::Elsewhere(ApiError::busy(message));
             }
+            // The session is not what the worker wants any more, or the worker has lost it.
+            Reason::UnknownSession
+            | Reason::WrongKey
+            | Reason::OtherSeller
+            | Reason::TermsBelowOffer
+            | Reason::BeforeJournal
+            | Reason::SessionEnded
+            | Reason::BadVoucher
+            | Reason::VoucherTooLow
+            | Reason::DepositTooLow
+            | Reason::BehindReceipt
+            | Reason::SessionFull => self.retire(purse),
+            _ => {}
         }
+        self.mark_failed(purse);
+        Ended::Elsewhere(ApiError::upstream(message))
     }
 
-    fn failed(&self, purse: &Arc<Purse>, error: &LinkError) -> Ended {
+    pub(crate) fn failed(&self, purse: &Arc<Purse>, error: &LinkError) -> Ended {
         self.mark_failed(purse);
-        tracing::warn!(%error, worker = %purse.seller.expected.worker, "a worker failed");
+        tracing::warn!(%error, worker = %purse.seller().expected.worker, "a worker failed");
         Ended::Elsewhere(ApiError::upstream(error.to_string()))
     }
 
-    fn faulty(&self, purse: &Arc<Purse>, fault: Fault) -> Ended {
+    pub(crate) fn faulty(self: &Arc<Self>, purse: &Arc<Purse>, fault: Fault) -> Ended {
         self.dishonest(purse, &fault.to_string())
     }
 
-    fn dishonest(&self, purse: &Arc<Purse>, why: &str) -> Ended {
-        lock(&self.dishonest).insert(purse.seller.expected.worker.clone());
-        self.drop_purse(purse);
-        tracing::warn!(worker = %purse.seller.expected.worker, why, "a worker is dishonest and is asked for nothing more");
-        Ended::Elsewhere(ApiError::upstream(format!("worker: {why}; it is asked for nothing more")))
-    }
-
-    fn not_reconciled(&self, purse: &Arc<Purse>, error: &ReconcileError) {
-        match error {
-            ReconcileError::Fault(fault) => drop(self.faulty(purse, *fault)),
-            ReconcileError::Link(error) => {
-                tracing::debug!(%error, session = %purse.session(), "the worker did not say what it charged");
-            }
+    pub(crate) fn dishonest(self: &Arc<Self>, purse: &Arc<Purse>, why: &str) -> Ended {
+        let worker = purse.seller().expected.worker.clone();
+        tracing::warn!(%worker, why, "a worker is dishonest and is asked for nothing more");
+        if lock(&self.dishonest).insert(worker) {
+            self.retire(purse);
         }
+        Ended::Elsewhere(ApiError::upstream(format!("worker: {why}; it is asked for nothing more")))
     }
 
     fn mark_failed(&self, purse: &Purse) {
         let mut record = lock(&self.record);
-        record.entry(purse.seller.expected.worker.clone()).or_default().failed_at = Some(Instant::now());
+        record.entry(purse.seller().expected.worker.clone()).or_default().failed_at = Some(Instant::now());
     }
 
-    fn first_piece(&self, worker: &StdAddr, after: Duration) {
+    pub(crate) fn first_piece(&self, worker: &StdAddr, after: Duration) {
         let mut record = lock(&self.record);
         let record = record.entry(worker.clone()).or_default();
         let ms = after.as_secs_f64() * 1e3;
@@ -932,7 +926,7 @@ impl Inner {
     }
 
     fn drop_purse(&self, purse: &Purse) {
-        let place = (purse.seller.expected.worker.clone(), purse.seller.model_id);
+        let place = place(&purse.seller());
         let mut purses = lock(&self.purses);
         if purses.get(&place).is_some_and(|known| known.session() == purse.session()) {
             purses.remove(&place);
@@ -940,7 +934,7 @@ impl Inner {
     }
 }
 
-fn matching(sellers: &[Seller], model: &str) -> Result<Vec<Seller>, ApiError> {
+pub(crate) fn matching(sellers: &[Seller], model: &str) -> Result<Vec<Seller>, ApiError> {
     let matching: Vec<Seller> = sellers
         .iter()
         .filter(|seller| name_of(seller, sellers) == model || seller.model_id.to_string() == model)
@@ -952,7 +946,7 @@ fn matching(sellers: &[Seller], model: &str) -> Result<Vec<Seller>, ApiError> {
     }
 }
 
-fn nobody() -> ApiError {
+pub(crate) fn nobody() -> ApiError {
     ApiError::upstream("gateway: no worker of this model is within the limits on prices and stake")
 }
 
@@ -967,44 +961,33 @@ fn name_of(seller: &Seller, sellers: &[Seller]) -> String {
     }
 }
 
-/// What a request may be charged at most. Where the input is not counted, a token has at least one byte, and a template
-/// adds little to each message.
-fn bound_of(work: &Work, counted: Option<u32>) -> UnitBound {
-    let text = |text: &str| text.len() + 8;
-    let (input, output) = match work {
-        Work::Chat(chat) => {
-            let messages: usize = chat
-                .messages
-                .iter()
-                .map(|message| {
-                    let calls = message.tool_calls.iter();
-                    text(&message.role)
-                        + text(&message.content)
-                        + message.name.as_deref().map_or(0, text)
-                        + calls.map(|call| text(&call.name) + text(&call.arguments) + 64).sum::<usize>()
-                })
-                .sum();
-            let tools: usize = chat.tools.iter().map(|tool| tool.0.to_string().len() * 2).sum();
-            (messages + tools + TEMPLATE_TOKENS, chat.params.max_output_tokens)
-        }
-        Work::Completion(completion) => (text(&completion.prompt), completion.params.max_output_tokens),
-        Work::Embeddings(embeddings) => (embeddings.texts.iter().map(|one| text(one)).sum(), 0),
-        // A second of the least that any recording has: 8 kHz, 8 bits.
-        Work::Transcription(recording) => (recording.audio.len() / 8_000 + 1, 0),
-    };
-    UnitBound { input: counted.unwrap_or_else(|| u32::try_from(input).unwrap_or(u32::MAX)), output }
-}
-
-fn logprob(logprob: &session::message::TokenLogprobs) -> TokenLogprob {
-    let mut bytes = logprob.bytes.iter().map(|text| hex::decode(text).unwrap_or_default());
-    let token = bytes.next().unwrap_or_default();
-    let top = logprob.top.iter().map(|(_, value)| (bytes.next().unwrap_or_default(), *value)).collect();
-    TokenLogprob { token, logprob: logprob.logprob, top }
-}
-
 /// What did not come back of what was sent.
-fn spent(sent: Amount, facts: &SessionFacts) -> Amount {
-    sent.saturating_sub(facts.deposit.saturating_sub(facts.paid))
+fn spent(money: &Money, facts: &SessionFacts) -> Amount {
+    money.sent.saturating_sub(facts.deposit.saturating_sub(facts.paid))
+}
+
+/// A top-up is there, can come no more, or is still awaited.
+fn resolve_top_up(money: &mut Money, facts: Option<&SessionFacts>, now_s: u32) {
+    let Some(top_up) = money.top_up else { return };
+    match facts {
+        Some(facts) if facts.deposit >= top_up.deposit => money.top_up_landed(),
+        _ if now_s > top_up.until_s => money.top_up = None,
+        _ => {}
+    }
+}
+
+fn place(seller: &Seller) -> (StdAddr, HashBytes) {
+    (seller.expected.worker.clone(), seller.model_id)
+}
+
+/// In a task of its own: once begun, the wallet's business is brought to its end whoever waits for it.
+async fn apart<T: Send + 'static>(
+    task: impl Future<Output = Result<T, Ended>> + Send + 'static,
+) -> Result<T, Ended> {
+    match tokio::spawn(task).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Ended::Finally(ApiError::upstream("gateway: it is stopping"))),
+    }
 }
 
 fn price_for(prices: &Prices, units: &Units) -> Nanoton {
@@ -1030,7 +1013,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// By which models' prices are compared in a list.
 const TYPICAL: Units = Units { input: 700, cached_input: 0, output: 300 };
-const TEMPLATE_TOKENS: usize = 256;
 const SELLERS_FRESH: Duration = Duration::from_secs(30);
 const SELLERS_STALE: Duration = Duration::from_secs(300);
 /// How long a failure keeps a worker behind others.
@@ -1039,7 +1021,8 @@ const FAILURE_COUNTS: Duration = Duration::from_secs(120);
 const SESSION_MARGIN_S: u32 = 900;
 /// How long the wallet's message can be taken.
 const OPENING_S: u32 = 300;
-const RESUMES: u32 = 3;
-const RESUME_PAUSE: Duration = Duration::from_millis(200);
 const LATER: u32 = 40;
 const LATER_PAUSE: Duration = Duration::from_millis(500);
+/// Sessions opened with one worker, and within which time.
+const OPENINGS: usize = 4;
+const OPENINGS_WITHIN: Duration = Duration::from_secs(3_600);

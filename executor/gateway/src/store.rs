@@ -24,9 +24,63 @@ pub struct StoredSession {
     /// For which model.
     pub model_id: HashBytes,
     /// What the wallet has sent for it, or is about to.
-    pub sent: Amount,
+    pub money: Money,
     /// Where it is.
     pub stage: Stage,
+}
+
+/// The wallet's money in a session, fees included. All of it is written down before the wallet is asked to send it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Money {
+    /// Sent for good, or about to be.
+    pub sent: Amount,
+    /// Set aside for asking on chain for its end.
+    pub reserve: Amount,
+    /// A top-up that the chain has not shown yet.
+    pub top_up: Option<TopUp>,
+}
+
+/// See [`Money::top_up`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopUp {
+    /// With fees.
+    pub sent: Amount,
+    /// The deposit it makes.
+    pub deposit: Amount,
+    /// Unix time after which the wallet's message can no longer be taken.
+    pub until_s: u32,
+}
+
+impl Money {
+    /// All of it.
+    pub fn committed(&self) -> Amount {
+        let top_up = self.top_up.map_or(Amount::ZERO, |top_up| top_up.sent);
+        plus(plus(self.sent, self.reserve), top_up)
+    }
+
+    /// The top-up shows on chain.
+    pub fn top_up_landed(&mut self) {
+        if let Some(top_up) = self.top_up.take() {
+            self.sent = plus(self.sent, top_up.sent);
+        }
+    }
+
+    /// What was set aside is sent.
+    pub fn spend_reserve(&mut self) {
+        self.sent = plus(self.sent, std::mem::take(&mut self.reserve));
+    }
+}
+
+/// A proof, and what has to be said beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptProof {
+    /// Signed by the worker.
+    pub proof: Proof,
+    /// Of the registration whose key signed.
+    pub registration_seqno: u32,
 }
 
 /// Where a session is.
@@ -51,10 +105,14 @@ impl StoredSession {
     /// What of the user's money it has taken, or may yet take.
     pub fn committed(&self) -> Amount {
         match &self.stage {
-            Stage::Opening { .. } | Stage::Open(_) => self.sent,
+            Stage::Opening { .. } | Stage::Open(_) => self.money.committed(),
             Stage::Over { spent } => *spent,
         }
     }
+}
+
+fn plus(one: Amount, other: Amount) -> Amount {
+    one.checked_add(other).unwrap_or(Amount::new(u64::MAX))
 }
 
 /// The store cannot be used.
@@ -134,7 +192,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn keep_proof(&self, proof: &Proof) -> Result<(), StoreError> {
+    pub fn keep_proof(&self, proof: &KeptProof) -> Result<(), StoreError> {
         let bytes = serde_json::to_vec(proof)?;
         self.write(|transaction| {
             let mut table = transaction.open_table(PROOFS)?;
@@ -148,7 +206,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn proofs(&self) -> Result<Vec<Proof>, StoreError> {
+    pub fn proofs(&self) -> Result<Vec<KeptProof>, StoreError> {
         let read = || -> Result<Vec<Vec<u8>>, redb::Error> {
             let transaction = self.0.begin_read()?;
             let table = transaction.open_table(PROOFS)?;

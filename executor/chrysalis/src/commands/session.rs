@@ -17,6 +17,8 @@ pub(crate) enum SessionCommand {
     List(ListArguments),
     /// Have every open session ended by its worker, or on chain where the worker does not answer.
     Close(ListArguments),
+    /// Show the chain every kept proof that a worker signed two receipts of one sequence: its stake is cut.
+    Prove(ListArguments),
 }
 
 /// Which sessions.
@@ -50,6 +52,16 @@ pub(crate) async fn run(command: SessionCommand) -> anyhow::Result<Exit> {
             open.market.close().await;
             return show(&open.market, list.json, None).await;
         }
+        SessionCommand::Prove(list) => {
+            let open = list.market.open().await?;
+            let shown: Vec<String> = open.market.prove().await?.iter().map(ToString::to_string).collect();
+            match list.json {
+                true => println!("{}", json!({ "shown": shown })),
+                false if shown.is_empty() => println!("there is no proof that the chain has not seen"),
+                false => shown.iter().for_each(|session| println!("{session}: shown")),
+            }
+            return Ok(Exit::Success);
+        }
         SessionCommand::List(list) => list,
     };
     let open = list.market.open().await?;
@@ -77,7 +89,7 @@ async fn show(market: &gateway::SessionMarket, as_json: bool, only: Option<&str>
                 "worker": stored.worker.to_string(),
                 "model_id": stored.model_id.to_string(),
                 "state": state,
-                "sent_nanoton": stored.sent,
+                "sent_nanoton": stored.money.sent,
                 "deposit_nanoton": session.facts.as_ref().map(|facts| facts.deposit),
                 "promised_nanoton": promised,
                 "charged_nanoton": charged,
