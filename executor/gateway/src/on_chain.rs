@@ -137,7 +137,7 @@ impl<C: ChainAccess + ?Sized + 'static> Directory<C> {
         let Some(expected) = ExpectedWorker::of_state(self.network.id(), address.clone(), &view.state) else {
             return Ok(Vec::new());
         };
-        let Some(endpoint) = endpoint else { return Ok(Vec::new()) };
+        let Some(endpoint) = endpoint.or_else(|| view.state.endpoint()) else { return Ok(Vec::new()) };
         if view.state.paused {
             return Ok(Vec::new());
         }

@@ -51,6 +51,9 @@ pub struct WorkerConfig {
     /// An attestation is renewed this long before its end, or at half its life where that is shorter.
     #[serde(default = "default_renew_before_s")]
     pub renew_before_s: u32,
+    /// HOST:PORT at which gateways reach its sessions, as its contract is to name it; without it the contract's stays.
+    #[serde(default)]
+    pub endpoint: Option<String>,
     /// How long a worker told to stop goes on with the jobs it has.
     #[serde(default = "default_drain_s")]
     pub drain_s: u32,
@@ -73,6 +76,7 @@ impl WorkerConfig {
             order_valid_s: default_order_valid_s(),
             resend_every_s: default_resend_every_s(),
             renew_before_s: default_renew_before_s(),
+            endpoint: None,
             drain_s: default_drain_s(),
         }
     }

@@ -127,6 +127,7 @@ pub fn worker_facts(view: &AccountView) -> Option<WorkerFacts> {
             expires_at: attestation.expires_at,
         }),
         offers: offers.collect(),
+        endpoint: state.endpoint(),
     })
 }
 

@@ -55,6 +55,8 @@ pub struct Needs {
     pub attestation: bool,
     /// The model is not offered, or at other prices.
     pub offer: bool,
+    /// The contract names another endpoint, or none.
+    pub endpoint: bool,
 }
 
 impl Needs {
@@ -129,6 +131,7 @@ impl Registrant {
                 float: self.config.gas_float_nanoton,
                 attestation: true,
                 offer: true,
+                endpoint: self.config.endpoint.is_some(),
             };
         };
         let is_attested = facts.attestation.as_ref().is_some_and(|known| {
@@ -150,6 +153,7 @@ impl Registrant {
             float: if is_low { missing_float } else { Nanoton::ZERO },
             attestation: !is_attested,
             offer: !is_offered,
+            endpoint: self.config.endpoint.is_some() && self.config.endpoint != facts.endpoint,
         }
     }
 
@@ -224,6 +228,9 @@ impl Registrant {
         if needs.offer {
             let (prices, min_deposit) = (self.config.prices_nanoton_per_1k, self.config.min_deposit_nanoton);
             transfers.push(deploy::offer_model(network, owner, self.model_id, min_deposit, prices)?);
+        }
+        if needs.endpoint {
+            transfers.push(deploy::set_endpoint(network, owner, self.config.endpoint.as_deref())?);
         }
         Ok(transfers)
     }

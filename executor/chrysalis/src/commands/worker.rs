@@ -44,6 +44,10 @@ pub(crate) struct WorkerArguments {
     /// Sell sessions too, to gateways that connect here, ADDRESS:PORT.
     #[arg(long, env = "CHRYSALIS_LISTEN")]
     listen: Option<SocketAddr>,
+    /// Where gateways reach these sessions, HOST:PORT, as the worker's contract is to name it [default: the address of
+    /// --listen].
+    #[arg(long, env = "CHRYSALIS_ENDPOINT", requires = "listen")]
+    endpoint: Option<String>,
     /// What may be earned in a session, in nanoTON, before it is redeemed; all of it is lost with the keys.
     #[arg(long, default_value_t = 1_000_000_000)]
     redeem_above_nanoton: u64,
@@ -90,7 +94,9 @@ pub(crate) struct Operator {
 }
 
 pub(crate) async fn run(arguments: WorkerArguments) -> anyhow::Result<Exit> {
-    let operator = Operator::open(&arguments.operator)?;
+    let mut operator = Operator::open(&arguments.operator)?;
+    let listening = || arguments.listen.map(|listen| listen.to_string());
+    operator.config.endpoint = arguments.endpoint.clone().or_else(listening);
     let network_id = operator.network.id();
     let keys = Arc::new(operator.keys(arguments.ephemeral_keys)?);
     let model = operator.model.clone();

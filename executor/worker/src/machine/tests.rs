@@ -87,6 +87,7 @@ fn worker(as_of_s: u32, claim_seqno: u32) -> WorkerFacts {
             expires_at: START_S + 86_400,
         }),
         offers: vec![offer()],
+        endpoint: None,
     }
 }
 

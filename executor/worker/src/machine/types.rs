@@ -139,6 +139,8 @@ pub struct WorkerFacts {
     pub attestation: Option<AttestedKeys>,
     /// What it offers.
     pub offers: Vec<OfferFacts>,
+    /// Where its contract says that it serves sessions.
+    pub endpoint: Option<String>,
 }
 
 impl WorkerFacts {

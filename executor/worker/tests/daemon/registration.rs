@@ -96,6 +96,7 @@ async fn an_attestation_is_renewed_before_its_end_and_at_half_its_life_at_the_ea
                 royalty_bps: 500,
                 min_deposit: registrant.config.min_deposit_nanoton,
             }],
+            endpoint: None,
         };
         registrant.needs(Some(&known), &keys, now_s).attestation
     };
