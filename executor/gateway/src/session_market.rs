@@ -81,7 +81,9 @@ pub struct SessionMarket(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) parts: MarketParts,
-    sellers: tokio::sync::Mutex<Option<(Instant, Arc<Vec<Seller>>)>>,
+    sellers: Mutex<Option<(Instant, Arc<Vec<Seller>>)>>,
+    /// Held while they are read.
+    reading: tokio::sync::Mutex<()>,
     purses: Mutex<HashMap<(StdAddr, HashBytes), Arc<Purse>>>,
     /// Every purse that is still used, also of sessions that no new request goes to.
     live: Mutex<HashMap<StdAddr, Weak<Purse>>>,
@@ -118,7 +120,8 @@ impl SessionMarket {
     pub async fn start(parts: MarketParts) -> Result<Self, MarketError> {
         let market = Self(Arc::new(Inner {
             parts,
-            sellers: tokio::sync::Mutex::default(),
+            sellers: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
             purses: Mutex::default(),
             live: Mutex::default(),
             spending: tokio::sync::Mutex::default(),
@@ -366,27 +369,44 @@ impl Market for SessionMarket {
 }
 
 impl Inner {
-    pub(crate) async fn sellers(&self) -> Result<Arc<Vec<Seller>>, ApiError> {
-        let mut cached = self.sellers.lock().await;
-        if let Some((at, sellers)) = cached.as_ref()
+    /// Read anew in the background once it is half a minute old, and waited for when it is a minute old.
+    pub(crate) async fn sellers(self: &Arc<Self>) -> Result<Arc<Vec<Seller>>, ApiError> {
+        let known = lock(&self.sellers).clone();
+        match known {
+            Some((at, sellers)) if at.elapsed() < SELLERS_FRESH => Ok(sellers),
+            Some((at, sellers)) if at.elapsed() < SELLERS_WAIT => {
+                let market = self.clone();
+                tokio::spawn(async move { market.read_sellers().await });
+                Ok(sellers)
+            }
+            _ => {
+                let market = self.clone();
+                let reading = tokio::spawn(async move { market.read_sellers().await });
+                reading.await.map_err(|_| ApiError::upstream("gateway: it is stopping"))?
+            }
+        }
+    }
+
+    async fn read_sellers(&self) -> Result<Arc<Vec<Seller>>, ApiError> {
+        let _one_at_a_time = self.reading.lock().await;
+        let known = lock(&self.sellers).clone();
+        if let Some((at, sellers)) = &known
             && at.elapsed() < SELLERS_FRESH
         {
             return Ok(sellers.clone());
         }
-        match self.parts.ground.sellers().await {
-            Ok(sellers) => {
+        match (self.parts.ground.sellers().await, known) {
+            (Ok(sellers), _) => {
                 let sellers = Arc::new(sellers);
-                *cached = Some((Instant::now(), sellers.clone()));
+                *lock(&self.sellers) = Some((Instant::now(), sellers.clone()));
                 Ok(sellers)
             }
-            Err(error) => match cached.as_ref() {
-                // A liteserver that is away for a moment stops nobody; what is revoked meanwhile is, soon.
-                Some((at, sellers)) if at.elapsed() < SELLERS_STALE => {
-                    tracing::warn!(%error, "the chain cannot be read; using workers as of before");
-                    Ok(sellers.clone())
-                }
-                _ => Err(ApiError::upstream(error.to_string())),
-            },
+            // A liteserver that is away for a moment stops nobody; what is revoked meanwhile is, soon.
+            (Err(error), Some((at, sellers))) if at.elapsed() < SELLERS_STALE => {
+                tracing::warn!(%error, "the chain cannot be read; using workers as of before");
+                Ok(sellers)
+            }
+            (Err(error), _) => Err(ApiError::upstream(error.to_string())),
         }
     }
 
@@ -1014,6 +1034,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// By which models' prices are compared in a list.
 const TYPICAL: Units = Units { input: 700, cached_input: 0, output: 300 };
 const SELLERS_FRESH: Duration = Duration::from_secs(30);
+const SELLERS_WAIT: Duration = Duration::from_secs(60);
 const SELLERS_STALE: Duration = Duration::from_secs(300);
 /// How long a failure keeps a worker behind others.
 const FAILURE_COUNTS: Duration = Duration::from_secs(120);

@@ -210,6 +210,30 @@ async fn what_ended_gives_its_money_back_to_the_budget_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_worker_has_a_new_key_is_ended_on_chain_once() {
+    let place = Place::new();
+    let old = Worker::start(1, "answer-").await;
+    place.ledger.sell(&old, 1_000);
+    let market = place.market(10_000_000, 1_000_000).await;
+    ask(&market, chat("hello", 5)).await.1.unwrap();
+    let first = place.session().id;
+    drop(market);
+    place.ledger.gone(&old);
+    old.kill();
+    // The same Worker contract; its machine has made another key.
+    {
+        let mut books = place.ledger.books.lock().unwrap();
+        books.sellers[0].expected.receipt_key = public(&worker_key(2));
+    }
+    let market = place.market(10_000_000, 1_000_000).await;
+    assert_eq!(place.ledger.books.lock().unwrap().closing, vec![first.job.clone()]);
+    // Started again, it does not ask twice.
+    drop(market);
+    place.market(10_000_000, 1_000_000).await;
+    assert_eq!(place.ledger.books.lock().unwrap().closing, vec![first.job]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_stops_reading_has_paid_for_what_was_made_and_nothing_stays_reserved() {
     let place = Place::new();
     let worker = Worker::start(1, "answer-").await;
