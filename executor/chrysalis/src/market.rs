@@ -85,7 +85,7 @@ impl Market {
         name: &str,
         context: usize,
     ) -> anyhow::Result<()> {
-        let metadata = serde_json::json!({ "name": name, "context": context }).to_string();
+        let metadata = serde_json::json!({ "name": name, "context_tokens": context }).to_string();
         let transfer = deploy::register_model(
             &self.network,
             &code(Contract::Model),

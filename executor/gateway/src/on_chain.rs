@@ -10,6 +10,7 @@ use client::{
     read_job, read_model, read_worker, registered_workers, session_key, top_up_session,
 };
 use contracts::job::{ExpireJob, JobStatus, ReportEquivocation};
+use contracts::model_metadata::ModelMetadata;
 use contracts::money::Amount;
 use contracts::worker::Offer;
 use contracts::{CodeRef, HashBytes, Message, Network, SigningKey, StdAddr};
@@ -45,17 +46,6 @@ pub struct KnownWorker {
     pub address: String,
     /// HOST:PORT, where the one on chain is not to be used.
     pub endpoint: Option<String>,
-}
-
-/// What a publisher says of a model; whoever sells it may say less.
-#[derive(Deserialize, Default)]
-struct Metadata {
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    licence: String,
-    #[serde(default)]
-    context: u32,
 }
 
 impl<C: ChainAccess + ?Sized + 'static> Directory<C> {
@@ -172,15 +162,24 @@ impl<C: ChainAccess + ?Sized + 'static> Directory<C> {
             Err(error) => return Err(error),
         };
         let Some(state) = model.state else { return Ok(None) };
-        let metadata: Metadata = serde_json::from_slice(state.metadata.as_bytes()).unwrap_or_default();
+        // What is not of the usual form says nothing.
+        let metadata = serde_json::from_slice::<ModelMetadata>(state.metadata.as_bytes()).ok();
+        let text = |text: &str| text.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect::<String>();
         Ok(Some(Seller {
             expected: expected.clone(),
             endpoint: endpoint.to_owned(),
             model_id,
             model: offer.model,
-            model_name: metadata.name.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect(),
-            licence: metadata.licence.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect(),
-            context_tokens: metadata.context,
+            model_name: metadata.as_ref().map(|metadata| text(&metadata.name)).unwrap_or_default(),
+            licence: metadata
+                .as_ref()
+                .and_then(|metadata| metadata.licence.as_deref())
+                .map(text)
+                .unwrap_or_default(),
+            context_tokens: metadata
+                .as_ref()
+                .and_then(|metadata| metadata.context_tokens)
+                .unwrap_or_default(),
             publisher: state.publisher.to_string(),
             registered_at_s: 0,
             prices: offer.prices,

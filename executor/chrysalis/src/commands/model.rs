@@ -53,6 +53,12 @@ pub(crate) struct RegisterArguments {
     /// A name for people.
     #[arg(long, default_value = "")]
     name: String,
+    /// Its licence, an SPDX expression such as Apache-2.0.
+    #[arg(long)]
+    licence: Option<String>,
+    /// Tokens of prompt and answer together.
+    #[arg(long)]
+    context_tokens: Option<u32>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -104,7 +110,10 @@ async fn register(arguments: RegisterArguments) -> anyhow::Result<Exit> {
     let path = arguments.path.clone();
     let (id, _) = tokio::task::spawn_blocking(move || identify(&path)).await??;
     let sender: WalletSender<_> = arguments.wallet.sender(&at)?;
-    let metadata = json!({ "name": arguments.name }).to_string();
+    let metadata = json!({
+        "name": arguments.name, "licence": arguments.licence, "context_tokens": arguments.context_tokens,
+    })
+    .to_string();
     let transfer = deploy::register_model(
         &at.network,
         &code(Contract::Model),
