@@ -496,3 +496,6 @@ impl Drop for TurnTaken<'_> {
 const MAX_WAITING: usize = 64;
 /// Memory assumed free where the system does not say.
 const FREE_IF_UNKNOWN: u64 = 2 << 30;
+
+#[cfg(test)]
+mod tests;

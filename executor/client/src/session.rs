@@ -1,7 +1,9 @@
 //! Sessions from the wallet: open, top up, ask to end. What flows in one is off chain.
 
 use chain::{ChainAccess, ChainError, McBlock, StackValue, Transfer, Wallet};
-use contracts::job::{CloseSession, JobLimits, JobState, JobStorage, OpenSession, Seller, SessionTerms, TopUpJob};
+use contracts::job::{
+    CloseSession, JobLimits, JobState, JobStorage, OpenSession, Seller, SessionTerms, TopUpJob,
+};
 use contracts::money::Amount;
 use contracts::wire::Ref;
 use contracts::worker::Offer;
@@ -141,11 +143,8 @@ pub async fn read_job<C: ChainAccess + ?Sized>(
 ) -> Result<Option<(StdAddr, JobState)>, ClientError> {
     let view = chain.account(job, at).await?;
     let Some(data) = view.data() else { return Ok(None) };
-    let not_ours = |reason: &str| ClientError::NotOurs {
-        address: job.clone(),
-        what: "job",
-        reason: reason.to_owned(),
-    };
+    let not_ours =
+        |reason: &str| ClientError::NotOurs { address: job.clone(), what: "job", reason: reason.to_owned() };
     if view.code().map(|code| *code.repr_hash()) != Some(*network.generation.job_code.repr_hash()) {
         return Err(not_ours("its code is another"));
     }

@@ -19,7 +19,8 @@ fn the_attested_registration_is_the_one_before_the_next() {
         paused: false,
         attestation: None,
         offers: Default::default(),
-        history: Ref::new(WorkerHistory { operator: None, endpoint: None, receipt_keys: Default::default() }).unwrap(),
+        history: Ref::new(WorkerHistory { operator: None, endpoint: None, receipt_keys: Default::default() })
+            .unwrap(),
     };
     assert_eq!(ExpectedWorker::of_state(-239, worker.clone(), &state), None);
     let evidence = Evidence {

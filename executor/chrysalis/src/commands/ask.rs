@@ -221,3 +221,69 @@ const TEMPLATE_TOKENS: u32 = 256;
 /// Of a vector, as a result writes it, with its share of the rest.
 const BYTES_PER_NUMBER: u32 = 12;
 const MAX_LANGUAGE_BYTES: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        ask: AskArguments,
+    }
+
+    fn asked(arguments: &[&str], input: &[u8]) -> anyhow::Result<Asked> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("input");
+        std::fs::write(&path, input).unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        let line = [&["ask", "--prompt-file", &path][..], arguments].concat();
+        Line::try_parse_from(line)?.ask.read()
+    }
+
+    #[test]
+    fn each_task_is_asked_as_it_should_be() {
+        let words = |asked: Asked| match &asked.work {
+            Request::Chat { messages, .. } => messages[0].content.clone(),
+            Request::Completion { prompt, .. } => prompt.clone(),
+            _ => panic!("another task"),
+        };
+        assert_eq!(words(asked(&[], b"hello\n").unwrap()), "hello");
+        assert_eq!(words(asked(&["--task", "continue"], b"once\n").unwrap()), "once");
+        let summary = words(asked(&["--task", "summarise"], b"a long text").unwrap());
+        assert!(summary.starts_with("Summarise") && summary.contains("a long text"));
+        let german = words(asked(&["--task", "translate:German"], b"a text").unwrap());
+        assert!(german.contains("into German") && german.contains("a text"));
+        let embed = asked(&["--task", "embed", "--dimensions", "2"], b"one\n\ntwo\n").unwrap();
+        assert_eq!(embed.work, Request::Embeddings { texts: vec!["one".into(), "two".into()] });
+        for wrong in ["translate", "translate:", "answer:x", "sing", "transcribe:"] {
+            assert!(asked(&["--task", wrong], b"a text").is_err(), "{wrong}");
+        }
+        assert!(asked(&["--task", "transcribe"], b"no recording").is_err());
+        assert!(asked(&[], b"\n").is_err());
+        assert!(asked(&[], &[b'x'; MAX_PROMPT_BYTES + 1]).is_err());
+        assert!(asked(&[], b"\xff").is_err());
+    }
+
+    #[test]
+    fn parameters_reach_the_request_and_a_cache_never_costs() {
+        let line = ["--temperature", "0.5", "--seed", "9", "--stop", "END", "--max-output-tokens", "7"];
+        let mut found = asked(&line, b"hello").unwrap();
+        let params = found.work.params().unwrap();
+        assert_eq!((params.sampling.temperature, params.sampling.seed), (0.5, 9));
+        assert_eq!((params.max_output_tokens, &*params.stop), (7, &["END".to_owned()][..]));
+        let prices = |cached| Prices {
+            input: Nanoton::new(1_000),
+            cached_input: Nanoton::new(cached),
+            output: Nanoton::new(2_000),
+        };
+        let plain = found.max_units;
+        assert_eq!(found.with_cached(&prices(1_000)), prices(0).cost(&plain));
+        assert_eq!(found.max_units.cached_input, 0);
+        assert_eq!(found.with_cached(&prices(10)), prices(0).cost(&plain));
+        assert_eq!(found.max_units.cached_input, plain.input);
+    }
+}
