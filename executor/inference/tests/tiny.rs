@@ -234,7 +234,8 @@ fn both_formats_and_both_multiplications_give_the_same_logits() {
     let gguf = load("tiny.gguf", Multiply::Stored).logits(&ids).unwrap();
     assert!(stored.iter().flatten().any(|logit| logit.abs() > 0.1), "the logits say something");
     assert!(furthest(&stored, &reference) < 1e-4, "{}", furthest(&stored, &reference));
-    assert_eq!(stored, gguf, "the same weights in another order of rows");
+    // A GGUF's queries and keys have their rows in another order, and so have the sums over them.
+    assert!(furthest(&stored, &gguf) < 1e-5, "{}", furthest(&stored, &gguf));
 }
 
 #[test]

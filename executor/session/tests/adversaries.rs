@@ -521,10 +521,10 @@ fn what_travels_comes_back_and_shows_no_text() {
     };
     let tools = vec![Json(serde_json::json!({"type": "function"}))];
     let chat = Chat { messages: vec![message], tools, params };
-    assert_eq!(
-        chat.turns()[0].tool_calls.as_deref(),
-        Some(r#"[{"function":{"arguments":{"a":1},"name":"CANARY"},"id":"1","type":"function"}]"#)
-    );
+    let calls: serde_json::Value =
+        serde_json::from_str(chat.turns()[0].tool_calls.as_deref().unwrap()).unwrap();
+    let function = serde_json::json!({"name": "CANARY", "arguments": {"a": 1}});
+    assert_eq!(calls, serde_json::json!([{"id": "1", "type": "function", "function": function}]));
     let facts = session();
     let start = StartRequest {
         session: facts.id.clone(),
