@@ -163,7 +163,7 @@ impl Embedder {
             }
         }
         let mut embeddings = Vec::with_capacity(ids.len());
-        let mut rest = &ids[..];
+        let mut rest = ids;
         while !rest.is_empty() && on_step().is_continue() {
             let mut tokens = 0;
             let fits = rest.iter().take_while(|text| {
