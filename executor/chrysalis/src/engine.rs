@@ -33,8 +33,8 @@ pub(crate) struct BurnEngine {
 
 enum Model {
     Text(Server),
-    Embeddings(Embedder),
-    Speech(Transcriber),
+    Embeddings(Box<Embedder>),
+    Speech(Box<Transcriber>),
 }
 
 /// How much a model may take beside its weights.
@@ -64,14 +64,14 @@ impl BurnEngine {
                 let embedder = Embedder::load(&files)?;
                 let info = embedder.info().clone();
                 let work = Work::Embeddings { dimensions: count(info.dimensions) };
-                let model = Model::Embeddings(embedder);
+                let model = Model::Embeddings(Box::new(embedder));
                 (model, info.name, info.dtype, work, info.max_tokens, info.vocabulary)
             }
             ModelKind::Speech => {
                 let transcriber = Transcriber::load(&files)?;
                 let info = transcriber.info();
                 let work = Work::Transcription { max_audio_s: count(MAX_AUDIO_S) };
-                let model = Model::Speech(transcriber);
+                let model = Model::Speech(Box::new(transcriber));
                 (model, info.name, info.dtype, work, 0, info.vocabulary)
             }
         };
